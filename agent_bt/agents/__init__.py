@@ -1,0 +1,1 @@
+"""The LLM strategy: prompt file -> request -> reply -> decision."""

@@ -1,0 +1,242 @@
+"""The configuration of a run: validated, frozen objects. `agent_bt.settings` reads the files behind them."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from agent_bt.core.clock import DAY, duration_us, iso, time_us
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _instant(value: Any) -> str:
+    if not isinstance(value, str | date | datetime):
+        raise ValueError("write a date or time: 2024-07-01 or 2024-07-01T12:00:00Z")
+    us = time_us(value)
+    return iso(us)[:10] if us % DAY == 0 else iso(us)
+
+
+def _duration(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} has no unit; write a whole number and a unit: 30s, 15m, 1h, 7d")
+    duration_us(value)
+    return value
+
+
+def _symbol(value: str) -> str:
+    if not value.isalnum() or not value.isascii():
+        raise ValueError(f"{value!r} is no symbol; write it as the exchange does: BTCUSDT")
+    return value.upper()
+
+
+Instant = Annotated[str, BeforeValidator(_instant)]
+Duration = Annotated[str, BeforeValidator(_duration)]
+Symbol = Annotated[str, AfterValidator(_symbol)]
+Interval = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
+
+
+class Section(BaseModel):
+    """Base of every part: unknown keys are errors, and nothing can be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class MarketConfig(Section):
+    """Which bars the run walks over."""
+
+    kind: Literal["spot"] = Field("spot", description="Market; spot: no short, no leverage.")
+    symbol: Symbol = Field("BTCUSDT", description="The symbol, as the exchange writes it.")
+    symbols: None = Field(None, description="Reserved for runs over several symbols.")
+    interval: Interval = Field("1m", description="Length of a bar; all are aggregated from 1m.")
+    source: str = Field("sample", description="`sample` (generated), `store` (backfilled), or a Parquet path.")
+    start: Instant = Field("2024-07-01", description="First instant, inclusive, UTC.")
+    end: Instant = Field("2024-10-01", description="Last instant, exclusive, UTC.")
+    warmup: Duration = Field("0d", description="How much before `start` may be read to fill windows.")
+    gaps: Literal["forward_fill", "drop"] = Field("forward_fill", description="Missing bars: fill flat, or leave out.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MarketConfig:
+        if time_us(self.start) >= time_us(self.end):
+            raise ValueError(f"start ({self.start}) must be before end ({self.end})")
+        return self
+
+
+class DataConfig(Section):
+    """Where market data is kept and fetched from."""
+
+    root: str = Field("data", description="Folder of the store.")
+    archive_url: str = Field("https://data.binance.vision/data", description="Archive; http(s):// or file://.")
+    rest_url: str = Field("https://data-api.binance.vision", description="REST endpoint for what no archive has.")
+
+
+class FeaturesConfig(Section):
+    """What is computed from the bars; periods in bars."""
+
+    window: Count = Field(60, description="Rows of the window a decision sees.")
+    ema_fast: Count = Field(12, description="Period of the fast EMA.")
+    ema_slow: Count = Field(26, description="Period of the slow EMA.")
+    rsi: Annotated[int, Field(ge=2)] = Field(14, description="Period of the RSI (Wilder).")
+    cmf: Count = Field(20, description="Period of the Chaikin money flow.")
+    macd_fast: Annotated[int, Field(ge=2)] = Field(12, description="Fast period of the MACD.")
+    macd_slow: Annotated[int, Field(ge=2)] = Field(26, description="Slow period of the MACD.")
+    macd_signal: Count = Field(9, description="Signal period of the MACD.")
+    atr: Count = Field(14, description="Period of the ATR (Wilder).")
+    summary: Literal["calendar", "rolling"] = Field("calendar", description="7 UTC days, or 168 h back from now.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FeaturesConfig:
+        for fast, slow in (("ema_fast", "ema_slow"), ("macd_fast", "macd_slow")):
+            if getattr(self, fast) >= getattr(self, slow):
+                raise ValueError(f"{fast} ({getattr(self, fast)}) must be below {slow} ({getattr(self, slow)})")
+        return self
+
+
+class StrategyConfig(Section):
+    """Who decides, and when."""
+
+    kind: str = Field("agent", description="`agent`, a registered name, or `module:Class` of your own.")
+    prompt: str = Field("btcusdt_trader/v1", description="Prompt of an agent: name/version under `prompts/`.")
+    every: Duration = Field("1h", description="Time between decisions, aligned to UTC.")
+    sizing: Literal["available", "equity"] = Field("available", description="What size_pct is a share of.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the strategy itself.")
+
+
+class PoolConfig(Section):
+    """The dynamic asset pool of cross-sectional runs."""
+
+    enabled: Literal[False] = Field(False, description="Reserved for cross-sectional runs.")
+    top_n: Count = 100
+    reselect: str = "MS"
+    lookback: str = "30D"
+    include: tuple[Symbol, ...] = ()
+    exclude: tuple[Symbol, ...] = ()
+
+
+class LLMConfig(Section):
+    """Which model answers, and how it is asked."""
+
+    provider: Literal["stand_in", "openai", "scripted"] = Field(
+        "stand_in", description="`openai`: any OpenAI-compatible endpoint; `stand_in`: the embedded small policy."
+    )
+    model: str = Field("baseline", description="The model's name at the endpoint.")
+    base_url: str | None = Field(None, description="Endpoint; None: the provider's own.")
+    endpoint_id: str | None = Field(None, description="Name of the endpoint in cache keys; default: its host.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
+    temperature: NonNegative | None = Field(0, description="None: not sent (reasoning models).")
+    seed: int | None = Field(None, description="Sent as `seed` where given.")
+    max_tokens: Count = Field(512, description="Most completion tokens.")
+    timeout_s: Positive = Field(30, description="Time-out of one attempt, seconds.")
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(3, description="Attempts after the first.")
+    max_in_flight: Count = Field(16, description="Most requests under way at once.")
+    response_format: Literal["auto", "json_schema", "json_object", "text"] = Field(
+        "auto", description="`auto`: the best the endpoint takes, found before the run starts."
+    )
+    strip: Literal["none", "code_fence", "think", "both"] = Field(
+        "none", description="Declared repairs of a reply; each use is recorded."
+    )
+    knowledge_cutoff: Instant | None = Field(None, description="Last day the model may have been trained on.")
+    replicate: Annotated[int, Field(ge=0)] = Field(0, description="Number of the repetition; part of cache keys.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Further body parameters, or the stand-in's.")
+
+
+class PrefetchConfig(Section):
+    """How far ahead requests are sent on a guess."""
+
+    depth: Annotated[int, Field(ge=0)] = Field(8, description="Most requests ahead; 0: one call after another.")
+    guess: str = Field("hold", description="`hold`, `last`, `states`, or the name of a rule.")
+    max_waste: NonNegative = Field(1.0, description="Wasted calls per used one.")
+
+
+class CacheConfig(Section):
+    """Where replies are kept."""
+
+    path: str = Field("runs/cache.sqlite", description="The store of replies.")
+    offline_miss: Literal["error", "hold"] = Field("error", description="What a missing reply does offline.")
+
+
+class BudgetConfig(Section):
+    """What a run may spend; None: no limit."""
+
+    usd: NonNegative | None = Field(None, description="US dollars.")
+    calls: Annotated[int, Field(ge=0)] | None = Field(None, description="Paid calls.")
+    tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Prompt and completion tokens.")
+    on_limit: Literal["stop", "hold"] = Field("stop", description="Stop resumable, or HOLD from there on.")
+
+
+class AccountConfig(Section):
+    """What the account starts with."""
+
+    cash: Positive = Field(10000, description="Starting cash, quote units.")
+
+
+class ExecutionConfig(Section):
+    """How orders fill."""
+
+    fill: Literal["close", "next_open"] = Field(
+        "close", description="Price of a fill: the decision bar's close, or the next open."
+    )
+    latency_bars: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="Bars between decision and fill.")
+    slippage_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(5, description="Always adverse; 5 = 0.05 %.")
+    fee_rate: Annotated[float, Field(ge=0, lt=1)] = Field(0.001, description="Share of notional; 0.001 = 0.1 %.")
+    lot_step: Positive = Field(0.00001, description="Smallest step of a quantity, base units.")
+    min_quantity: NonNegative = Field(0, description="Smallest order, base units.")
+    min_notional: NonNegative = Field(5, description="Smallest order, quote units.")
+    no_trade_band: Fraction = Field(0.0, description="Drift of a target share that is left alone.")
+    funding: bool = Field(True, description="Charge funding (perpetuals only).")
+
+
+class RiskConfig(Section):
+    """What limits a strategy."""
+
+    max_position: Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0, description="Largest share of equity in one symbol."
+    )
+    max_gross: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="Largest sum of absolute shares.")
+    max_leverage: Literal[1, 1.0] = Field(1.0, description="Spot: 1.")
+    allow_short: Literal[False] = Field(False, description="Spot: never.")
+    stop_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Share of the entry price.")
+    take_profit: Positive | None = Field(None, description="Share of the entry price.")
+    max_drawdown: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Closes everything and ends the trading."
+    )
+    max_failed_share: Fraction = Field(0.05, description="More failed decisions than this: the run has failed.")
+    max_failures_in_a_row: Count = Field(20, description="So many transport failures in a row stop the run.")
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        "run", description="Part of the run folder's name."
+    )
+    mode: Literal["time_series"] = Field("time_series", description="One symbol, decision by decision.")
+    market: MarketConfig = MarketConfig()
+    data: DataConfig = DataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    pool: PoolConfig = PoolConfig()
+    rebalance: str = Field("W-MON", description="Reserved for cross-sectional runs.")
+    llm: LLMConfig = LLMConfig()
+    prefetch: PrefetchConfig = PrefetchConfig()
+    cache: CacheConfig = CacheConfig()
+    budget: BudgetConfig = BudgetConfig()
+    account: AccountConfig = AccountConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    risk: RiskConfig = RiskConfig()
+    output: str = Field("runs", description="Where run folders are made.")
+    seed: Annotated[int, Field(ge=0)] = Field(7, description="Seed of the sample market and the random baseline.")
+
+    @model_validator(mode="after")
+    def _schedule(self) -> Config:
+        every, bar = duration_us(self.strategy.every), duration_us(self.market.interval)
+        if every < bar or every % bar:
+            raise ValueError(
+                f"strategy.every ({self.strategy.every}) must be a multiple of market.interval ({self.market.interval})"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Value types, the exception tree, intervals and clocks, the accounting step. Imports nothing of ours."""

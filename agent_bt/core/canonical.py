@@ -1,0 +1,48 @@
+"""Canonical JSON and tagged SHA-256: equal content has equal bytes, and so an equal hash, on any machine.
+
+Canonical JSON is UTF-8, keys sorted, no white space, floats in their shortest round-trip form, non-finite
+floats as null. A tag in front keeps hashes of different kinds of content apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON of plain data: dict with text keys, list, str, int, float, bool, None.
+
+    Raises:
+        TypeError: the value holds something that JSON does not have.
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def tagged_hash(tag: str, *parts: bytes) -> str:
+    """SHA-256 (hexadecimal) of the tag and the parts, each preceded by its length so that no two splits agree."""
+    digest = hashlib.sha256()
+    for part in (tag.encode(), *parts):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def content_hash(tag: str, value: Any) -> str:
+    """Tagged SHA-256 of the canonical JSON of `value`."""
+    return tagged_hash(tag, canonical(value))
+
+
+class HashChain:
+    """A running hash over records in order: each link covers the one before it and the record's content."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self.head = tagged_hash(tag)
+
+    def append(self, content: Any) -> str:
+        """Add one record; returns the new head (hexadecimal)."""
+        self.head = tagged_hash(self._tag, self.head.encode(), canonical(content))
+        return self.head

@@ -1,0 +1,111 @@
+"""The protocols that rooms are plugged together by; the engine knows these and no class behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol, runtime_checkable
+
+import polars as pl
+
+from agent_bt.core.types import Decision, Exchange, FeatureSpec, Fill, Order, Portfolio, Reply, Request
+from agent_bt.core.view import MarketView
+
+
+class DataSource(Protocol):
+    """Where bars come from: the store, the sample market, a file; later a live feed."""
+
+    symbol: str
+
+    def fetch_ohlcv(self, interval: str, start: int, end: int) -> pl.DataFrame:
+        """Bars with open_time in [start, end) (UTC us), columns of `BAR_SCHEMA`, sorted by time.
+
+        Raises:
+            MissingData: the source does not cover the range.
+        """
+        ...
+
+    def latest_window(self, n: int, interval: str = "1m") -> pl.DataFrame:
+        """The last `n` closed bars, columns of `BAR_SCHEMA`."""
+        ...
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Decides from what it may see, and from nothing else.
+
+    `lookback` is the number of rows the view must hold, `features` the columns it must have beside the bars',
+    `summary` whether the 7-day summary is needed.
+    """
+
+    name: str
+    lookback: int
+    features: Sequence[FeatureSpec]
+    summary: str | None
+
+    def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
+        """The decision at `view.now`; a pure function of its arguments."""
+        ...
+
+
+@runtime_checkable
+class AgentStrategy(Strategy, Protocol):
+    """A strategy that asks models: decide = interpret(view, portfolio, replies of requests(view, portfolio)).
+
+    `requests` and `interpret` are pure, so that they can be replayed, sent ahead and tested alone.
+    """
+
+    llm: LLM
+
+    def requests(self, view: MarketView, portfolio: Portfolio) -> Sequence[Request]:
+        """The questions this decision needs answered."""
+        ...
+
+    def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:
+        """The decision that the replies amount to; whatever is not valid is a HOLD with its reason."""
+        ...
+
+
+class LLM(Protocol):
+    """A model behind one face; cache, limiter and budget are wrappers with the same face.
+
+    A transport failure (after the retries) is a `Reply` with `failure` set. What makes every further call useless
+    (a wrong key, an unknown model) is raised as a `ModelError`.
+    """
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """Send the request, return at once."""
+        ...
+
+    def complete(self, request: Request) -> Reply:
+        """Send the request and wait for its reply."""
+        ...
+
+    def close(self) -> None:
+        """Release threads and connections; idempotent."""
+        ...
+
+
+class Broker(Protocol):
+    """Turns orders into fills and keeps the account. It speaks in events, so that a live one can take its place."""
+
+    def advance(self, bar: int) -> Sequence[Fill]:
+        """Let the market run up to and including `bar`: waiting orders, stops, marks. Returns what filled."""
+        ...
+
+    def submit(self, orders: Sequence[Order]) -> Sequence[Fill]:
+        """Accept orders at the close of the current bar. Returns the fills that are due at this close."""
+        ...
+
+    def portfolio(self) -> Portfolio:
+        """The account now."""
+        ...
+
+    def fork(self) -> Broker:
+        """An independent copy that can be rolled forward on a guess without touching this one."""
+        ...
+
+    @property
+    def halted(self) -> bool:
+        """Whether a limit has ended the trading."""
+        ...

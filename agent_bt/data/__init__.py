@@ -1,0 +1,1 @@
+"""Archives of the exchanges, the month-partitioned Parquet store, the sample market."""

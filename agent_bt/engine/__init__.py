@@ -1,0 +1,1 @@
+"""The loop, the market view, the schedule of decisions."""

@@ -1,0 +1,1 @@
+"""Costs, sizing, risk limits, the simulated broker."""

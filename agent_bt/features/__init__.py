@@ -1,0 +1,1 @@
+"""Causal functions of past bars, and the 7-day summary."""

@@ -1,0 +1,1 @@
+"""Models behind one face: the OpenAI-compatible provider, the stand-in, the scripted model."""

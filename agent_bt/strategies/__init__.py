@@ -1,0 +1,1 @@
+"""Rule strategies behind the one Strategy protocol."""

@@ -1,0 +1,43 @@
+"""Fixtures for every test, and a guard: no test reaches an address outside this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LOCAL = {"127.0.0.1", "::1", "localhost"}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that does not stay on this machine."""
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def check(address: Any) -> None:
+        if isinstance(address, tuple) and address[0] not in LOCAL:
+            raise AssertionError(f"a test tried to reach {address[0]}")
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        check(address)
+        return connect(self, address)
+
+    def guarded_ex(self: socket.socket, address: Any) -> int:
+        check(address)
+        return connect_ex(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_ex)
+
+
+@pytest.fixture
+def market_data() -> Path:
+    """The real exchange data beside the checkout; tests without it are skipped with the reason."""
+    default = Path(__file__).parents[2] / "shared" / "market"
+    path = Path(os.environ.get("AGENT_BT_MARKET_DATA", default))
+    if not (path / "archive").is_dir():
+        pytest.skip(f"no real market data at {path}; set AGENT_BT_MARKET_DATA")
+    return path
