@@ -198,7 +198,7 @@ class RiskConfig(Section):
         1.0, description="Largest share of equity in one symbol."
     )
     max_gross: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="Largest sum of absolute shares.")
-    max_leverage: Literal[1, 1.0] = Field(1.0, description="Spot: 1.")
+    max_leverage: Annotated[float, Field(ge=1, le=1)] = Field(1.0, description="Spot: 1.")
     allow_short: Literal[False] = Field(False, description="Spot: never.")
     stop_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Share of the entry price.")
     take_profit: Positive | None = Field(None, description="Share of the entry price.")
