@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, cast
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., object])
 
-
-def njit(function: F) -> F:
+def njit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` in nopython mode; strict IEEE arithmetic; the machine code is cached beside the module."""
-    return cast(F, numba.njit(cache=True, fastmath=False, error_model="numpy")(function))
+    return cast("Callable[..., Any]", numba.njit(cache=True, fastmath=False, error_model="numpy")(function))

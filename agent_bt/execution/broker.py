@@ -1,0 +1,143 @@
+"""The simulated broker: the account state and the compiled step behind the `Broker` face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from agent_bt.core import accounting
+from agent_bt.core.errors import StrategyError
+from agent_bt.core.types import Fill, Order, Portfolio, Position
+
+
+class Tape(Protocol):
+    """The market as the broker sees it: float64 (T, N) prices, bool (T, N) traded, close times int64 (T,)."""
+
+    symbols: Sequence[str]
+    times: np.ndarray
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    traded: np.ndarray
+
+
+class SimulatedBroker:
+    """One account over one tape, from row `first` on.
+
+    Attributes:
+        account, positions: the state records of `core.accounting`; read them, don't write them.
+        equity, exposure: float64 (T,), filled up to the current bar; NaN where not reached.
+        dropped: orders given up at the fill, because cash, holding or a minimum size no longer allowed them.
+    """
+
+    def __init__(self, *, tape: Tape, rules: np.ndarray, cash: float, first: int = 0) -> None:
+        """`rules` as made by `execution.sizing.make_rules`; `cash` in quote units."""
+        symbols = len(tape.symbols)
+        self.tape = tape
+        self.rules = rules
+        self.account = np.zeros(1, accounting.ACCOUNT)
+        self.account[0]["cash"] = self.account[0]["equity"] = self.account[0]["peak"] = cash
+        self.positions = np.zeros(symbols, accounting.POSITION)
+        self.queue = np.zeros((symbols, int(rules[0]["delay"]) + 2), accounting.ORDER)
+        self.events = np.zeros(4 * symbols * (self.queue.shape[1] + 2), accounting.EVENT)
+        self.equity = np.full(len(tape.times), np.nan)
+        self.exposure = np.full(len(tape.times), np.nan)
+        self.dropped = 0
+        self._next = first
+        self._scratch: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def bar(self) -> int:
+        """Row of the bar that was marked last."""
+        return self._next - 1
+
+    @property
+    def halted(self) -> bool:
+        """Whether the drawdown limit has ended the trading."""
+        return bool(self.account[0]["halted"])
+
+    @property
+    def closes(self) -> np.ndarray:
+        """The prices at which the account is marked now; float64 (N,)."""
+        closes: np.ndarray = self.tape.close[self.bar]
+        return closes
+
+    def advance(self, bar: int) -> list[Fill]:
+        """Run the market up to and including row `bar`; returns what filled on the way."""
+        tape = self.tape
+        accounting.advance(
+            tape.open, tape.high, tape.low, tape.close, tape.traded, self.account, self.positions, self.queue,
+            self.rules, self.events, self.equity, self.exposure, self._next, bar,
+        )  # fmt: skip
+        self._next = bar + 1
+        return self._drain() if self.account[0]["events"] else []
+
+    def submit(self, orders: Sequence[Order]) -> list[Fill]:
+        """Accept orders at the close of the current bar; returns the fills due at this close."""
+        if not orders:
+            return []
+        tape, bar = self.tape, self.bar
+        for order in orders:
+            symbol = tape.symbols.index(order.symbol)
+            accounting.enqueue(self.account, self.queue, self.rules, self.events, bar, symbol, order.lots, 0)
+        accounting.settle(
+            tape.close, tape.traded, self.account, self.positions, self.queue,
+            self.rules, self.events, self.equity, self.exposure, bar,
+        )  # fmt: skip
+        return self._drain()
+
+    def resume_at(self, bar: int) -> None:
+        """Tell that a compiled driver has run the market up to, not including, row `bar`."""
+        self._next = bar
+
+    def portfolio(self) -> Portfolio:
+        """The account now."""
+        cash, realised, fees, _, funding, _, peak, *_ = self.account.item()
+        held = {}
+        for at, symbol in enumerate(self.tape.symbols):
+            quantity, average, lots, opened = self.positions.item(at)
+            if lots:
+                held[symbol] = Position(quantity=quantity, average_price=average, opened=int(self.tape.times[opened]))
+        return Portfolio(cash=cash, positions=held, realised_pnl=realised, fees=fees, funding=funding, peak_equity=peak)
+
+    def fork(self) -> SimulatedBroker:
+        """A copy that can be rolled forward on a guess; its marks go to a scratch of their own."""
+        if self._scratch is None:
+            self._scratch = (np.empty_like(self.equity), np.empty_like(self.exposure))
+        copy = object.__new__(SimulatedBroker)
+        copy.__dict__.update(self.__dict__)
+        copy.account, copy.positions, copy.queue = self.account.copy(), self.positions.copy(), self.queue.copy()
+        copy.events = self.events.copy()
+        copy.equity, copy.exposure = self._scratch
+        return copy
+
+    def _drain(self) -> list[Fill]:
+        """Turn the buffered events into fills."""
+        count = int(self.account[0]["events"])
+        if count > len(self.events):
+            raise StrategyError(f"{count} events between two decisions overflow the buffer of {len(self.events)}")
+        self.account[0]["events"] = 0
+        fills = []
+        for event in self.events[:count].tolist():
+            quantity, price, reference, fee, slippage, realised, kind, bar, symbol, _, reason = event
+            if kind == accounting.DROPPED:
+                self.dropped += 1
+                continue
+            fills.append(
+                Fill(
+                    time=int(self.tape.times[bar]),
+                    bar=bar,
+                    symbol=self.tape.symbols[symbol],
+                    quantity=quantity,
+                    price=price,
+                    reference_price=reference,
+                    fee=fee,
+                    slippage=slippage,
+                    realised_pnl=realised,
+                    reason=accounting.REASONS[reason],
+                )
+            )
+        return fills

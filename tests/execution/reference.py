@@ -1,0 +1,93 @@
+"""An account kept the slow way, in plain Python and one symbol: the oracle of the compiled step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import ROUND_FLOOR, Decimal
+from typing import Any
+
+
+def whole_lots(quantity: float, step: str) -> Decimal:
+    """The quantity rounded down to whole lots, in decimal arithmetic."""
+    lots = (Decimal(repr(quantity)) / Decimal(step)).to_integral_value(ROUND_FLOOR)
+    return lots * Decimal(step)
+
+
+@dataclass
+class SlowAccount:
+    """Orders as signed quantities, filled bar by bar the way the conventions say, written down once more."""
+
+    cash: float
+    slippage: float
+    fee: float
+    step: str
+    min_notional: float
+    stop: float | None
+    take: float | None
+    delay: int
+    at_close: bool
+    quantity: float = 0.0
+    average: float = 0.0
+    realised: float = 0.0
+    fees: float = 0.0
+    equity: list[float] = field(default_factory=list)
+    log: list[tuple[int, str, float, float]] = field(default_factory=list)
+    orders: list[dict[str, Any]] = field(default_factory=list)
+
+    def trade(self, bar: int, quantity: float, price: float, why: str) -> None:
+        paid = price * (1 + self.slippage) if quantity > 0 else price * (1 - self.slippage)
+        if quantity > 0:
+            self.average = (self.average * self.quantity + paid * quantity) / (self.quantity + quantity)
+        else:
+            self.realised += -quantity * (paid - self.average)
+        self.quantity += quantity
+        if abs(self.quantity) < float(self.step) / 2:
+            self.quantity = self.average = 0.0
+        self.cash -= quantity * paid + abs(quantity * paid) * self.fee
+        self.fees += abs(quantity * paid) * self.fee
+        self.log.append((bar, why, quantity, paid))
+
+    def order_fills(self, bar: int, order: dict[str, Any], price: float) -> None:
+        quantity = order["quantity"]
+        if quantity < 0:
+            quantity = -min(-quantity, self.quantity)
+        else:
+            most = max(self.cash, 0.0) / (price * (1 + self.slippage) * (1 + self.fee))
+            quantity = min(quantity, float(whole_lots(most, self.step)))
+        if quantity and abs(quantity) * price >= self.min_notional:
+            self.trade(bar, quantity, price, "order")
+
+    def run_bar(self, at: int, bar: dict[str, float], traded: bool) -> None:
+        if traded:
+            ready = [o for o in self.orders if o["due"] < at or (o["due"] == at and not self.at_close)]
+            for order in sorted(ready, key=lambda o: o["quantity"] > 0):
+                self.order_fills(at, order, bar["open"])
+                self.orders.remove(order)
+            if self.quantity > 0:
+                if self.stop and bar["low"] <= self.average * (1 - self.stop):
+                    self.trade(at, -self.quantity, min(bar["open"], self.average * (1 - self.stop)), "stop_loss")
+                elif self.take and bar["high"] >= self.average * (1 + self.take):
+                    self.trade(at, -self.quantity, max(bar["open"], self.average * (1 + self.take)), "take_profit")
+            self.close_fills(at, bar)
+        self.equity.append(self.cash + self.quantity * bar["close"])
+
+    def close_fills(self, at: int, bar: dict[str, float]) -> None:
+        if not self.at_close:
+            return
+        for order in sorted([o for o in self.orders if o["due"] == at], key=lambda o: o["quantity"] > 0):
+            self.order_fills(at, order, bar["close"])
+            self.orders.remove(order)
+
+    def decide(self, at: int, bar: dict[str, float], share: float) -> None:
+        """Spend `share` of the cash, or sell -share of the holding, at the close of the bar."""
+        if share > 0:
+            wanted = share * max(self.cash, 0.0) / (bar["close"] * (1 + self.slippage) * (1 + self.fee))
+            quantity = float(whole_lots(wanted, self.step))
+        elif share == -1:
+            quantity = -self.quantity
+        else:
+            quantity = -float(whole_lots(-share * self.quantity, self.step))
+        if abs(quantity) * bar["close"] >= self.min_notional and quantity:
+            self.orders.append({"quantity": quantity, "due": at + self.delay})
+        self.close_fills(at, bar)
+        self.equity[-1] = self.cash + self.quantity * bar["close"]
