@@ -1,13 +1,37 @@
-"""The configuration of a run: validated, frozen objects. `agent_bt.settings` reads the files behind them."""
+"""The configuration of a run: validated, frozen objects. `agent_bt.settings` reads the files behind them.
+
+Validation is strict (no text for a number, no `1` for true), so that equal configurations are equal values. Keys never
+enter it: whatever looks like one is refused.
+"""
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from agent_bt.core.clock import DAY, duration_us, iso, time_us
+
+ADVICE_ON_KEYS = "keys come from the environment or `.env`; name the variable in llm.api_key_env"
+_SECRET_NAME = re.compile(
+    r"(^|_)(api_?key|access_?key|secret(_key)?|password|passwd|authorization|bearer|credentials?|private_key"
+    r"|(access|auth|api|bearer|refresh|id)_?token)$|^(token|key)$"
+)
+_SECRET_VALUE = re.compile(r"\b(sk|pk|xai|gsk|hf|ghp|AIza)[-_][A-Za-z0-9_-]{12,}|\bbearer\s+\S{8,}", re.IGNORECASE)
+
+
+def names_secret(key: str) -> bool:
+    """Whether a key of that name would hold a password or an API key: `api_key`, `Authorization`, `x-api-key`."""
+    return _SECRET_NAME.search(key.lower().replace("-", "_")) is not None
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a text looks like an API key, or holds one; such text is never shown."""
+    return _SECRET_VALUE.search(text) is not None
+
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -25,6 +49,8 @@ def _instant(value: Any) -> str:
 def _duration(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} has no unit; write a whole number and a unit: 30s, 15m, 1h, 7d")
+    if value.endswith("M"):
+        raise ValueError(f"{value!r}: months are no fixed length of time; m is minutes, d is days")
     duration_us(value)
     return value
 
@@ -35,16 +61,73 @@ def _symbol(value: str) -> str:
     return value.upper()
 
 
+def _no_secrets(value: Any) -> Any:
+    """Refuse key material anywhere inside a free-form value; the message does not repeat it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if names_secret(key):
+                raise ValueError(f"{key} does not belong into a config: {ADVICE_ON_KEYS}")
+            _no_secrets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _no_secrets(inner)
+    elif isinstance(value, str) and holds_secret(value):
+        raise ValueError(f"this looks like a key: {ADVICE_ON_KEYS}")
+    return value
+
+
+def _variable(value: str) -> str:
+    if re.fullmatch(r"[A-Z_][A-Z0-9_]*", value) is None:
+        raise ValueError("give the name of an environment variable in capitals (OPENAI_API_KEY), not the key itself")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is no URL; write https://host/path") from None
+    if (
+        parts.username is not None
+        or parts.password is not None
+        or any(names_secret(k) for k, _ in parse_qsl(parts.query))
+    ):
+        raise ValueError(f"holds credentials: {ADVICE_ON_KEYS}")
+    if parts.scheme not in ("http", "https", "file") or not (parts.netloc or parts.scheme == "file"):
+        raise ValueError(f"{value!r} is no URL; write https://host/path")
+    return value
+
+
+def _web_url(value: str) -> str:
+    if value.startswith("file:"):
+        raise ValueError(f"{value!r} is no web address; write http:// or https://")
+    return _url(value)
+
+
 Instant = Annotated[str, BeforeValidator(_instant)]
 Duration = Annotated[str, BeforeValidator(_duration)]
 Symbol = Annotated[str, AfterValidator(_symbol)]
 Interval = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
+Url = Annotated[str, AfterValidator(_url)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
+VariableName = Annotated[str, AfterValidator(_variable)]
+Params = Annotated[dict[str, Any], AfterValidator(_no_secrets)]
+Symbols = Annotated[tuple[Symbol, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
     """Base of every part: unknown keys are errors, and nothing can be changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        # A value left out and the same value written down must be the same value: 0 and 0.0 hash differently.
+        validate_default=True,
+    )
 
 
 class MarketConfig(Section):
@@ -64,6 +147,9 @@ class MarketConfig(Section):
     def _ordered(self) -> MarketConfig:
         if time_us(self.start) >= time_us(self.end):
             raise ValueError(f"start ({self.start}) must be before end ({self.end})")
+        for name, instant in (("start", self.start), ("end", self.end)):
+            if time_us(instant) % duration_us(self.interval):
+                raise ValueError(f"{name} ({instant}) must be the beginning of a bar of interval {self.interval}")
         return self
 
 
@@ -71,8 +157,8 @@ class DataConfig(Section):
     """Where market data is kept and fetched from."""
 
     root: str = Field("data", description="Folder of the store.")
-    archive_url: str = Field("https://data.binance.vision/data", description="Archive; http(s):// or file://.")
-    rest_url: str = Field("https://data-api.binance.vision", description="REST endpoint for what no archive has.")
+    archive_url: Url = Field("https://data.binance.vision/data", description="Archive; http(s):// or file://.")
+    rest_url: WebUrl = Field("https://data-api.binance.vision", description="REST endpoint for what no archive has.")
 
 
 class FeaturesConfig(Section):
@@ -104,18 +190,18 @@ class StrategyConfig(Section):
     prompt: str = Field("btcusdt_trader/v1", description="Prompt of an agent: name/version under `prompts/`.")
     every: Duration = Field("1h", description="Time between decisions, aligned to UTC.")
     sizing: Literal["available", "equity"] = Field("available", description="What size_pct is a share of.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the strategy itself.")
+    params: Params = Field(default_factory=dict, description="Parameters of the strategy itself.")
 
 
 class PoolConfig(Section):
     """The dynamic asset pool of cross-sectional runs."""
 
     enabled: Literal[False] = Field(False, description="Reserved for cross-sectional runs.")
-    top_n: Count = 100
-    reselect: str = "MS"
-    lookback: str = "30D"
-    include: tuple[Symbol, ...] = ()
-    exclude: tuple[Symbol, ...] = ()
+    top_n: Count = Field(100, description="How many symbols the pool holds.")
+    reselect: str = Field("MS", description="How often it is chosen anew.")
+    lookback: str = Field("30D", description="Over how long the volume is ranked.")
+    include: Symbols = Field((), description="Always in the pool.")
+    exclude: Symbols = Field((), description="Never in the pool.")
 
 
 class LLMConfig(Section):
@@ -125,9 +211,9 @@ class LLMConfig(Section):
         "stand_in", description="`openai`: any OpenAI-compatible endpoint; `stand_in`: the embedded small policy."
     )
     model: str = Field("baseline", description="The model's name at the endpoint.")
-    base_url: str | None = Field(None, description="Endpoint; None: the provider's own.")
+    base_url: WebUrl | None = Field(None, description="Endpoint; None: the provider's own.")
     endpoint_id: str | None = Field(None, description="Name of the endpoint in cache keys; default: its host.")
-    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
+    api_key_env: VariableName = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
     temperature: NonNegative | None = Field(0, description="None: not sent (reasoning models).")
     seed: int | None = Field(None, description="Sent as `seed` where given.")
     max_tokens: Count = Field(512, description="Most completion tokens.")
@@ -142,7 +228,7 @@ class LLMConfig(Section):
     )
     knowledge_cutoff: Instant | None = Field(None, description="Last day the model may have been trained on.")
     replicate: Annotated[int, Field(ge=0)] = Field(0, description="Number of the repetition; part of cache keys.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Further body parameters, or the stand-in's.")
+    params: Params = Field(default_factory=dict, description="Further body parameters, or the stand-in's.")
 
 
 class PrefetchConfig(Section):
@@ -183,7 +269,7 @@ class ExecutionConfig(Section):
     )
     latency_bars: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="Bars between decision and fill.")
     slippage_bps: Annotated[float, Field(ge=0, lt=10_000)] = Field(5, description="Always adverse; 5 = 0.05 %.")
-    fee_rate: Annotated[float, Field(ge=0, lt=1)] = Field(0.001, description="Share of notional; 0.001 = 0.1 %.")
+    fee_rate: Annotated[float, Field(ge=0, lt=0.1)] = Field(0.001, description="Share of notional; 0.001 = 0.1 %.")
     lot_step: Positive = Field(0.00001, description="Smallest step of a quantity, base units.")
     min_quantity: NonNegative = Field(0, description="Smallest order, base units.")
     min_notional: NonNegative = Field(5, description="Smallest order, quote units.")
@@ -194,10 +280,8 @@ class ExecutionConfig(Section):
 class RiskConfig(Section):
     """What limits a strategy."""
 
-    max_position: Annotated[float, Field(gt=0, le=100)] = Field(
-        1.0, description="Largest share of equity in one symbol."
-    )
-    max_gross: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="Largest sum of absolute shares.")
+    max_position: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Largest share of equity in one symbol.")
+    max_gross: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Largest sum of absolute shares.")
     max_leverage: Annotated[float, Field(ge=1, le=1)] = Field(1.0, description="Spot: 1.")
     allow_short: Literal[False] = Field(False, description="Spot: never.")
     stop_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Share of the entry price.")
