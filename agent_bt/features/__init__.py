@@ -1,1 +1,5 @@
 """Causal functions of past bars, and the 7-day summary."""
+
+from __future__ import annotations
+
+from agent_bt.features import indicators as indicators

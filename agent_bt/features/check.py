@@ -1,0 +1,87 @@
+"""Recomputes features in plain Python from their definitions: the second opinion that `features sample` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import nan
+
+from agent_bt.core.errors import StrategyError
+from agent_bt.core.types import FeatureSpec
+from agent_bt.features.specs import Columns
+
+Series = Sequence[float]
+
+
+def recompute(bars: Columns, spec: FeatureSpec) -> list[float]:
+    """The column of `spec` over all bars, NaN where undefined, by the slow and obvious way.
+
+    Raises:
+        StrategyError: there is no second way for this kind.
+    """
+    if spec.kind not in _SLOW:
+        raise StrategyError(f"no independent recomputation of kind {spec.kind!r}; there is {', '.join(_SLOW)}")
+    high, low, close, volume = ([float(x) for x in bars[name]] for name in ("high", "low", "close", "volume"))
+    return _SLOW[spec.kind](high, low, close, volume, dict(spec.params))
+
+
+def _smooth(values: Series, start: int, period: int, weight: float) -> list[float]:
+    """The mean of `period` values from `start`, then s + weight x (value - s)."""
+    result = [nan] * len(values)
+    first = start + period - 1
+    if first < len(values):
+        result[first] = sum(values[start : first + 1]) / period
+        for t in range(first + 1, len(values)):
+            result[t] = result[t - 1] + weight * (values[t] - result[t - 1])
+    return result
+
+
+def _ema(values: Series, period: int, start: int = 0) -> list[float]:
+    return _smooth(values, start, period, 2 / (period + 1))
+
+
+def _rsi(close: Series, period: int) -> list[float]:
+    moves = [0.0] + [b - a for a, b in pairwise(close)]
+    gains = _smooth([max(move, 0.0) for move in moves], 1, period, 1 / period)
+    losses = _smooth([max(-move, 0.0) for move in moves], 1, period, 1 / period)
+    return [100 * gain / (gain + loss) if gain + loss else 0.0 for gain, loss in zip(gains, losses, strict=True)]
+
+
+def _atr(high: Series, low: Series, close: Series, period: int) -> list[float]:
+    ranges = [nan] + [
+        max(high[t], close[t - 1]) - min(low[t], close[t - 1])  # the three cases of Wilder's true range at once
+        for t in range(1, len(close))
+    ]
+    return _smooth(ranges, 1, period, 1 / period)
+
+
+def _cmf(high: Series, low: Series, close: Series, volume: Series, period: int) -> list[float]:
+    flow = [
+        0.0 if h == lo else ((c - lo) - (h - c)) / (h - lo) * v
+        for h, lo, c, v in zip(high, low, close, volume, strict=True)
+    ]
+    result = [nan] * len(close)
+    for t in range(period - 1, len(close)):
+        traded = sum(volume[t - period + 1 : t + 1])
+        result[t] = sum(flow[t - period + 1 : t + 1]) / traded if traded else 0.0
+    return result
+
+
+def _macd(close: Series, fast: int, slow: int, signal: int) -> tuple[list[float], list[float], list[float]]:
+    quick = _ema(close, fast, start=slow - fast)
+    steady = _ema(close, slow)
+    line = [a - b for a, b in zip(quick, steady, strict=True)]
+    average = _ema(line, signal, start=slow - 1)
+    line = [nan if mean != mean else value for value, mean in zip(line, average, strict=True)]
+    return line, average, [a - b for a, b in zip(line, average, strict=True)]
+
+
+_SLOW: dict[str, Callable[[Series, Series, Series, Series, dict[str, int]], list[float]]] = {
+    "ema": lambda high, low, close, volume, p: _ema(close, p["period"]),  # noqa: ARG005
+    "rsi": lambda high, low, close, volume, p: _rsi(close, p["period"]),  # noqa: ARG005
+    "atr": lambda high, low, close, volume, p: _atr(high, low, close, p["period"]),  # noqa: ARG005
+    "cmf": lambda high, low, close, volume, p: _cmf(high, low, close, volume, p["period"]),
+    "macd": lambda high, low, close, volume, p: _macd(close, **p)[0],  # noqa: ARG005
+    "macd_signal": lambda high, low, close, volume, p: _macd(close, **p)[1],  # noqa: ARG005
+    "macd_hist": lambda high, low, close, volume, p: _macd(close, **p)[2],  # noqa: ARG005
+}

@@ -1,0 +1,32 @@
+"""Computes feature columns over a whole market, once; prompt and engine read rows of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agent_bt.core.types import FeatureSpec
+from agent_bt.features.specs import Columns, resolve
+
+
+def compute(bars: Columns, specs: Sequence[FeatureSpec]) -> np.ndarray:
+    """All columns of `specs`, in their order.
+
+    Args:
+        bars: T bars by column name, oldest first.
+        specs: what to compute.
+
+    Returns:
+        float64 (T, len(specs)), NaN where undefined. Row t depends on the bars up to and including t only.
+
+    Raises:
+        StrategyError: a kind is unknown, or its periods are not the ones it takes.
+    """
+    resolved = [resolve(spec) for spec in specs]
+    names = {name for kind, _ in resolved for name in kind.inputs}
+    arrays = {name: np.ascontiguousarray(bars[name], dtype=np.float64) for name in names}
+    table = np.empty((len(bars["close"]), len(specs)))
+    for at, (kind, periods) in enumerate(resolved):
+        table[:, at] = kind.compute(*(arrays[name] for name in kind.inputs), *periods)
+    return table
