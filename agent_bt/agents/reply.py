@@ -1,0 +1,249 @@
+"""A model's reply becomes an action, or a HOLD with the reason why not: nothing but the schema is believed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NoReturn
+
+from agent_bt.core.types import MODEL, Provenance, ProvenanceKind, Reply
+
+ReplyAction = Literal["BUY", "SELL", "HOLD"]
+Strip = Literal["none", "code_fence", "think", "both"]
+InvalidReason = Literal[
+    "not_json",
+    "schema",
+    "duplicate_key",
+    "not_finite",
+    "truncated",
+    "refused",
+    "empty",
+    "too_long",
+    "tool_call",
+    "unknown_finish",
+]
+
+ACTIONS: Final = ("BUY", "SELL", "HOLD")
+MAX_NOTE_CHARS: Final = 2_000
+MAX_REPLY_CHARS: Final = 32_768
+"""Longest answer that is parsed, after declared repairs; a note of 2,000 characters, all escaped, fits."""
+
+REPLY_SCHEMA: Final[dict[str, Any]] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "properties": {
+        "action": {"type": "string", "enum": list(ACTIONS)},
+        "size_pct": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Share between 0 and 1; 0.5 is one half. Required unless the action is HOLD.",
+        },
+        "note": {"type": "string", "maxLength": MAX_NOTE_CHARS, "description": "Why, in a few words."},
+    },
+    "required": ["action"],
+    "additionalProperties": False,
+    "if": {"properties": {"action": {"const": "HOLD"}}},
+    "else": {"required": ["size_pct"]},
+}
+"""JSON Schema (Draft 2020-12) of a reply; `check` is the same in plain code."""
+
+MAX_DEPTH: Final = 100
+
+_JSON_SPACE: Final = " \t\n\r"
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+_FINISH: Final[dict[str, InvalidReason]] = {
+    "length": "truncated",
+    "max_tokens": "truncated",
+    "model_length": "truncated",
+    "content_filter": "refused",
+    "safety": "refused",
+    "refusal": "refused",
+    "tool_calls": "tool_call",
+    "function_call": "tool_call",
+    "tool_use": "tool_call",
+}
+# A JSON object ends itself, so a cut one never parses: a server that names no finish reason hides nothing.
+_COMPLETE: Final = (None, "stop", "eos", "eos_token", "end_turn", "stop_sequence")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedReply:
+    """What a reply amounts to.
+
+    `size` is the share in [0, 1] as the model gave it (None where a HOLD gives none). Where `provenance` is not
+    `model` the action is HOLD, and `detail` says in words what was wrong.
+    """
+
+    action: ReplyAction = "HOLD"
+    size: float | None = None
+    note: str = ""
+    provenance: Provenance = MODEL
+    detail: str = ""
+
+    @property
+    def valid(self) -> bool:
+        """Whether the action is the model's own."""
+        return self.provenance.kind == "model"
+
+
+class _Invalid(ValueError):
+    def __init__(self, reason: InvalidReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: InvalidReason = reason
+
+
+def parse_reply(reply: Reply, *, strip: Strip = "none") -> ParsedReply:
+    """Validate a reply; never raises, and whatever is not exactly valid is a HOLD.
+
+    The first fault found names the reason, looked for in this order: transport failure, finish reason and refusal,
+    emptiness, length, JSON (syntax, repeated keys, numbers that are not finite), schema. White space around the
+    object is allowed; -0.0 is 0.
+
+    Args:
+        reply: what came back for the request.
+        strip: the declared repairs: take off one code fence around the whole text, one think block in front of it.
+    """
+    if reply.failure is not None:
+        kind: ProvenanceKind = "budget" if reply.failure == "budget" else "transport"
+        return ParsedReply(provenance=Provenance(kind=kind, reason=reply.failure), detail=reply.error or "")
+    repaired = ""
+    try:
+        _check_finish(reply)
+        text, repaired = _repair(reply.text or "", strip)
+        value = _decode(text)
+        fault = check(value)
+        if fault is not None:
+            raise _Invalid("schema", fault)
+    except _Invalid as error:
+        provenance = Provenance(kind="invalid", reason=error.reason, repaired=repaired)
+        return ParsedReply(provenance=provenance, detail=str(error))
+    size = value.get("size_pct")
+    return ParsedReply(
+        action=value["action"],
+        size=None if size is None else size + 0.0,  # -0.0 + 0.0 is 0.0
+        note=value.get("note", ""),
+        provenance=Provenance(repaired=repaired) if repaired else MODEL,
+    )
+
+
+def check(value: Any) -> str | None:
+    """What is wrong with a decoded JSON value against `REPLY_SCHEMA`, in words; None: nothing."""
+    if not isinstance(value, dict):
+        return f"the reply must be an object, got {_show(value)}"
+    action = value.get("action")
+    if action not in ACTIONS:
+        return f"action must be BUY, SELL or HOLD, got {_show(action) if 'action' in value else 'none'}"
+    for key, member in value.items():
+        if key == "size_pct":
+            if type(member) not in (float, int) or not 0 <= member <= 1:
+                return f"size_pct must be a number from 0 to 1, got {_show(member)}"
+        elif key == "note":
+            if not isinstance(member, str):
+                return f"note must be text, got {_show(member)}"
+            if len(member) > MAX_NOTE_CHARS:
+                return f"note has {len(member):,} characters, at most {MAX_NOTE_CHARS:,} are allowed"
+        elif key != "action":
+            return f"the key {_show(key)} is not allowed"
+    if action != "HOLD" and "size_pct" not in value:
+        return f"{action} needs size_pct"
+    return None
+
+
+def _check_finish(reply: Reply) -> None:
+    if reply.refusal:
+        raise _Invalid("refused", f"the model refused: {_show(reply.refusal)}")
+    finish = reply.finish_reason and reply.finish_reason.lower()
+    if finish in _COMPLETE:
+        return
+    reason = _FINISH.get(finish or "", "unknown_finish")
+    hint = "; raise llm.max_tokens" if reason == "truncated" else ""
+    raise _Invalid(reason, f"the reply ended with finish_reason {_show(reply.finish_reason)}{hint}")
+
+
+def _repair(text: str, strip: Strip) -> tuple[str, str]:
+    text = text.strip(_JSON_SPACE)
+    done = []
+    if strip in ("think", "both"):
+        # Some chat templates put the opening tag into the prompt, so that only the closing one comes back.
+        end = -1 if text.startswith("{") else text.find("</think>")
+        if end >= 0:
+            text, done = text[end + len("</think>") :].strip(_JSON_SPACE), ["think"]
+    if strip in ("code_fence", "both") and len(text) >= 6 and text.startswith("```") and text.endswith("```"):
+        inner = text[3:-3]
+        text = (inner[4:] if inner[:4].lower() == "json" else inner).strip(_JSON_SPACE)
+        done.append("code_fence")
+    return text, "both" if len(done) == 2 else "".join(done)
+
+
+def _decode(text: str) -> Any:
+    if not text:
+        raise _Invalid("empty", "the reply has no text")
+    if len(text) > MAX_REPLY_CHARS:
+        raise _Invalid("too_long", f"the reply has {len(text):,} characters, at most {MAX_REPLY_CHARS:,} are read")
+    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise _Invalid("schema", f"the reply is nested more than {MAX_DEPTH} levels deep")
+    try:
+        value = _DECODER.decode(text)
+    except _Invalid:
+        raise
+    except json.JSONDecodeError as error:
+        raise _Invalid("not_json", f"{error.msg} at character {error.pos}{_hint(text)}") from None
+    if "\\u" in text or not text.isascii():
+        _check_characters(value)
+    return value
+
+
+def _depth(text: str) -> int:
+    # Counted here, not left to the decoder: how deep that one goes depends on the Python version and the stack.
+    depth = deepest = 0
+    for token in _BRACKETS.findall(text):
+        depth += 1 if token in "{[" else -1 if token in "}]" else 0
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _check_characters(value: Any) -> None:
+    # An unpaired surrogate is half a character: it cannot be written as UTF-8, so no record could hold it.
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _Invalid("not_json", "the reply holds an unpaired surrogate, which is no character") from None
+
+
+def _hint(text: str) -> str:
+    if text.startswith("```"):
+        return "; the text is in a code fence: llm.strip code_fence takes it off"
+    if text.startswith("<think>") and "</think>" in text:
+        return "; the text starts with a think block: llm.strip think takes it off"
+    return ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Invalid("duplicate_key", f"the key {_show(next(n for n in names if names.count(n) > 1))} is given twice")
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if abs(value) == float("inf"):
+        raise _Invalid("not_finite", f"the number {_show(text)} is too large")
+    return value
+
+
+def _constant(text: str) -> NoReturn:
+    raise _Invalid("not_finite", f"{text} is no number")
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+# Integers become floats: a number of a million digits then costs nothing and is simply too large.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_int=_number, parse_constant=_constant)
