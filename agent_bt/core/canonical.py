@@ -11,14 +11,16 @@ from typing import Any
 
 import orjson
 
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_SERIALIZE_NUMPY
+
 
 def canonical(value: Any) -> bytes:
-    """Canonical JSON of plain data: dict with text keys, list, str, int, float, bool, None.
+    """Canonical JSON of plain data: dict with text keys, list, numpy array, str, int, float, bool, None.
 
     Raises:
         TypeError: the value holds something that JSON does not have.
     """
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
+    return orjson.dumps(value, option=_OPTIONS)
 
 
 def tagged_hash(tag: str, *parts: bytes) -> str:
@@ -44,5 +46,9 @@ class HashChain:
 
     def append(self, content: Any) -> str:
         """Add one record; returns the new head (hexadecimal)."""
-        self.head = tagged_hash(self._tag, self.head.encode(), canonical(content))
+        return self.link(canonical(content))
+
+    def link(self, data: bytes) -> str:
+        """Add one record whose canonical JSON is at hand; returns the new head (hexadecimal)."""
+        self.head = tagged_hash(self._tag, self.head.encode(), data)
         return self.head
