@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,15 @@ def market_data() -> Path:
     if not (path / "archive").is_dir():
         pytest.skip(f"no real market data at {path}; set AGENT_BT_MARKET_DATA")
     return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under AGENT_BT_REQUIRE_ALL=1 a real-data or browser test that would be skipped fails, with the reason."""
+    report = yield
+    needs = [mark for mark in ("market", "browser") if item.get_closest_marker(mark)]
+    if report.skipped and not hasattr(report, "wasxfail") and needs and os.environ.get("AGENT_BT_REQUIRE_ALL") == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"a {needs[0]} test may not be skipped under AGENT_BT_REQUIRE_ALL=1: {reason}"
+    return report

@@ -1,0 +1,46 @@
+# `make run` and `make test` need nothing but Python (3.11 or newer) and make; they set up .venv by themselves.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+# Two test processes: enough for a small machine, and the compiled code is shared through its cache on disk.
+PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: run test lint verify bench clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/.installed
+	$(BIN)/agent-bt run configs/backtest.yaml
+
+test: lint
+	$(PYTEST) -m "not verify"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+verify: $(VENV)/.dev
+	$(PYTEST) -m verify --timeout 3600
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "agent-bt needs Python 3.11 or newer, and found none; name one: make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@echo "Setting up $(VENV); once, a minute or two."
+	@$(PYTHON) -m venv $(VENV) && $@ -m pip install --quiet --upgrade "pip>=25.1" || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@

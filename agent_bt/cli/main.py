@@ -1,0 +1,156 @@
+"""The command `agent-bt`: its commands, and the one place that turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from agent_bt import __version__
+from agent_bt.cli import common, schema
+from agent_bt.core.errors import AgentBtError, UsageError
+
+EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
+"""What `run` ends with, by the status of the run."""
+
+app = typer.Typer(
+    name="agent-bt",
+    help="Backtest the decisions of LLM agents.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 too many failed decisions, 4 budget reached, "
+    "5 replay miss or divergence, 130 interrupted. After 4 and 130 the same command continues the run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("schema")(schema.schema)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"agent-bt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    _show_version(True)
+
+
+@app.command()
+def run(
+    config: common.ConfigArgument,
+    overrides: common.SetOption = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N decisions.", show_default=False)
+    ] = None,
+    as_json: common.JsonOption = False,
+    progress: Annotated[
+        Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live, plain lines, or none.")
+    ] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; do not continue an unfinished run.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Replies from the cache only; no socket is opened.")
+    ] = False,
+    quiet: common.QuietOption = False,
+    verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
+) -> None:
+    """Run a backtest; the same command continues an unfinished run."""
+    from agent_bt import app as application
+    from agent_bt.cli.progress import make_progress
+    from agent_bt.settings import load_config
+
+    summary = application.run_config(
+        load_config(config, overrides or ()),
+        config_path=config,
+        limit=limit,
+        progress=make_progress("none" if quiet else progress),
+        fresh=fresh,
+        offline=offline,
+    )
+    if as_json:
+        common.print_json(summary.to_dict())
+    raise typer.Exit(EXIT_CODES[summary.status])
+
+
+@app.command()
+def validate(
+    config: common.ConfigArgument,
+    overrides: common.SetOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Check a config, its prompt and its data without running anything."""
+    from agent_bt import app as application
+    from agent_bt.settings import load_config
+
+    findings = application.validate(load_config(config, overrides or ()), config)
+    common.show_findings(findings, as_json=as_json)
+
+
+@app.command()
+def test(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Passed on to pytest, after `--`.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the test suite of a checkout."""
+    import subprocess
+    from importlib.util import find_spec
+
+    root = Path(__file__).parents[2]
+    if not (root / "tests" / "conftest.py").is_file():
+        raise UsageError("an installed package has no tests; run this in a checkout of the source")
+    if find_spec("pytest") is None:
+        raise UsageError("pytest is not installed; run `make test`, or `pip install --group dev` in the checkout")
+    command = [sys.executable, "-m", "pytest", "-m", "not verify", *(arguments or ())]
+    raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
+
+
+def main() -> None:
+    """Entry point: run a command; every error becomes a message on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except AgentBtError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"no space left on the disk ({error.filename or 'while writing'}); free some, then run it again", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:  # the last door: whatever else it is, the reader gets a message and not a traceback
+        _fail(f"unexpected {type(error).__name__}: {error}", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    if common.verbose():
+        common.tell(_without_keys(traceback.format_exc()))
+    common.show_error(_without_keys(message))
+    if message.startswith("unexpected ") and not common.verbose():
+        common.tell(f"       this is a defect; set {common.DEBUG_VARIABLE}=1 to see where it happened")
+    sys.exit(code)
+
+
+def _without_keys(text: str) -> str:
+    """The text without the value of any environment variable that holds a key: an error may quote a request."""
+    for name, value in os.environ.items():
+        if name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")) and len(value) >= 8:
+            text = text.replace(value, f"${name}")
+    return text

@@ -1,0 +1,31 @@
+"""`agent-bt schema`: the JSON Schema of a config, for editors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it to a file instead of stdout.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the JSON Schema of a config; editors find it through the first line of a config."""
+    text = schema_text()
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {output}", err=True)
+
+
+def schema_text() -> str:
+    """The schema as it is kept in `configs/schema.json`."""
+    import json
+
+    from agent_bt.settings import config_schema
+
+    return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
