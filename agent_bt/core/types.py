@@ -175,7 +175,8 @@ class Decision:
 
     `targets`: symbol -> signed share of equity; a missing symbol is left alone.
     `trades`: symbol -> +p or -p with p in [0, 1]: under sizing `available` spend p of the cash (costs included) or
-    sell p of the holding; under `equity` change the position by p x equity.
+    sell p of the holding; under `equity` change the position by p x equity. `detail` says in words why a reply was
+    not valid.
     """
 
     targets: Mapping[str, float] | None = None
@@ -185,6 +186,7 @@ class Decision:
     size: float | None = None
     note: str = ""
     provenance: Provenance = MODEL
+    detail: str = ""
     exchanges: tuple[Exchange, ...] = ()
 
     @classmethod

@@ -11,14 +11,17 @@ For every decision bar:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Journal, Step
-from agent_bt.core.types import Fill
+from agent_bt.core.types import Decision, Fill, Portfolio
+from agent_bt.core.view import MarketView
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
+
+Decide = Callable[[int, MarketView, Portfolio], Decision]
 
 
 def walk(
@@ -30,10 +33,12 @@ def walk(
     broker: SimulatedBroker,
     journal: Journal,
     fills: list[Fill],
+    decide: Decide | None = None,
 ) -> None:
     """Make the decisions at `bars` (rows of the market, ascending), then let the market run to its end.
 
-    `fills` receives every fill as it happens, so that nothing is lost when the walk is interrupted.
+    `fills` receives every fill as it happens, so that nothing is lost when the walk is interrupted. `decide` stands
+    in for `strategy.decide` where it comes to the same decisions sooner (prefetch).
     """
     for index, bar in enumerate(bars):
         events = broker.advance(bar)
@@ -41,7 +46,7 @@ def walk(
         if broker.halted:
             break
         view, portfolio = market.at(bar), broker.portfolio()
-        decision = strategy.decide(view, portfolio)
+        decision = decide(index, view, portfolio) if decide else strategy.decide(view, portfolio)
         sized = desk.size(decision, broker)
         due = broker.submit(sized.orders)
         fills += due

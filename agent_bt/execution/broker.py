@@ -15,13 +15,17 @@ from agent_bt.core.types import Fill, Order, Portfolio, Position
 class Tape(Protocol):
     """The market as the broker sees it: float64 (T, N) prices, bool (T, N) traded, close times int64 (T,)."""
 
-    symbols: Sequence[str]
     times: np.ndarray
     open: np.ndarray
     high: np.ndarray
     low: np.ndarray
     close: np.ndarray
     traded: np.ndarray
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """The second axis, in fixed order."""
+        ...
 
 
 class SimulatedBroker:

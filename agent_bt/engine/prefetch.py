@@ -1,0 +1,267 @@
+"""Lossless speculative prefetch: the next requests are built on a guess and sent ahead; only exact matches count.
+
+One decision (`Prefetcher.decide`):
+  1. the requests that are really needed now are built                          `agent.requests`
+  2. each takes the call that was sent ahead under its address, or goes out now `_claim`
+  3. while one is under way, the account is rolled forward on the guess, and the requests of the next decisions are
+     sent behind the needed ones                                                `_top_up`
+  4. the replies are awaited; a failed guess-call is thrown away and asked again `_await`
+  5. `agent.interpret` turns them into the decision, as without prefetch
+
+A *track* is a fork of the account, rolled ahead on the guess. It stays good as long as the real account equals, byte
+for byte, what the fork was at the same decision; otherwise a new track starts from the real account. Replies are
+matched by address alone, so one that was asked for on an abandoned track still fits when the same prompt comes up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+
+from agent_bt.core.errors import AgentBtError
+from agent_bt.core.protocols import AgentStrategy
+from agent_bt.core.types import Decision, Exchange, Portfolio, Reply, Request
+from agent_bt.core.view import MarketView
+from agent_bt.engine.depth import DepthControl
+from agent_bt.engine.market import Market
+from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.execution.desk import Desk
+from agent_bt.llm.speculation import Urgency, urged
+
+Guess = Callable[[MarketView, Portfolio], Decision]
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One request that was sent: for which decision, on what terms, and when."""
+
+    index: int
+    future: Future[Reply]
+    urgency: Urgency
+    sent: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Track:
+    """A fork of the account on its way through the next decisions; `at` is the next one to build requests for."""
+
+    broker: SimulatedBroker
+    at: int
+    marks: dict[int, bytes] = field(default_factory=dict)
+    asked: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class PrefetchStats:
+    """What speculation did: calls sent ahead, used and wasted; tokens and US dollars wasted; time saved, ms."""
+
+    speculated: int = 0
+    hits: int = 0
+    wasted: int = 0
+    cancelled: int = 0
+    wasted_tokens: int = 0
+    wasted_usd: float = 0.0
+    saved_ms: float = 0.0
+
+
+class Prefetcher:
+    """Decides like the agent itself, only sooner."""
+
+    def __init__(
+        self,
+        *,
+        agent: AgentStrategy,
+        market: Market,
+        bars: Sequence[int],
+        desk: Desk,
+        broker: SimulatedBroker,
+        guess: Guess | None,
+        control: DepthControl,
+        keep_states: int = 1,
+    ) -> None:
+        """`bars`: rows of all decision bars; `guess`: what the decisions are assumed to be, None for HOLD.
+
+        `keep_states`: account states whose next requests are kept warm: 1 follows the guess alone, more keep the
+        accounts met before a trade going, as if it had not happened.
+        """
+        self.stats = PrefetchStats()
+        self._agent = agent
+        self._market = market
+        self._bars = bars
+        self._desk = desk
+        self._broker = broker
+        self._guess = guess
+        self._control = control
+        self._keep = keep_states
+        self._tracks: list[Track] = []
+        self._calls: dict[str, Call] = {}
+        self._latency = 0.0
+
+    def decide(self, index: int, view: MarketView, portfolio: Portfolio) -> Decision:
+        """The decision number `index`, exactly as `agent.decide` would make it."""
+        asked = self._agent.requests(view, portfolio)
+        claimed = [self._claim(index, request) for request in asked]
+        self._follow(index, view, portfolio, tuple(request.address for request in asked))
+        if self._must_wait(claimed):
+            self._top_up(index)
+        exchanges = [
+            Exchange(request=request, reply=self._await(index, request, call, ahead))
+            for request, (call, ahead) in zip(asked, claimed, strict=True)
+        ]
+        self._discard(upto=index)
+        return self._agent.interpret(view, portfolio, exchanges)
+
+    def close(self) -> None:
+        """Give up whatever is still under way; the rest counts as wasted."""
+        self._tracks.clear()
+        self._discard(upto=len(self._bars))
+
+    def _claim(self, index: int, request: Request) -> tuple[Call, bool]:
+        """The call that answers this request, and whether it was sent ahead."""
+        call = self._calls.pop(request.address, None)
+        ahead = call is not None and not call.future.cancelled()
+        if ahead or any(index in track.asked for track in self._tracks):
+            self._control.observe(hit=ahead)
+        if call is None or not ahead:
+            return self._send(index, request, Urgency()), False
+        call.urgency.speculative = False
+        return call, True
+
+    def _send(self, index: int, request: Request, urgency: Urgency) -> Call:
+        with urged(urgency):
+            future = self._agent.llm.submit(request)
+        return Call(index=index, future=future, urgency=urgency, sent=time.perf_counter())
+
+    def _await(self, index: int, request: Request, call: Call, ahead: bool) -> Reply:
+        """The reply; what failed on a guess is asked again, so that it never becomes a decision."""
+        began = time.perf_counter()
+        try:
+            reply = call.future.result()
+        except AgentBtError:
+            if not ahead:
+                raise
+            reply = None
+        if reply is None or (ahead and reply.failure is not None):
+            self.stats.wasted += 1
+            return self._send(index, request, Urgency()).future.result()
+        self._control.used += not reply.cached
+        if reply.latency_ms and not reply.cached:
+            self._latency += 0.2 * (reply.latency_ms / 1e3 - self._latency) if self._latency else reply.latency_ms / 1e3
+        if not ahead or reply.cached:
+            return reply
+        self.stats.hits += 1
+        waited = (time.perf_counter() - began) * 1e3
+        self.stats.saved_ms += max(0.0, reply.latency_ms - waited)
+        return _speculated(reply)
+
+    def _must_wait(self, claimed: Sequence[tuple[Call, bool]]) -> bool:
+        """Whether the window should be filled now: always when it costs nothing, else before a real wait.
+
+        A call of the same volley that is due any moment is waited for first: sending more behind it would only
+        raise what the next wrong guess throws away.
+        """
+        if self._control.free:
+            return not all(call.future.done() and _was_cached(call.future) for call, _ in claimed)
+        pending = [(call, ahead) for call, ahead in claimed if not call.future.done()]
+        if not pending:
+            return False
+        if all(ahead for _, ahead in pending) and self._latency:
+            due = min(call.sent for call, _ in pending) + 1.15 * self._latency
+            remaining = due - time.perf_counter()
+            if 0 < remaining < 0.3 * self._latency:
+                wait([call.future for call, _ in pending], timeout=remaining)
+        return any(not call.future.done() for call, _ in pending)
+
+    def _follow(self, index: int, view: MarketView, portfolio: Portfolio, addresses: tuple[str, ...]) -> None:
+        """Keep the track that the real account is still on; drop, or park, the others."""
+        mark = _fingerprint(self._broker)
+        current = next((track for track in self._tracks if track.marks.get(index) == mark), None)
+        if current is None:
+            if self._keep == 1:
+                self._tracks.clear()
+                self._cancel_unsent()
+            # A parked track that comes to the same prompt is the same state to the model.
+            self._tracks = [track for track in self._tracks if track.asked.get(index) != addresses]
+            fork = self._broker.fork()
+            current = Track(broker=fork, at=index)
+            self._step(current, self._guess(view, portfolio) if self._guess else None)
+        else:
+            self._tracks.remove(current)
+        self._tracks = [current, *self._tracks][: self._keep]
+        for track in self._tracks:
+            for past in [at for at in track.marks if at < index]:
+                del track.marks[past]
+                track.asked.pop(past, None)
+
+    def _top_up(self, index: int) -> None:
+        """Send the requests of the next decisions on every track, nearest first."""
+        until = min(len(self._bars), index + 1 + self._control.ahead(len(self._tracks)))
+        for at in range(index + 1, until):
+            for track in self._tracks:
+                if track.at != at or track.broker.halted:
+                    continue
+                if not self._control.affords(outstanding=len(self._calls), wasted=self.stats.wasted):
+                    return
+                track.broker.advance(self._bars[at])
+                if not track.broker.halted:
+                    self._ask_ahead(track, at)
+
+    def _ask_ahead(self, track: Track, at: int) -> None:
+        view, portfolio = self._market.at(self._bars[at]), track.broker.portfolio()
+        requests = self._agent.requests(view, portfolio)
+        for request in requests:
+            if request.address in self._calls:
+                continue
+            call = self._send(at, request, Urgency(speculative=True))
+            self._calls[request.address] = call
+            if not (call.future.done() and _was_cached(call.future)):
+                self.stats.speculated += 1
+        track.marks[at] = _fingerprint(track.broker)
+        track.asked[at] = tuple(request.address for request in requests)
+        self._step(track, self._guess(view, portfolio) if self._guess else None)
+
+    def _step(self, track: Track, decision: Decision | None) -> None:
+        """Let the fork act on the guessed decision (None: hold) of decision number `track.at`."""
+        if decision is not None:
+            track.broker.submit(self._desk.size(decision, track.broker).orders)
+        track.at += 1
+
+    def _cancel_unsent(self) -> None:
+        for address, call in list(self._calls.items()):
+            if call.future.cancel():
+                self.stats.cancelled += 1
+                self.stats.speculated -= 1
+                del self._calls[address]
+
+    def _discard(self, upto: int) -> None:
+        """Give up the calls for decisions that are past; those that were sent count as wasted."""
+        for address, call in [(a, c) for a, c in self._calls.items() if c.index <= upto]:
+            del self._calls[address]
+            if call.future.cancel():
+                self.stats.cancelled += 1
+                self.stats.speculated -= 1
+            elif not (call.future.done() and _was_cached(call.future)):
+                self.stats.wasted += 1
+                call.future.add_done_callback(self._count_waste)
+
+    def _count_waste(self, future: Future[Reply]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            return
+        reply = future.result()
+        if reply.usage is not None:
+            self.stats.wasted_tokens += reply.usage.prompt_tokens + reply.usage.completion_tokens
+        self.stats.wasted_usd += reply.cost_usd or 0.0
+
+
+def _was_cached(future: Future[Reply]) -> bool:
+    return not future.cancelled() and future.exception() is None and future.result().cached
+
+
+def _speculated(reply: Reply) -> Reply:
+    return replace(reply, speculated=True)
+
+
+def _fingerprint(broker: SimulatedBroker) -> bytes:
+    return broker.account.tobytes() + broker.positions.tobytes() + broker.queue.tobytes()
