@@ -150,10 +150,11 @@ def _environment_layer(env: Mapping[str, str] | None) -> _Layer:
         elif names_secret(path[-1]):
             layer.complain(origin, f"is no setting: {ADVICE_ON_KEYS}")
         else:
-            guess = nearest(name, [*known, *OTHER_VARIABLES])
-            hint = (
-                f"did you mean {guess}?" if guess else f"write {PREFIX} and the path joined by `__`: {PREFIX}LLM__MODEL"
+            # Compared without the prefix, which would make every name look alike.
+            guess = nearest(
+                name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in (*known, *OTHER_VARIABLES)]
             )
+            hint = f"did you mean {PREFIX}{guess}?" if guess else f"write {PREFIX}LLM__MODEL for llm.model, and so on"
             layer.complain(origin, f"is no setting; {hint}")
     return layer
 

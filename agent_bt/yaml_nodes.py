@@ -95,7 +95,9 @@ def dump_yaml(data: Any) -> str:
 def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     message = error.problem or error.context or "not YAML"
-    if "\\t" in message:
+    if "quoted scalar" in (error.context or "") and "end of stream" in message:
+        mark, message = error.context_mark, "a quote that is never closed"
+    elif "\\t" in message:
         message = "a tab; YAML is indented with spaces"
     elif "mapping values are not allowed" in message:
         message = "a second `: ` where a value was expected; check the indentation, or quote the value"
