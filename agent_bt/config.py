@@ -204,6 +204,20 @@ class PoolConfig(Section):
     exclude: Symbols = Field((), description="Never in the pool.")
 
 
+class PricesConfig(Section):
+    """Prices of the model, US dollars per million tokens; None: the price table's."""
+
+    input: NonNegative | None = Field(None, description="Prompt tokens.")
+    output: NonNegative | None = Field(None, description="Completion tokens, reasoning included.")
+    cached_input: NonNegative | None = Field(None, description="Cached prompt tokens; None: as `input`.")
+
+    @model_validator(mode="after")
+    def _together(self) -> PricesConfig:
+        if (self.input is None) != (self.output is None) or (self.input is None and self.cached_input is not None):
+            raise ValueError("give input and output together; cached_input only with them")
+        return self
+
+
 class LLMConfig(Section):
     """Which model answers, and how it is asked."""
 
@@ -228,6 +242,7 @@ class LLMConfig(Section):
     )
     knowledge_cutoff: Instant | None = Field(None, description="Last day the model may have been trained on.")
     replicate: Annotated[int, Field(ge=0)] = Field(0, description="Number of the repetition; part of cache keys.")
+    prices: PricesConfig = PricesConfig()
     params: Params = Field(default_factory=dict, description="Further body parameters, or the stand-in's.")
 
 
