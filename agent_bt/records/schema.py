@@ -93,20 +93,21 @@ _CALL: dict[str, Any] = {
     "body": pl.String,
 }
 
-_TELEMETRY = pl.Struct({"wall_time": TIME, **_CALL, "others": pl.List(pl.Struct(_CALL))})
+_TELEMETRY = pl.Struct({"wall_time": TIME, "detail": pl.String, **_CALL, "others": pl.List(pl.Struct(_CALL))})
 
 
 def decision_schema(window_columns: Sequence[str]) -> pl.Schema:
     """The schema of `decisions.parquet`: every content column, then the struct `telemetry`.
 
     `window_columns` are the columns of the strategy's view; with none, the records hold no window. The column
-    `window` is a struct of lists, oldest first: `close_time` and each of the columns of the view's first symbol.
+    `window` is a struct of lists, oldest first: `close_time`, the bars' columns, then the features by name, all of the
+    view's first symbol.
     Content is what decided the run and is hashed; telemetry is how it went (time, cost) and is not.
     """
     window: dict[str, Any] = {}
     if window_columns:
         known = [name for name in BAR_COLUMNS if name in window_columns]
-        names = known + [name for name in window_columns if name not in known]
+        names = known + sorted(name for name in window_columns if name not in known)
         fields = {"close_time": pl.List(TIME), **{name: pl.List(pl.Float64) for name in names}}
         window = {"window": pl.Struct(fields)}
     return pl.Schema({**_CONTENT, **window, "telemetry": _TELEMETRY})
@@ -174,10 +175,14 @@ def content_of(step: Step, *, prompt: str | None = None, window: bool = True) ->
 
 
 def telemetry_of(step: Step, wall_time: int) -> dict[str, Any]:
-    """How the step's calls went; all null for a decision that asked no model. `wall_time` in UTC microseconds."""
+    """How the step's calls went; all null for a decision that asked no model. `wall_time` in UTC microseconds.
+
+    `detail`, why a reply is not valid in words, is here because a library's wording may change with its version.
+    """
     first, *others = step.decision.exchanges or (None,)
     calls = [_call(other.reply) for other in others if other is not None]
-    return {"wall_time": wall_time, **_call(None if first is None else first.reply), "others": calls}
+    call = _call(None if first is None else first.reply)
+    return {"wall_time": wall_time, "detail": step.decision.detail, **call, "others": calls}
 
 
 def rows_of(frame: pl.DataFrame) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:

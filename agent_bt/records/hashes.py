@@ -1,0 +1,57 @@
+"""The hashes that say whether two runs are the same: over canonical content, never over file bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+
+from agent_bt.core.canonical import HashChain, canonical, content_hash, tagged_hash
+from agent_bt.records.schema import FILL, json_schema
+
+DECISION_TAG = "agent-bt/decision/v1"
+TELEMETRY_TAG = "agent-bt/telemetry/v1"
+
+
+def decisions_hash(contents: Iterable[Mapping[str, Any]]) -> str:
+    """The head of the chain over the contents of all decisions, in order."""
+    chain = HashChain(DECISION_TAG)
+    for content in contents:
+        chain.append(content)
+    return chain.head
+
+
+def config_hash(identity: Mapping[str, Any]) -> str:
+    """Hash of what makes a run this run: the identity part of its configuration, plain data."""
+    return content_hash("agent-bt/config/v1", identity)
+
+
+def data_hash(bars: pl.DataFrame) -> str:
+    """Hash of the bars that a run walked over: names and values of all columns."""
+    return _frame_hash("agent-bt/data/v1", bars)
+
+
+def equity_hash(equity: pl.DataFrame) -> str:
+    """Hash of the equity curve: names and values of all columns."""
+    return _frame_hash("agent-bt/equity/v1", equity)
+
+
+def fills_hash(fills: pl.DataFrame) -> str:
+    """Hash of the fills in order."""
+    return content_hash("agent-bt/fills/v1", fills.select(list(FILL)).cast(json_schema(fills.schema)).to_dicts())
+
+
+def _frame_hash(tag: str, frame: pl.DataFrame) -> str:
+    parts: list[bytes] = []
+    for column in frame:
+        parts += [column.name.encode(), _values(column.to_physical())]
+    return tagged_hash(tag, *parts)
+
+
+def _values(column: pl.Series) -> bytes:
+    """Little-endian bytes of a complete numeric column, canonical JSON of any other."""
+    if column.null_count() or not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
+        return canonical(column.to_list())
+    values = column.to_numpy()
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -1,0 +1,261 @@
+"""The journal of a running run: one line a decision, appended in batches, chained by hash, continued after a crash.
+
+A line is canonical JSON: `{"chain": head, "content": {...}, "telemetry": {...}}`. The chain covers content only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from agent_bt.core.canonical import HashChain, canonical
+from agent_bt.core.clock import iso
+from agent_bt.core.errors import RecordError
+from agent_bt.core.step import Step
+from agent_bt.records.files import unwritable
+from agent_bt.records.hashes import DECISION_TAG
+from agent_bt.records.schema import content_of, telemetry_of
+from agent_bt.records.tally import Tally
+
+if sys.platform != "win32":
+    import fcntl
+
+_OPENING, _MIDDLE, _TELEMETRY = b'{"chain":"', b'","content":', b',"telemetry":{'
+_CHAIN = slice(len(_OPENING), len(_OPENING) + 64)
+_CONTENT_AT = _CHAIN.stop + len(_MIDDLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One checked line of a journal: its number (from 1), the chain's head after it, and the bytes of its parts."""
+
+    number: int
+    chain: str
+    raw: bytes
+    content: bytes
+    telemetry: bytes
+
+
+class JournalReader:
+    """Streams a journal and checks its chain on the way; a torn last line is left out and reported.
+
+    Attributes:
+        torn: bytes of an unfinished last line, known after reading to the end; 0 if it is whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.torn = 0
+
+    def lines(self) -> Iterator[Line]:
+        """Every whole line.
+
+        Raises:
+            RecordError: a line is damaged, or its chain does not follow from the line before; names the line.
+        """
+        chain = HashChain(DECISION_TAG)
+        try:
+            with self.path.open("rb") as file:
+                for number, raw in enumerate(file, 1):
+                    if not raw.endswith(b"\n"):
+                        self.torn = len(raw)
+                        return
+                    yield _check_line(self.path, number, raw, chain)
+        except OSError as error:
+            raise RecordError(f"{self.path} cannot be read: {error.strerror or error}") from error
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """(content, telemetry) of every whole line, as plain data."""
+        for line in self.lines():
+            yield orjson.loads(line.content), orjson.loads(line.telemetry)
+
+
+class JournalWriter:
+    """Appends steps to a journal (`core.step.Journal`).
+
+    On a journal that already has lines, the first steps are compared with them, and only new ones are written: a run
+    is continued by running it again. The telemetry of the first time is kept.
+
+    Attributes:
+        head: the chain's head after the last step.
+        count: steps so far, compared ones included.
+        tally: running counts over them.
+        recovered: bytes of a torn last line that were cut off on opening.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        prompt: str | None = None,
+        window: bool = True,
+        flush_every: int = 64,
+        flush_seconds: float = 1.0,
+    ) -> None:
+        """Open for appending; nobody else may write to it meanwhile.
+
+        `prompt` is the name/version that goes into each record; `window=False` leaves the features windows out.
+        Lines are written every `flush_every` steps, or after `flush_seconds` at the next step.
+
+        Raises:
+            RecordError: the journal cannot be opened, is damaged, or another process writes to it.
+        """
+        self.path = path
+        self.count = 0
+        self.tally = Tally()
+        self._prompt, self._window = prompt, window
+        self._flush_every, self._flush_seconds = flush_every, flush_seconds
+        self._chain = HashChain(DECISION_TAG)
+        self._buffer: list[bytes] = []
+        self._flushed = time.monotonic()
+        self._failed = False
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        try:
+            self._lock()
+            self._end, self.recovered = _cut_torn_line(self._file)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._known: Iterator[Line] | None = JournalReader(path).lines() if self._end else None
+
+    @property
+    def head(self) -> str:
+        """The chain's head after the last step."""
+        return self._chain.head
+
+    def append(self, step: Step) -> None:
+        """Keep the step; on a continued journal, check it against what is there.
+
+        Raises:
+            RecordError: the journal cannot be written, or the step differs from the one that is recorded.
+        """
+        content = content_of(step, prompt=self._prompt, window=self._window)
+        data = canonical(content)
+        head = self._chain.link(data)
+        known = self._next_known()
+        if known is not None:
+            if known.chain != head:
+                raise _diverged(self.path, known, content)
+            telemetry = orjson.loads(known.telemetry)
+        else:
+            telemetry = telemetry_of(step, time.time_ns() // 1000)
+            parts = (_OPENING, head.encode(), _MIDDLE, data, b',"telemetry":', canonical(telemetry), b"}\n")
+            self._buffer.append(b"".join(parts))
+        self.count += 1
+        self.tally.add(content, telemetry)
+        late = time.monotonic() - self._flushed > self._flush_seconds
+        if self._buffer and (late or len(self._buffer) >= self._flush_every):
+            self.flush()
+
+    def flush(self, *, durable: bool = False) -> None:
+        """Write what is buffered; with `durable`, wait until it is on the disk.
+
+        Raises:
+            RecordError: the journal cannot be written; the lines before are intact.
+        """
+        data = memoryview(b"".join(self._buffer))
+        self._buffer.clear()
+        self._flushed = time.monotonic()
+        if self._failed:
+            raise RecordError(f"{self.path} could not be written before, so nothing more is written to it")
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+            if durable:
+                os.fsync(self._file)
+        except OSError as error:
+            self._failed = True
+            raise unwritable(self.path, error) from error
+        self._end += len(data)
+
+    def close(self) -> None:
+        """Write what is left, durably, and let go of the journal; idempotent.
+
+        Raises:
+            RecordError: the journal cannot be written.
+        """
+        if self._file < 0:
+            return
+        try:
+            if not self._failed:
+                self.flush(durable=True)
+        finally:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> JournalWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _next_known(self) -> Line | None:
+        if self._known is None:
+            return None
+        line = next(self._known, None)
+        if line is None:
+            self._known = None
+        return line
+
+    def _lock(self) -> None:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RecordError(
+                    f"another process is writing to {self.path}; wait for it to end, or stop it first"
+                ) from None
+
+
+def _check_line(path: Path, number: int, raw: bytes, chain: HashChain) -> Line:
+    split = raw.rfind(_TELEMETRY)
+    whole = raw.startswith(_OPENING) and raw.endswith(b"}}\n") and split > _CONTENT_AT
+    if not whole or raw[_CHAIN.stop : _CONTENT_AT] != _MIDDLE:
+        raise RecordError(f"{path}, line {number} is damaged; what stands before it is usable, the rest is not")
+    content = raw[_CONTENT_AT:split]
+    head = chain.link(content)
+    if head.encode() != raw[_CHAIN]:
+        raise RecordError(
+            f"{path}, line {number} does not continue the chain of the lines before it: "
+            "it or an earlier line was changed, removed or added"
+        )
+    telemetry = raw[split + len(_TELEMETRY) - 1 : -2]
+    return Line(number=number, chain=head, raw=raw, content=content, telemetry=telemetry)
+
+
+def _cut_torn_line(file: int) -> tuple[int, int]:
+    """Cut the file after its last whole line; returns its length now, and how many bytes went."""
+    size = os.fstat(file).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)
+    return end, size - end
+
+
+def _diverged(path: Path, known: Line, content: dict[str, Any]) -> RecordError:
+    before, now = orjson.loads(known.content), orjson.loads(canonical(content))
+    keys = [key for key in now if now[key] != before.get(key)] or ["something in"]
+    return RecordError(
+        f"decision {content['index']} at {iso(content['time'])} came out differently than in {path}: "
+        f"{', '.join(keys)} changed. The run cannot be continued; data, code or a strategy with state of its own "
+        "is not what it was. Start a new run, or restore what changed"
+    )

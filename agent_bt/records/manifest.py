@@ -1,0 +1,87 @@
+"""What a run was made of: hashes, identity, code and package versions, the machine's kind."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import agent_bt
+from agent_bt.core.canonical import tagged_hash
+from agent_bt.records.hashes import config_hash
+
+MANIFEST_VERSION = 1
+
+PACKAGES = (
+    "agent-bt",
+    "genai-prices",
+    "httpx",
+    "jinja2",
+    "jsonschema",
+    "numba",
+    "numpy",
+    "openai",
+    "orjson",
+    "polars",
+    "pyarrow",
+    "pydantic",
+    "ta-lib",
+)
+"""Packages that a result may depend on."""
+
+
+def start_manifest(
+    *,
+    run_id: str,
+    name: str,
+    started: str,
+    identity: Mapping[str, Any],
+    prompt: Mapping[str, Any] | None = None,
+    llm: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The manifest of a run that begins; `status` is `running` until it is finished.
+
+    Args:
+        started: ISO 8601, UTC.
+        identity: the part of the config that makes the run this run; plain data.
+        prompt: name/version, hash and text of the prompt, for an agent.
+        llm: `requested` and `effective` model parameters, version of the price table.
+    """
+    return {
+        "version": MANIFEST_VERSION,
+        "run_id": run_id,
+        "name": name,
+        "status": "running",
+        "started": started,
+        "identity": dict(identity),
+        "hashes": {"config": config_hash(identity)},
+        "prompt": None if prompt is None else dict(prompt),
+        "llm": None if llm is None else dict(llm),
+        "code": code_hash(),
+        "packages": _versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+@cache
+def code_hash() -> str:
+    """Hash of the source text of this package: relative paths and contents."""
+    root = Path(agent_bt.__file__).parent
+    parts: list[bytes] = []
+    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
+        parts += [path.relative_to(root).as_posix().encode(), path.read_bytes()]
+    return tagged_hash("agent-bt/code/v1", *parts)
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions

@@ -1,0 +1,100 @@
+"""Counts what the decisions of a run amount to, one record after another, in memory that does not grow."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PROVENANCES = ("model", "invalid", "transport", "budget")
+VERDICTS = ("clipped", "rejected")
+
+_BINS_PER_E = 100
+"""Latencies are kept as counts of logarithmic bins, each 1 % wide: a quantile is right to within 1 %."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running counts over the records of a run.
+
+    Attributes:
+        provenance, action, risk: how many decisions of each.
+        reasons: how many failed decisions (all but `model`) by `kind: reason`.
+        calls: calls that were sent to the provider and used; `failed` of them brought no answer.
+        cached: replies that came from the cache.
+        speculation_hits: replies that had been asked for ahead of time.
+        cost_usd: what the priced calls cost; `unpriced` calls have no known price.
+        cost_saved_usd: what the cached replies had cost when they were paid for.
+    """
+
+    total: int = 0
+    provenance: Counter[str] = field(default_factory=Counter)
+    action: Counter[str] = field(default_factory=Counter)
+    risk: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    failed: int = 0
+    cached: int = 0
+    speculation_hits: int = 0
+    unpriced: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    cost_saved_usd: float = 0.0
+    _latencies: Counter[int] = field(default_factory=Counter)
+
+    def add(self, content: Mapping[str, Any], telemetry: Mapping[str, Any]) -> None:
+        """Count one record."""
+        self.total += 1
+        kind = content["provenance"]
+        self.provenance[kind] += 1
+        self.action[_direction(content)] += 1
+        self.risk[content["risk"]] += 1
+        if kind != "model":
+            self.reasons[f"{kind}: {content['reason']}"] += 1
+        if content["request"] is not None and kind != "budget":
+            self._add_call(telemetry, content["failure"])
+            for call, other in zip(telemetry["others"], content["others"], strict=True):
+                self._add_call(call, other["failure"])
+
+    @property
+    def failed_share(self) -> float:
+        """Share of decisions that are not the strategy's own answer, in [0, 1]."""
+        return 1.0 - self.provenance["model"] / self.total if self.total else 0.0
+
+    def latency_ms(self, quantile: float) -> float | None:
+        """A quantile of the latency of calls that were answered by the provider, in ms; None without any."""
+        rank = math.ceil(quantile * self._latencies.total())
+        for bin_, count in sorted(self._latencies.items()):
+            rank -= count
+            if rank <= 0:
+                return round(math.exp((bin_ + 0.5) / _BINS_PER_E), 3)
+        return None
+
+    def _add_call(self, call: Mapping[str, Any], failure: str | None) -> None:
+        self.speculation_hits += bool(call["speculated"])
+        cost = call["cost_usd"]
+        if call["cached"]:
+            self.cached += 1
+            self.cost_saved_usd += cost or 0.0
+            return
+        self.calls += 1
+        self.prompt_tokens += call["prompt_tokens"] or 0
+        self.completion_tokens += call["completion_tokens"] or 0
+        self.cost_usd += cost or 0.0
+        if failure is not None:
+            self.failed += 1
+            return
+        self.unpriced += cost is None
+        self._latencies[math.floor(math.log(max(call["latency_ms"], 1e-3)) * _BINS_PER_E)] += 1
+
+
+def _direction(content: Mapping[str, Any]) -> str:
+    """BUY, SELL or HOLD; a decision by target shares is what its orders do."""
+    action: str = content["action"]
+    if action != "TARGETS":
+        return action
+    lots = [order["lots"] for order in content["orders"]]
+    return "BUY" if any(lot > 0 for lot in lots) else "SELL" if lots else "HOLD"
