@@ -29,7 +29,7 @@ CHILD = "import importlib, json, sys; json.dump(importlib.import_module(sys.argv
 
 
 def main() -> int:
-    """Run what the command line names; the exit code is 1 if a benchmark broke; a missed target is a figure, not a fault."""
+    """Run what the command line names; the exit code is 1 if a benchmark broke (a missed target is a figure)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="run only benchmarks whose file name holds one of these")
     words = parser.parse_args().words
