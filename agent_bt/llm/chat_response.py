@@ -1,0 +1,162 @@
+"""An HTTP response of a chat-completions endpoint, read into a reply, a failure worth a retry, or a `ModelError`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import orjson
+
+from agent_bt.core.errors import AuthenticationFailed, RequestRejected, UnknownModel
+from agent_bt.core.types import Reply, Usage
+
+MAX_SAID_CHARS: Final = 500
+MAX_ERROR_BODY_CHARS: Final = 10_000
+
+# The endpoint gave up in the middle of an answer: not the model's doing, so it is asked again.
+_INTERRUPTED: Final = ("error", "abort", "insufficient_system_resource")
+_NO_MODEL: Final = re.compile(
+    r"model\b.{0,200}\b(not (exist|found|available)|does not exist|unknown|not a valid)"
+    r"|(unknown|invalid|no such|not a valid) model",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_CREDIT: Final = ("insufficient_quota", "insufficient_balance", "billing_hard_limit_reached")
+
+
+class ParameterRefused(RequestRejected):
+    """A 400 or 422: the endpoint does not take the body; `said` is its own message, `param` the key it names."""
+
+    def __init__(self, message: str, *, said: str = "", param: str = "") -> None:
+        super().__init__(message)
+        self.said = said
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What an error response says: its message, the parameter it names, its code; empty where it does not say."""
+
+    message: str = ""
+    param: str = ""
+    code: str = ""
+
+
+def read_answer(body: str) -> Reply:
+    """The reply in the body of a 200; `failure` is `bad_response` where the body holds none.
+
+    `latency_ms` and `attempts` are left to the caller.
+    """
+    try:
+        whole = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _bad(f"the answer is no JSON ({error.msg}): {_shorten(body)}", body)
+    choices = whole.get("choices") if isinstance(whole, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return _bad(f"the answer has no choices: {read_error(body).message or _shorten(body)}", body)
+    message, finish = choices[0].get("message"), choices[0].get("finish_reason")
+    if not isinstance(message, dict):
+        return _bad("the answer has no message", body)
+    text, refusal = message.get("content"), message.get("refusal")
+    if not isinstance(text, str | None):
+        return _bad(f"the content is not text but {type(text).__name__}", body)
+    if finish in _INTERRUPTED:
+        return Reply(failure="server_error", error=f"the endpoint broke off: finish_reason {finish}", body=body)
+    return Reply(
+        text=text,
+        finish_reason=None if finish is None else str(finish),
+        refusal=str(refusal) if refusal else None,
+        body=body,
+        usage=_usage(whole.get("usage")),
+    )
+
+
+def read_failure(status: int, body: str, *, endpoint: str, model: str) -> Reply:
+    """The failure or refusal that a status other than 2xx is.
+
+    Args:
+        status: the HTTP status.
+        body: the body, with the key taken out.
+        endpoint: what the message calls the endpoint.
+        model: the model that was asked for.
+
+    Raises:
+        AuthenticationFailed: 401, 402, 403, or an account without credit.
+        UnknownModel: the endpoint does not know the model.
+        ParameterRefused: any other 400 or 422.
+        RequestRejected: any other status that no retry cures.
+    """
+    said = read_error(body)
+    words = f"HTTP {status}: {said.message}" if said.message else f"HTTP {status}"
+    kept = body[:MAX_ERROR_BODY_CHARS]
+    if status in (401, 402, 403) or said.code in _NO_CREDIT:
+        _refuse_access(status, words, endpoint)
+    if status == 429:
+        return Reply(failure="rate_limit", error=words, body=kept)
+    if status == 408:
+        return Reply(failure="timeout", error=words, body=kept)
+    if status in (409, 425) or status >= 500:
+        return Reply(failure="server_error", error=words, body=kept)
+    if status == 400 and said.code == "content_filter":
+        return Reply(finish_reason="content_filter", refusal=said.message or "the prompt was filtered", body=kept)
+    if said.code == "model_not_found" or (status in (400, 404, 422) and _NO_MODEL.search(said.message)):
+        raise UnknownModel(f"{endpoint} does not know the model {model!r} ({words}); set llm.model to one it serves")
+    if status in (400, 422):
+        message = f"{endpoint} refuses the request ({words}); change the llm settings it names"
+        raise ParameterRefused(message, said=said.message, param=said.param)
+    raise RequestRejected(f"{endpoint} does not answer chat completions ({words}); check llm.base_url")
+
+
+def read_error(body: str) -> Said:
+    """The message, parameter and code of an error body in any of the shapes that are in use."""
+    try:
+        whole = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Said(message=_shorten(body))
+    error = whole.get("error") or whole if isinstance(whole, dict) else whole
+    if not isinstance(error, dict):
+        return Said(message=_shorten(str(error)))
+    message = error.get("message") or error.get("detail") or error
+    return Said(
+        message=_shorten(message if isinstance(message, str) else orjson.dumps(message).decode()),
+        param=str(error.get("param") or ""),
+        code=str(error.get("code") or error.get("type") or ""),
+    )
+
+
+def _refuse_access(status: int, words: str, endpoint: str) -> NoReturn:
+    if status in (401, 403):
+        hint = "check the key in the environment variable that llm.api_key_env names"
+        raise AuthenticationFailed(f"{endpoint} does not accept the API key ({words}); {hint}")
+    raise AuthenticationFailed(f"the account at {endpoint} has no credit ({words})")
+
+
+def _usage(value: Any) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    prompt, completion = _count(value, "prompt_tokens"), _count(value, "completion_tokens")
+    if prompt is None or completion is None:
+        return None
+    cached = _count(value.get("prompt_tokens_details"), "cached_tokens")
+    if cached is None:
+        cached = _count(value, "prompt_cache_hit_tokens")
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached or 0,
+        reasoning_tokens=_count(value.get("completion_tokens_details"), "reasoning_tokens") or 0,
+    )
+
+
+def _count(value: Any, key: str) -> int | None:
+    number = value.get(key) if isinstance(value, dict) else None
+    return number if type(number) is int and number >= 0 else None
+
+
+def _bad(error: str, body: str) -> Reply:
+    return Reply(failure="bad_response", error=error, body=body[:MAX_ERROR_BODY_CHARS])
+
+
+def _shorten(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= MAX_SAID_CHARS else words[: MAX_SAID_CHARS - 3] + "..."

@@ -1,0 +1,288 @@
+"""Any endpoint that speaks the OpenAI chat-completions API, behind the one LLM face, on an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from typing import Any, Final, Protocol, cast
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+
+from agent_bt.core.errors import AuthenticationFailed, ConfigError, EndpointDown
+from agent_bt.core.types import Reply, Request
+from agent_bt.llm.chat_response import read_answer, read_failure
+from agent_bt.llm.retry import Attempt, retry_after_s, retrying
+
+OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
+NO_KEY: Final = "none"
+"""Sent where no key is needed: local servers want the header, and believe anything."""
+
+CONNECT_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 5.0
+
+_SECRET = re.compile(r"(?i)(\bbearer\s+|\bsk-)[^\s\"',}]+")
+
+
+class Gate(Protocol):
+    """Who may send now: each attempt passes it once, on the client's event loop."""
+
+    async def acquire(self) -> None:
+        """Wait for a place."""
+        ...
+
+    def release(self, status: int | None, headers: Mapping[str, str]) -> None:
+        """Give the place back; `status` is None where no response came, `headers` find names in any case."""
+        ...
+
+
+class Slots:
+    """The plain gate: at most so many attempts under way at once."""
+
+    def __init__(self, max_in_flight: int) -> None:
+        self._semaphore = asyncio.Semaphore(max_in_flight)
+
+    async def acquire(self) -> None:
+        """Wait for a place."""
+        await self._semaphore.acquire()
+
+    def release(self, status: int | None, headers: Mapping[str, str]) -> None:  # noqa: ARG002
+        """Give the place back."""
+        self._semaphore.release()
+
+
+class OpenAILLM:
+    """OpenAI, vLLM, Ollama, llama.cpp, DeepSeek, OpenRouter and everything else with the same API.
+
+    The body of a request is sent as it is. A call that fails on the way is tried again; what still fails is a
+    `Reply` with `failure` set. A future can be cancelled until its first attempt is sent, and then is not sent.
+
+    Args:
+        base_url: the endpoint up to and including `/v1`; None: OpenAI's own.
+        api_key: None where the endpoint needs none.
+        timeout_s: of one attempt, from sending to the last byte.
+        retries: attempts after the first.
+        max_in_flight: most attempts under way at once, unless a `gate` is given.
+        backoff_s: scale of the wait before the first retry; doubled for each further one.
+        gate: decides instead of `max_in_flight` when an attempt is sent.
+
+    Raises:
+        ConfigError: `base_url` is no http(s) address.
+        AuthenticationFailed: `api_key` cannot be sent in a header.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+        max_in_flight: int = 16,
+        backoff_s: float = 0.5,
+        gate: Gate | None = None,
+    ) -> None:
+        base_url = base_url or OPENAI_BASE_URL
+        self._endpoint = endpoint_name(base_url)
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key):
+            raise AuthenticationFailed("the API key is empty or holds characters that no key has; copy it again")
+        self._key = api_key or NO_KEY
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._backoff_s = backoff_s
+        self._gate: Gate = gate or Slots(max_in_flight)
+        self._base_url = base_url
+        self._tls = httpx.create_ssl_context()
+        self._clients: list[openai.AsyncOpenAI] = []
+        self._idle: list[openai.AsyncOpenAI] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="agent-bt-llm", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"OpenAILLM(base_url={self._endpoint!r})"
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """Send the request, return at once."""
+        future: Future[Reply] = Future()
+        with self._closing:
+            if self._closed:
+                raise EndpointDown(f"the client of {self._endpoint} is closed")
+            self._loop.call_soon_threadsafe(self._start, request, future)
+        return future
+
+    def complete(self, request: Request) -> Reply:
+        """Send the request and wait for its reply.
+
+        Raises:
+            ModelError: the model cannot be used at all, or the client was closed meanwhile.
+        """
+        future = self.submit(request)
+        try:
+            return future.result()
+        except CancelledError:
+            raise EndpointDown(f"the client of {self._endpoint} was closed") from None
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Give up what is under way, release the thread and the connections; idempotent."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result(CLOSE_TIMEOUT_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _shut_down(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in self._clients:
+            await client.close()
+        await self._loop.shutdown_asyncgens()
+
+    def _start(self, request: Request, future: Future[Reply]) -> None:
+        task = self._loop.create_task(self._answer(request, future))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        future.add_done_callback(lambda f: self._loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
+
+    async def _answer(self, request: Request, future: Future[Reply]) -> None:
+        calling = retrying(retries=self._retries, backoff_s=self._backoff_s)
+        outcome: Reply | BaseException
+        try:
+            attempt: Attempt = await calling(self._attempt, request, future)
+            outcome = replace(attempt.reply, attempts=calling.statistics["attempt_number"])
+        except asyncio.CancelledError:
+            outcome = EndpointDown(f"the client of {self._endpoint} was closed while the call was under way")
+        except Exception as error:  # whatever it is, it belongs to the caller who waits for the future
+            outcome = error
+        if future.cancelled() or not (future.running() or future.set_running_or_notify_cancel()):
+            return
+        if isinstance(outcome, Reply):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)
+
+    async def _attempt(self, request: Request, future: Future[Reply]) -> Attempt:
+        await self._gate.acquire()
+        status: int | None = None
+        headers: Mapping[str, str] = {}
+        try:
+            # From here on the future counts as running and cannot be cancelled: the call is about to cost money.
+            if future.cancelled() or not (future.running() or future.set_running_or_notify_cancel()):
+                raise asyncio.CancelledError
+            sent = time.perf_counter()
+            response = await self._send(request)
+            latency_ms = (time.perf_counter() - sent) * 1000
+            if isinstance(response, Reply):
+                return Attempt(reply=replace(response, latency_ms=latency_ms))
+            status, headers = response.status_code, response.headers
+        finally:
+            self._gate.release(status, headers)
+        reply = self._read(request, response)
+        return Attempt(reply=replace(reply, latency_ms=latency_ms), retry_after_s=retry_after_s(headers))
+
+    def _client(self) -> openai.AsyncOpenAI:
+        # One for each call under way: a shared pool walks through all of its connections, squared, at every request.
+        timeout = httpx.Timeout(self._timeout_s, connect=min(self._timeout_s, CONNECT_TIMEOUT_S))
+        # A proxy of the environment never stands between us and this machine.
+        http = httpx.AsyncClient(timeout=timeout, verify=self._tls, trust_env=not is_local(self._base_url))
+        client = openai.AsyncOpenAI(
+            base_url=self._base_url,
+            api_key=self._key,
+            http_client=cast(Any, http),  # typed for httpx2, made for both
+            max_retries=0,
+            timeout=cast(Any, timeout),
+        )
+        self._clients.append(client)
+        return client
+
+    async def _send(self, request: Request) -> httpx.Response | Reply:
+        client = self._idle.pop() if self._idle else self._client()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await client.post("/chat/completions", cast_to=httpx.Response, body=dict(request.body))
+        except openai.APIStatusError as error:
+            return cast(httpx.Response, error.response)
+        except (TimeoutError, openai.APITimeoutError):
+            return Reply(failure="timeout", error=f"no answer from {self._endpoint} within {self._timeout_s:g} s")
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            words = self._scrub(f"{type(cause).__name__}: {cause}".rstrip(": "))
+            return Reply(failure="connection", error=f"no answer from {self._endpoint} ({words})")
+        finally:
+            self._idle.append(client)
+
+    def _read(self, request: Request, response: httpx.Response) -> Reply:
+        if response.is_success:
+            try:
+                body = response.content.decode()
+            except UnicodeDecodeError:
+                return Reply(failure="bad_response", error=f"the answer from {self._endpoint} is not UTF-8")
+            # A short key is no secret, but may well be a word of the answer.
+            return read_answer(body.replace(self._key, "***") if len(self._key) >= 16 else body)
+        body = self._scrub(response.content.decode(errors="replace"))
+        return read_failure(response.status_code, body, endpoint=self._endpoint, model=str(request.body.get("model")))
+
+    def _scrub(self, text: str) -> str:
+        if self._key != NO_KEY:
+            text = text.replace(self._key, "***")
+        return _SECRET.sub(r"\1***", text)
+
+
+def api_key_from_env(name: str, *, base_url: str | None = None) -> str:
+    """The API key in the environment variable `name`, or a dummy where an endpoint on this machine needs none.
+
+    Raises:
+        AuthenticationFailed: the variable is not set or empty.
+    """
+    key = os.environ.get(name, "").strip()
+    if key:
+        return key
+    if base_url is not None and is_local(base_url):
+        return NO_KEY
+    raise AuthenticationFailed(
+        f"no API key: the environment variable {name} is not set; export it, put it into .env, "
+        "or name another one in llm.api_key_env"
+    )
+
+
+def endpoint_name(base_url: str) -> str:
+    """The address without what may be secret in it: user, password, query.
+
+    Raises:
+        ConfigError: it is no http(s) address.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError("llm.base_url is no http(s) address; write it like http://localhost:11434/v1")
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def is_local(base_url: str) -> bool:
+    """Whether the address is on this machine."""
+    host = urlsplit(base_url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,70 @@
+"""When a failed call is tried again, and how long to wait before: exponential with jitter, or as the server says."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+
+from agent_bt.core.types import Reply
+
+MAX_WAIT_S = 60.0
+"""Longest wait before one attempt; a server that asks for more is asked again after this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt: its reply (`failure` set where it failed) and the wait the server asked for, in seconds."""
+
+    reply: Reply
+    retry_after_s: float | None = None
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `retry-after-ms` or `Retry-After` (seconds, or an HTTP date: RFC 9110, 10.2.3) ask to wait.
+
+    `headers` must find names whatever their case. None: nothing was asked, or nothing that can be read.
+    """
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            wait_s = float(headers[name]) * unit_s
+        except (KeyError, ValueError):
+            continue
+        if 0 <= wait_s < float("inf"):
+            return wait_s
+    try:
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+
+
+def retrying(*, retries: int, backoff_s: float) -> AsyncRetrying:
+    """Calls an async function that returns an `Attempt` until it did not fail, at most 1 + `retries` times.
+
+    The last attempt is returned, failed or not. Before attempt n + 1 it waits a random share, between one half and
+    all, of `backoff_s` x 2^(n-1), or what the server asked for and up to a tenth more, so that waiting callers do
+    not return all at once; never more than `MAX_WAIT_S`.
+    """
+
+    def wait(state: RetryCallState) -> float:
+        asked_s = _attempt(state).retry_after_s
+        if asked_s is not None:
+            return min(asked_s * random.uniform(1.0, 1.1), MAX_WAIT_S)
+        return min(backoff_s * 2.0 ** (state.attempt_number - 1), MAX_WAIT_S) * random.uniform(0.5, 1.0)
+
+    return AsyncRetrying(
+        retry=retry_if_result(lambda attempt: attempt.reply.failure is not None),
+        stop=stop_after_attempt(1 + retries),
+        wait=wait,
+        retry_error_callback=_attempt,
+    )
+
+
+def _attempt(state: RetryCallState) -> Attempt:
+    assert state.outcome is not None
+    attempt: Attempt = state.outcome.result()
+    return attempt

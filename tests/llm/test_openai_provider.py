@@ -1,0 +1,415 @@
+"""The OpenAI-compatible provider against scripted responses: what each becomes, retries, waits, and secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent_bt.core.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    EndpointDown,
+    ModelError,
+    RequestRejected,
+    UnknownModel,
+)
+from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.llm.chat_response import ParameterRefused, read_answer, read_failure
+from agent_bt.llm.openai_provider import OPENAI_BASE_URL, OpenAILLM, api_key_from_env
+from agent_bt.llm.retry import MAX_WAIT_S, retry_after_s, retrying
+
+URL = "https://llm.example/v1"
+KEY = "sk-proj-0123456789abcdef0123456789"
+BODY: dict[str, Any] = {
+    "model": "m-1",
+    "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "price 42 €"}],
+    "temperature": 0,
+    "max_tokens": 64,
+    "seed": 7,
+    "reasoning_effort": "low",
+    "provider": {"order": ["a", "b"], "x": None},
+}
+REQUEST = Request(provider="openai", endpoint_id="llm.example", body=BODY)
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 20,
+    "total_tokens": 120,
+    "prompt_tokens_details": {"cached_tokens": 64},
+    "completion_tokens_details": {"reasoning_tokens": 5},
+}
+Make = Callable[..., OpenAILLM]
+
+
+def answer(text: str | None = '{"action":"HOLD"}', finish: str | None = "stop", **message: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+    return {"id": "x", "object": "chat.completion", "choices": [choice], "usage": USAGE}
+
+
+def error(message: str, **members: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **members}}
+
+
+@pytest.fixture
+def chat() -> Iterator[respx.Route]:
+    with respx.mock(base_url=URL, assert_all_called=False) as router:
+        yield router.post("/chat/completions")
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[OpenAILLM] = []
+
+    def build(**settings: Any) -> OpenAILLM:
+        defaults: dict[str, Any] = {"base_url": URL, "api_key": KEY, "retries": 2, "backoff_s": 0.001, "timeout_s": 5}
+        made.append(OpenAILLM(**{**defaults, **settings}))
+        return made[-1]
+
+    yield build
+    for llm in made:
+        llm.close()
+
+
+def test_an_answer_becomes_a_reply_with_its_raw_body(chat: respx.Route, make: Make) -> None:
+    raw = json.dumps(answer(), indent=3)
+    chat.respond(200, text=raw)
+    reply = make().complete(REQUEST)
+    assert (reply.text, reply.finish_reason, reply.refusal, reply.failure) == ('{"action":"HOLD"}', "stop", None, None)
+    assert reply.body == raw
+    assert reply.usage == Usage(prompt_tokens=100, completion_tokens=20, cached_tokens=64, reasoning_tokens=5)
+    assert reply.attempts == 1 and reply.latency_ms > 0
+
+
+def test_the_body_is_sent_exactly_as_it_is(chat: respx.Route, make: Make) -> None:
+    chat.respond(200, json=answer())
+    make().complete(REQUEST)
+    sent = chat.calls.last.request
+    assert json.loads(sent.content) == BODY
+    assert sent.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_the_default_endpoint_is_openai_whatever_the_environment_says(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://elsewhere.example/v1")
+    with respx.mock(base_url=OPENAI_BASE_URL) as router:
+        router.post("/chat/completions").respond(200, json=answer())
+        assert make(base_url=None).complete(REQUEST).failure is None
+
+
+@pytest.mark.parametrize("finish", ["stop", "length", "content_filter", "tool_calls", "function_call", "eos", None])
+def test_every_finish_reason_is_handed_on(chat: respx.Route, make: Make, finish: str | None) -> None:
+    chat.respond(200, json=answer(finish=finish))
+    reply = make().complete(REQUEST)
+    assert (reply.finish_reason, reply.failure, chat.call_count) == (finish, None, 1)
+
+
+@pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource"])
+def test_an_answer_that_the_endpoint_broke_off_is_asked_for_again(chat: respx.Route, make: Make, finish: str) -> None:
+    chat.side_effect = [httpx.Response(200, json=answer(finish=finish)), httpx.Response(200, json=answer())]
+    reply = make().complete(REQUEST)
+    assert (reply.failure, reply.attempts) == (None, 2)
+
+
+def test_a_refusal_is_an_answer(chat: respx.Route, make: Make) -> None:
+    chat.respond(200, json=answer(None, refusal="I can't help with that."))
+    reply = make().complete(REQUEST)
+    assert (reply.text, reply.refusal, reply.failure, reply.attempts) == (None, "I can't help with that.", None, 1)
+
+
+def test_a_filtered_prompt_is_a_refusal_not_the_end_of_the_run(chat: respx.Route, make: Make) -> None:
+    chat.respond(400, json=error("The prompt was filtered", code="content_filter", param="prompt"))
+    reply = make().complete(REQUEST)
+    assert (reply.finish_reason, reply.refusal, reply.failure) == ("content_filter", "The prompt was filtered", None)
+
+
+BAD_BODIES = [
+    "<!DOCTYPE html><html>502</html>",
+    "",
+    "null",
+    "[]",
+    '"text"',
+    "{}",
+    '{"choices": []}',
+    '{"choices": null}',
+    '{"choices": [null]}',
+    '{"choices": [{}]}',
+    '{"choices": [{"message": null}]}',
+    '{"choices": [{"message": {"content": 5}}]}',
+    '{"choices": [{"message": {"content": [{"type": "text", "text": "a"}]}}]}',
+    '{"choices": [{"message": {"content": "\\ud800"}}]}',
+    '{"choices": [{"message": {"content": "a"}}',
+    '{"choices": [{"message": {"content": NaN}}]}',
+    '{"error": {"message": "overloaded", "code": 502}}',
+]
+
+
+@pytest.mark.parametrize("body", BAD_BODIES)
+def test_a_200_without_an_answer_is_tried_again_then_recorded(chat: respx.Route, make: Make, body: str) -> None:
+    chat.respond(200, text=body, headers={"content-type": "text/html"})
+    reply = make().complete(REQUEST)
+    assert (reply.failure, reply.attempts, chat.call_count) == ("bad_response", 3, 3)
+    assert reply.text is None and reply.error
+
+
+def test_bytes_that_are_no_utf8_are_a_bad_response(chat: respx.Route, make: Make) -> None:
+    chat.respond(200, content=b'{"choices": [{"message": {"content": "\xff"}}]}')
+    assert make(retries=0).complete(REQUEST).failure == "bad_response"
+
+
+def test_json_that_calls_itself_something_else_is_believed(chat: respx.Route, make: Make) -> None:
+    chat.respond(200, text=json.dumps(answer()), headers={"content-type": "text/plain"})
+    assert make().complete(REQUEST).failure is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failure"),
+    [
+        (httpx.Response(429, json=error("slow down")), "rate_limit"),
+        (httpx.Response(500, text="<html>"), "server_error"),
+        (httpx.Response(502), "server_error"),
+        (httpx.Response(503, json={"detail": "starting"}), "server_error"),
+        (httpx.Response(529, json=error("overloaded")), "server_error"),
+        (httpx.Response(409), "server_error"),
+        (httpx.Response(408), "timeout"),
+        (httpx.ReadTimeout("slow"), "timeout"),
+        (httpx.ConnectTimeout("slow"), "timeout"),
+        (httpx.ConnectError("refused"), "connection"),
+        (httpx.RemoteProtocolError("cut"), "connection"),
+        (httpx.ReadError("reset"), "connection"),
+        (httpx.DecodingError("gzip"), "connection"),
+    ],
+)
+def test_what_may_pass_is_retried_then_recorded(
+    chat: respx.Route, make: Make, outcome: httpx.Response | Exception, failure: str
+) -> None:
+    if isinstance(outcome, Exception):
+        chat.side_effect = outcome
+    else:
+        chat.return_value = outcome
+    reply = make().complete(REQUEST)
+    assert (reply.failure, reply.attempts, chat.call_count) == (failure, 3, 3)
+    assert reply.error and reply.text is None
+    chat.side_effect = None
+    chat.return_value = httpx.Response(200, json=answer())
+    assert make().complete(REQUEST).failure is None
+
+
+def test_no_retries_means_one_attempt(chat: respx.Route, make: Make) -> None:
+    chat.respond(500)
+    assert make(retries=0).complete(REQUEST).attempts == 1 == chat.call_count
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (401, error("Incorrect API key"), AuthenticationFailed, "llm.api_key_env"),
+        (403, error("Country not supported"), AuthenticationFailed, "Country"),
+        (402, error("Insufficient Balance"), AuthenticationFailed, "credit"),
+        (429, error("You exceeded your quota", code="insufficient_quota"), AuthenticationFailed, "credit"),
+        (404, error("The model `m-1` does not exist", code="model_not_found"), UnknownModel, "m-1"),
+        (404, error('model "m-1" not found, try pulling it first'), UnknownModel, "llm.model"),
+        (400, error("Model Not Exist"), UnknownModel, "m-1"),
+        (400, error("m-1 is not a valid model ID"), UnknownModel, "m-1"),
+        (404, {"detail": "Not Found"}, RequestRejected, "llm.base_url"),
+        (405, None, RequestRejected, "llm.base_url"),
+        (302, None, RequestRejected, "llm.base_url"),
+        (413, error("too large"), RequestRejected, "too large"),
+        (400, error("'temperature' does not support 0", param="temperature"), RequestRejected, "temperature"),
+        (422, {"detail": [{"loc": ["body", "seed"], "msg": "extra"}]}, RequestRejected, "seed"),
+        (400, {"object": "error", "message": "This model's maximum context length is 8"}, RequestRejected, "context"),
+        (400, {"error": "invalid options: seed"}, RequestRejected, "seed"),
+    ],
+)
+def test_what_no_retry_cures_is_raised_at_once(
+    chat: respx.Route, make: Make, status: int, body: Any, kind: type[ModelError], words: str
+) -> None:
+    chat.respond(status, json=body)
+    with pytest.raises(kind) as caught:
+        make().complete(REQUEST)
+    assert words in str(caught.value) and chat.call_count == 1
+    assert type(caught.value) in (kind, ParameterRefused)
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(status=st.integers(200, 599), body=st.binary(max_size=40) | st.sampled_from([b"{}", b'{"error": 5}', b"[]"]))
+def test_no_response_at_all_escapes_as_anything_but_a_model_error(shared: OpenAILLM, status: int, body: bytes) -> None:
+    with respx.mock(base_url=URL) as router:
+        router.post("/chat/completions").respond(status, content=body)
+        try:
+            reply = shared.complete(REQUEST)
+        except ModelError:
+            assert status >= 300
+        else:
+            assert reply.failure is not None
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[OpenAILLM]:
+    llm = OpenAILLM(base_url=URL, api_key=KEY, retries=0)
+    yield llm
+    llm.close()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+)
+KEYS = st.sampled_from(
+    ["choices", "message", "content", "finish_reason", "refusal", "usage", "error", "detail", "code", "param",
+     "prompt_tokens", "prompt_tokens_details", "cached_tokens"]
+)  # fmt: skip
+ENVELOPES = st.recursive(
+    JSON, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=8
+)
+
+
+@settings(max_examples=150)
+@given(ENVELOPES, st.sampled_from([400, 401, 404, 408, 418, 422, 429, 500]))
+def test_no_json_body_breaks_the_readers(value: Any, status: int) -> None:
+    body = json.dumps(value)
+    assert isinstance(read_answer(body), Reply)
+    try:
+        assert isinstance(read_failure(status, body, endpoint="e", model="m"), Reply)
+    except ModelError as raised:
+        assert str(raised)
+
+
+def test_usage_that_makes_no_sense_costs_no_answer(chat: respx.Route, make: Make) -> None:
+    for usage in (None, [], {}, {"prompt_tokens": "9"}, {"prompt_tokens": -1, "completion_tokens": 1}):
+        chat.respond(200, json={**answer(), "usage": usage})
+        reply = make().complete(REQUEST)
+        assert reply.failure is None and reply.usage is None
+    chat.respond(200, json={**answer(), "usage": {"prompt_tokens": 9, "completion_tokens": 1,
+                                                  "prompt_cache_hit_tokens": 8}})  # fmt: skip
+    assert make().complete(REQUEST).usage == Usage(prompt_tokens=9, completion_tokens=1, cached_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected_s"),
+    [
+        ({}, None),
+        ({"Retry-After": "2"}, 2.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"Retry-After-Ms": "150", "Retry-After": "9"}, 0.15),
+        ({"Retry-After-Ms": "soon", "Retry-After": "9"}, 9.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "Wed, 99 Oct 2015 07:28:00 GMT"}, None),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers: Mapping[str, str], expected_s: float | None) -> None:
+    assert retry_after_s(httpx.Headers(headers)) == expected_s
+
+
+def test_retry_after_as_a_date_is_the_time_until_then() -> None:
+    then = datetime.now(UTC) + timedelta(seconds=30)
+    wait_s = retry_after_s(httpx.Headers({"Retry-After": format_datetime(then, usegmt=True)}))
+    assert wait_s is not None and 25 < wait_s <= 30
+
+
+def test_the_wait_is_the_one_the_server_asked_for(chat: respx.Route, make: Make) -> None:
+    chat.side_effect = [
+        httpx.Response(429, headers={"Retry-After-Ms": "120"}),
+        httpx.Response(200, json=answer()),
+    ]
+    begun = time.perf_counter()
+    assert make(backoff_s=30).complete(REQUEST).attempts == 2
+    assert 0.12 <= time.perf_counter() - begun < 5
+
+
+def test_waits_double_with_jitter_and_are_capped() -> None:
+    from agent_bt.llm.retry import Attempt
+
+    class State:
+        attempt_number = 1
+
+        class outcome:  # noqa: N801
+            @staticmethod
+            def result() -> Attempt:
+                return State.attempt
+
+        attempt = Attempt(reply=Reply(failure="rate_limit"))
+
+    wait: Any = retrying(retries=9, backoff_s=0.5).wait
+    for number, top_s in ((1, 0.5), (2, 1.0), (3, 2.0), (9, MAX_WAIT_S), (500, MAX_WAIT_S)):
+        State.attempt_number = number
+        waits = [wait(State) for _ in range(200)]
+        assert top_s / 2 <= min(waits) < max(waits) <= top_s
+    State.attempt = Attempt(reply=Reply(failure="rate_limit"), retry_after_s=3600.0)
+    assert wait(State) == MAX_WAIT_S
+
+
+@pytest.mark.parametrize("echo", [f"bad key {KEY}!", f"Bearer {KEY}", "Incorrect API key provided: sk-pr***6789."])
+def test_the_key_appears_nowhere(chat: respx.Route, make: Make, caplog: pytest.LogCaptureFixture, echo: str) -> None:
+    caplog.set_level(logging.DEBUG)
+    llm = make()
+    shown = [repr(llm), str(vars(llm)["_endpoint"])]
+    for status in (401, 404, 400, 500, 418):
+        chat.respond(status, json=error(echo))
+        try:
+            reply = llm.complete(REQUEST)
+            shown += [repr(reply)]
+        except ModelError as raised:
+            shown += [str(raised), repr(raised)]
+    chat.side_effect = httpx.LocalProtocolError(echo)
+    shown += [repr(llm.complete(REQUEST))]
+    chat.side_effect = None
+    chat.respond(200, json=answer(echo))
+    shown += [repr(llm.complete(REQUEST))]
+    everything = "\n".join([*shown, caplog.text, *(str(record.__dict__) for record in caplog.records)])
+    assert KEY not in everything and KEY[3:] not in everything
+    assert "sk-pr***6789" not in "\n".join(shown[:-1])
+
+
+@pytest.mark.parametrize("key", ["", "sk-abc\n", "schlüssel", "a\x00b"])
+def test_a_key_that_fits_no_header_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(AuthenticationFailed) as caught:
+        OpenAILLM(base_url=URL, api_key=key)
+    assert not key or key not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "https://", "http://[::1", "http://x:port/v1", "/v1"])
+def test_an_address_that_is_none_is_a_config_error(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"llm\.base_url"):
+        OpenAILLM(base_url=url)
+
+
+def test_credentials_in_the_address_are_not_shown() -> None:
+    llm = OpenAILLM(base_url="https://user:secret@llm.example/v1?token=secret")
+    llm.close()
+    assert repr(llm) == "OpenAILLM(base_url='https://llm.example/v1')"
+
+
+def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", f" {KEY}\n")
+    assert api_key_from_env("SOME_KEY") == KEY
+    monkeypatch.setenv("SOME_KEY", "")
+    with pytest.raises(AuthenticationFailed, match="SOME_KEY"):
+        api_key_from_env("SOME_KEY")
+    with pytest.raises(AuthenticationFailed, match="SOME_KEY"):
+        api_key_from_env("SOME_KEY", base_url=URL)
+    for local in ("http://localhost:11434/v1", "http://127.0.0.1:8080/v1", "http://[::1]:1/v1"):
+        assert api_key_from_env("SOME_KEY", base_url=local) == "none"
+
+
+def test_a_closed_client_says_so(make: Make) -> None:
+    llm = make()
+    llm.close()
+    llm.close()
+    with pytest.raises(EndpointDown, match="closed"):
+        llm.complete(REQUEST)
