@@ -1,0 +1,274 @@
+"""The provider against a real local server: concurrency, faults on the wire, cancelling, closing, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import FAULTS, HOLD, ChatServer, FaultPlan
+
+import agent_bt
+from agent_bt.agents.reply import parse_reply
+from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, UnknownModel
+from agent_bt.core.types import Request
+from agent_bt.llm.openai_provider import OpenAILLM, Slots
+
+
+def ask(seed: int) -> Request:
+    messages = [{"role": "user", "content": f"json, please: {seed}"}]
+    return Request(provider="openai", endpoint_id="local", body={"model": "m", "messages": messages, "seed": seed})
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with ChatServer(lambda _: HOLD) as running:
+        yield running
+
+
+def client(server: ChatServer, **settings: Any) -> OpenAILLM:
+    defaults: dict[str, Any] = {"base_url": server.url, "retries": 0, "backoff_s": 0.001, "timeout_s": 10}
+    return OpenAILLM(**{**defaults, **settings})
+
+
+def wait_for_calls(server: ChatServer, count: int) -> None:
+    deadline = time.monotonic() + 5
+    while server.calls < count and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert server.calls == count
+
+
+def test_many_calls_run_at_once_but_never_more_than_allowed(server: ChatServer) -> None:
+    server.latency_ms = 100
+    with closing(client(server, max_in_flight=20)) as llm:
+        begun = time.perf_counter()
+        replies = [future.result() for future in [llm.submit(ask(i)) for i in range(60)]]
+        elapsed_s = time.perf_counter() - begun
+    assert [reply.text for reply in replies] == [HOLD] * 60
+    assert server.peak == 20 and server.calls == 60
+    assert elapsed_s < 3  # one after another they would take 6 s
+    assert all(reply.latency_ms >= 95 for reply in replies)
+
+
+EXPECTED = {
+    "429": "rate_limit",
+    "500": "server_error",
+    "503": "server_error",
+    "stall": "timeout",
+    "cut": "connection",
+    "drop": "connection",
+    "html": "bad_response",
+    "truncated_json": "bad_response",
+    "empty_choices": "bad_response",
+    "no_message": "bad_response",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_on_the_wire_is_a_failure_of_its_kind_or_a_reply_that_does_not_trade(
+    server: ChatServer, fault: str
+) -> None:
+    server.script = [fault]
+    with closing(client(server, timeout_s=0.25 if fault == "stall" else 10)) as llm:
+        reply = llm.complete(ask(1))
+        assert reply.failure == EXPECTED.get(fault)
+        assert parse_reply(reply).action == "HOLD"
+        assert llm.complete(ask(2)).failure is None, "the client goes on working after the fault"
+
+
+@pytest.mark.parametrize("fault", sorted(EXPECTED.keys() - {"stall"}))
+def test_a_fault_that_passes_is_healed_by_a_retry(server: ChatServer, fault: str) -> None:
+    server.script = [fault, fault]
+    with closing(client(server, retries=2)) as llm:
+        reply = llm.complete(ask(1))
+    assert (reply.failure, reply.attempts, reply.text, server.calls) == (None, 3, HOLD, 3)
+
+
+def test_a_server_that_trickles_bytes_is_timed_out_as_a_whole() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not stop.wait(0.02):
+                try:
+                    connection.sendall(b" ")
+                except OSError:
+                    return
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    with closing(listener), closing(OpenAILLM(base_url=url, timeout_s=0.3, retries=0)) as llm:
+        begun = time.perf_counter()
+        assert llm.complete(ask(1)).failure == "timeout"
+        assert time.perf_counter() - begun < 3
+        stop.set()
+        thread.join()
+
+
+def test_nobody_listening_is_a_connection_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with closing(OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", retries=1, backoff_s=0.001)) as llm:
+        reply = llm.complete(ask(1))
+    assert (reply.failure, reply.attempts) == ("connection", 2)
+
+
+def test_a_wrong_key_and_an_unknown_model_are_raised_from_both_faces() -> None:
+    with ChatServer(lambda _: HOLD, api_key="sk-right-key", models=["m"]) as server:
+        with closing(client(server, api_key="sk-wrong-key")) as llm:
+            with pytest.raises(AuthenticationFailed) as caught:
+                llm.complete(ask(1))
+            assert "sk-wrong-key" not in str(caught.value)
+            with pytest.raises(AuthenticationFailed):
+                llm.submit(ask(1)).result()
+        with closing(client(server, api_key="sk-right-key")) as llm:
+            assert llm.complete(ask(1)).failure is None
+            server.models = ["other"]
+            with pytest.raises(UnknownModel, match="'m'"):
+                llm.complete(ask(1))
+
+
+def test_a_call_cancelled_before_it_is_sent_is_never_sent(server: ChatServer) -> None:
+    server.latency_ms = 150
+    with closing(client(server, max_in_flight=1)) as llm:
+        first = llm.submit(ask(0))
+        wait_for_calls(server, 1)
+        waiting = [llm.submit(ask(i)) for i in range(1, 30)]
+        assert all(future.cancel() for future in waiting[:-1])
+        assert first.result().text == waiting[-1].result().text == HOLD
+    assert sorted(body["seed"] for body in server.bodies) == [0, 29]
+
+
+def test_cancelling_at_once_wins_or_loses_but_is_never_both(server: ChatServer) -> None:
+    with closing(client(server, max_in_flight=64)) as llm:
+        futures = {i: llm.submit(ask(i)) for i in range(300)}
+        cancelled = {i for i, future in futures.items() if future.cancel()}
+        for i in futures.keys() - cancelled:
+            assert futures[i].result().text == HOLD
+    assert {body["seed"] for body in server.bodies} == futures.keys() - cancelled
+    assert cancelled
+
+
+def test_a_call_that_was_sent_cannot_be_cancelled_and_its_reply_arrives(server: ChatServer) -> None:
+    server.latency_ms = 100
+    with closing(client(server)) as llm:
+        future = llm.submit(ask(1))
+        wait_for_calls(server, 1)
+        assert not future.cancel()
+        assert future.result().text == HOLD
+
+
+def test_closing_gives_up_what_is_under_way_and_leaves_no_thread(server: ChatServer) -> None:
+    server.latency_ms = 1500
+    llm = client(server, max_in_flight=2)
+    futures = [llm.submit(ask(i)) for i in range(6)]
+    wait_for_calls(server, 2)
+    begun = time.perf_counter()
+    llm.close()
+    assert time.perf_counter() - begun < 1
+    for future in futures:
+        with pytest.raises((EndpointDown, CancelledError)):
+            future.result(timeout=1)
+    assert not any(thread.name == "agent-bt-llm" for thread in threading.enumerate())
+
+
+def test_complete_raises_a_model_error_when_the_client_is_closed_meanwhile(server: ChatServer) -> None:
+    server.latency_ms = 1500
+    llm = client(server)
+    closer = threading.Timer(0.1, llm.close)
+    closer.start()
+    with pytest.raises(ModelError, match="closed"):
+        llm.complete(ask(1))
+    closer.join()
+
+
+class SpyGate:
+    def __init__(self) -> None:
+        self.slots = Slots(4)
+        self.events: list[Any] = []
+
+    async def acquire(self) -> None:
+        await self.slots.acquire()
+        self.events.append("acquire")
+
+    def release(self, status: int | None, headers: Mapping[str, str]) -> None:
+        self.events.append((status, headers.get("Retry-After")))
+        self.slots.release(status, headers)
+
+
+def test_every_attempt_passes_the_gate_once_with_its_status_and_headers(server: ChatServer) -> None:
+    gate = SpyGate()
+    server.script = ["429", "drop", None]
+    with closing(client(server, gate=gate, retries=2)) as llm:
+        assert llm.complete(ask(1)).attempts == 3
+    assert gate.events == ["acquire", (429, "0.02"), "acquire", (None, None), "acquire", (200, None)]
+
+
+def test_a_gate_that_fails_fails_the_call_and_hangs_nobody(server: ChatServer) -> None:
+    class Broken(SpyGate):
+        async def acquire(self) -> None:
+            raise EndpointDown("the gate is broken")
+
+    with closing(client(server, gate=Broken())) as llm, pytest.raises(EndpointDown, match="gate"):
+        llm.complete(ask(1))
+    assert server.calls == 0
+
+
+def test_hundreds_of_calls_through_a_bad_line_all_end(server: ChatServer) -> None:
+    rates = {fault: 0.03 for fault in FAULTS if fault != "stall"}
+    server.faults = FaultPlan(rates=rates, seed=11)
+    with closing(client(server, max_in_flight=32, retries=3)) as llm:
+        replies = [future.result(timeout=30) for future in [llm.submit(ask(i)) for i in range(300)]]
+    assert all(reply.failure in {None, *EXPECTED.values()} for reply in replies)
+    assert sum(reply.failure is not None for reply in replies) < 15
+    assert any(reply.attempts > 1 for reply in replies)
+    assert all(parse_reply(reply).action == "HOLD" for reply in replies)
+
+
+SCRIPT = """
+import sys
+from agent_bt.core.types import Request
+from agent_bt.llm.openai_provider import OpenAILLM
+llm = OpenAILLM(base_url=sys.argv[1], retries=0)
+body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+print("ready", flush=True)
+try:
+    reply = llm.complete(Request(provider="openai", endpoint_id="e", body=body))
+    print(reply.text, flush=True)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_process_ends_cleanly_without_close_and_after_ctrl_c(server: ChatServer, interrupt: bool) -> None:
+    server.latency_ms = 20_000 if interrupt else 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(agent_bt.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, server.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    if interrupt:
+        wait_for_calls(server, 1)
+        process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=10)
+    assert (process.returncode, complaints) == (130 if interrupt else 0, b"")
