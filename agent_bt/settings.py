@@ -121,11 +121,24 @@ def _file_layer(path: Path) -> _Layer:
     for problem in document.problems:
         layer.complain(f"{path}, line {problem.line}", problem.message)
     if isinstance(document.data, dict):
-        # A section whose every key is commented out reads as null: it holds its defaults.
-        layer.data = {key: value for key, value in document.data.items() if value is not None or not is_section((key,))}
+        layer.data = _without_empty_sections(document.data)
     elif document.data is not None:
         layer.complain(f"{path}, line 1", "a config is a mapping of sections (`market:`, `llm:`, ...), nothing else")
     return layer
+
+
+def _without_empty_sections(data: dict[str, Any], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A section whose every key is commented out reads as null: it holds its defaults."""
+    kept = {}
+    for key, value in data.items():
+        if is_section((*above, key)):
+            if isinstance(value, dict):
+                kept[key] = _without_empty_sections(value, (*above, key))
+            elif value is not None:
+                kept[key] = value
+        else:
+            kept[key] = value
+    return kept
 
 
 def _not_found(path: Path) -> str:
@@ -201,10 +214,11 @@ def _set_layer(overrides: Sequence[str]) -> _Layer:
 
 
 def _put_text(layer: _Layer, path: tuple[str, ...], text: str, origin: str) -> None:
-    """Put a value that came as text: as it stands where text is wanted, else read as YAML."""
+    """Put a value that came as text: as it stands where text is wanted (unless quoted), else read as YAML."""
     info = field_at(path)
     wanted, optional = _text_wanted(info)
-    if wanted and not (optional and text in ("", "~", "null")):
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    if wanted and not quoted and not (optional and text in ("", "~", "null")):
         layer.put(path, text, origin)
         return
     document = yaml_nodes.parse_yaml(text)

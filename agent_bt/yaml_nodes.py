@@ -44,7 +44,13 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes whatever either YAML 1.1 or our own rules would read as something else than text."""
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Only double quotes can hold the line breaks of Unicode as they are.
+        unusual = not {"\x85", "\u2028", "\u2029"}.isdisjoint(data)
+        return self.represent_scalar(_STR, data, style='"' if unusual else None)
 
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 for _tag, _pattern, _first in _PLAIN:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)

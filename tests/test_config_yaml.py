@@ -98,7 +98,9 @@ def test_every_value_knows_its_line() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n", "\ufeff", "{}", "market:\nllm:\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing but a comment\n", "---\n", "\ufeff", "{}", "market:\nllm:\n", "llm:\n  prices:\n"]
+)
 def test_an_empty_file_or_section_holds_the_defaults(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text, encoding="utf-8")

@@ -53,6 +53,9 @@ def test_free_form_parameters_are_merged_key_by_key(config_file: Path) -> None:
     [
         ("llm.model=4", "4"),
         ("llm.model=a=b", "a=b"),
+        ('llm.model="a b"', "a b"),
+        ("llm.model='4'", "4"),
+        ("llm.model=null", "null"),
         ("llm.model=qwen3:8b", "qwen3:8b"),
         ("llm.base_url=null", None),
         ("llm.base_url=", None),

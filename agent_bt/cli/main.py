@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import common, schema
+from agent_bt.cli import common, data, init, schema
 from agent_bt.core.errors import AgentBtError, UsageError
 
 EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
@@ -28,7 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("schema")(schema.schema)
 
 
 def _show_version(value: bool) -> None:
@@ -119,6 +118,11 @@ def test(
         raise UsageError("pytest is not installed; run `make test`, or `pip install --group dev` in the checkout")
     command = [sys.executable, "-m", "pytest", "-m", "not verify", *(arguments or ())]
     raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
+
+
+app.command("init")(init.init)
+app.command("schema")(schema.schema)
+app.add_typer(data.app)
 
 
 def main() -> None:

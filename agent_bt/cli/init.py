@@ -1,0 +1,129 @@
+"""`agent-bt init`: a folder to start from, with a commented config and a prompt of one's own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent_bt.cli.common import tell
+from agent_bt.core.errors import UsageError
+
+PROVIDERS = {
+    "stand_in": "baseline",
+    "openai": "gpt-5-mini",
+    "openrouter": "deepseek/deepseek-chat",
+    "ollama": "qwen3:8b",
+}
+"""What can be asked for, and the model proposed."""
+
+_PROMPT_NOTE = """\
+# What the model is told, and how it must answer. Change the words below; what stands in double braces is filled in.
+# To compare two wordings, copy this file to v2.prompty and set strategy.prompt to my_trader/v2.
+"""
+_IGNORED = ".env\nruns/\ndata/\n"
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the defaults.")] = False,
+) -> None:
+    """Write a commented config and a prompt to start from; at most three questions."""
+    provider, model, source = ("stand_in", PROVIDERS["stand_in"], "sample") if yes else _ask()
+    files = starter_files(provider, model, source)
+    if (folder / ".gitignore").exists():
+        del files[".gitignore"]
+    there = [str(folder / name) for name in files if (folder / name).exists()]
+    if there:
+        raise UsageError(f"{', '.join(there)} would be overwritten; name another folder: agent-bt init my-agent")
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        tell(f"wrote {path}")
+    _tell_next(folder, files["backtest.yaml"])
+
+
+def _ask() -> tuple[str, str, str]:
+    provider = _choose("Which model decides? stand_in is inside the package, free and offline", [*PROVIDERS])
+    model = PROVIDERS[provider]
+    if provider != "stand_in":
+        model = typer.prompt("Its name at the endpoint", default=model, err=True).strip()
+    source = _choose("Which market? sample is generated, store is real data to be fetched", ["sample", "store"])
+    return provider, model, source
+
+
+def _choose(question: str, choices: list[str]) -> str:
+    while True:
+        answer = str(typer.prompt(f"{question} ({', '.join(choices)})", default=choices[0], err=True)).strip().lower()
+        if answer in choices:
+            return answer
+        tell(f"{answer!r} is not one of {', '.join(choices)}")
+
+
+def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
+    """The files of a new folder by their relative path, made from the shipped ones."""
+    config = _shipped("configs/backtest.yaml")
+    config = config[config.index("\nname:") + 1 :].replace("name: btcusdt-agent", "name: my-agent")
+    config = config.replace(
+        "prompt: btcusdt_trader/v1 # prompts/btcusdt_trader/v1", "prompt: my_trader/v1      # prompts/"
+    )
+    config = re.sub(r"(?m)^(  source: )\w+ +#", rf"\g<1>{source:18}#", config)
+    files = {}
+    if provider != "stand_in":
+        shipped = _shipped(f"configs/providers/{provider}.yaml")
+        llm = re.sub(r"(?m)^  model: \S+", lambda _: f"  model: {_scalar(model)}", _block(shipped, "llm"))
+        config = config.replace(_block(config, "llm").strip(), llm.strip())
+        for section in ("prefetch", "budget"):
+            block, old = _block(shipped, section).strip(), _block(config, section).strip()
+            config = config.replace(old, block) if block and old else f"{config}\n{block}\n" if block else config
+        variable = re.search(r"api_key_env: (\w+)", shipped)
+        files[".env.example"] = "# Copy to .env, which is read and never recorded.\n" + f"{variable and variable[1]}=\n"
+    head = (
+        "# yaml-language-server: $schema=schema.json\n#\n"
+        "# Run it:           agent-bt run backtest.yaml\n"
+        "# Check it:         agent-bt validate backtest.yaml\n"
+        "# One value anew:   agent-bt run backtest.yaml --set strategy.every=4h\n\n"
+    )
+    prompt = _shipped("prompts/btcusdt_trader/v1.prompty").replace("name: btcusdt_trader", "name: my_trader", 1)
+    return files | {
+        "backtest.yaml": head + config,
+        "schema.json": _shipped("configs/schema.json"),
+        "prompts/my_trader/v1.prompty": prompt.replace("---\n", "---\n" + _PROMPT_NOTE, 1),
+        ".gitignore": _IGNORED,
+    }
+
+
+def _tell_next(folder: Path, config: str) -> None:
+    change = "" if folder == Path() else f"cd {folder} && "
+    tell("\nNext:")
+    if "api_key_env" in config:
+        tell(f"  {change}cp .env.example .env        # and put the key in")
+        tell("  agent-bt doctor backtest.yaml --probe")
+        change = ""
+    if "source: store" in config:
+        tell(f"  {change}agent-bt data backfill --symbol BTCUSDT --start 2024-07-01 --end 2024-10-01")
+        change = ""
+    tell(f"  {change}agent-bt run backtest.yaml")
+
+
+def _shipped(name: str) -> str:
+    """A file that ships with the package: inside it when installed, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for root in (package / "_shipped", package.parent):
+        if (root / name).is_file():
+            return (root / name).read_text(encoding="utf-8")
+    raise UsageError(f"{name} is missing from this installation; install agent-bt again")
+
+
+def _block(text: str, section: str) -> str:
+    """The lines of a top-level section, the blank line after it included; empty if there is none."""
+    found = re.search(rf"(?m)^{section}:.*\n(?:[ \t]+.*\n)*\n?", text)
+    return found[0] if found else ""
+
+
+def _scalar(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z][\w./:-]*\w", text) else json.dumps(text)
