@@ -230,10 +230,10 @@ def _front_matter(path: Path, text: str) -> tuple[_FrontMatter, str, int]:
     match = _FENCE.match(text)
     if match is None:
         raise PromptError(f"{path}, line 1: a prompt starts with YAML between two lines of three dashes (---)")
-    document = parse_yaml(match.group(1))
+    document = parse_yaml("\n" + match.group(1))  # the line of dashes keeps its number
     if document.problems:
         problem = document.problems[0]
-        raise PromptError(f"{path}, line {problem.line + 1}: {problem.message}")
+        raise PromptError(f"{path}, line {problem.line}: {problem.message}")
     try:
         front = _FrontMatter.model_validate(document.data if document.data is not None else {}, strict=True)
         Draft202012Validator.check_schema(front.output)
@@ -242,10 +242,10 @@ def _front_matter(path: Path, text: str) -> tuple[_FrontMatter, str, int]:
         where = tuple(details["loc"])
         line = next((document.lines[where[:n]] for n in range(len(where), -1, -1) if where[:n] in document.lines), 1)
         known = f" (keys: {', '.join(_FrontMatter.model_fields)})" if details["type"] == "extra_forbidden" else ""
-        raise PromptError(f"{path}, line {line + 1}: {dotted(where)}: {details['msg']}{known}") from None
+        raise PromptError(f"{path}, line {line}: {dotted(where)}: {details['msg']}{known}") from None
     except SchemaError as error:
         line = document.lines.get(("output", *error.absolute_path), document.lines["output",])
-        raise PromptError(f"{path}, line {line + 1}: output is no JSON Schema: {error.message}") from None
+        raise PromptError(f"{path}, line {line}: output is no JSON Schema: {error.message}") from None
     return front, text[match.end() :], text.count("\n", 0, match.end()) + 1
 
 
