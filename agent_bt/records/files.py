@@ -9,8 +9,6 @@ from pathlib import Path
 
 from agent_bt.core.errors import RecordError
 
-TEMPORARY = ".partial"
-
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -19,17 +17,28 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         RecordError: the file cannot be written (disk full, no permission).
     """
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = temporary_of(path)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        publish(path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    """The name under which `path` is written until it is complete."""
+    return path.with_name(path.name + ".partial")
+
+
+def publish(path: Path) -> None:
+    """Make what was written under the temporary name durable, then give it its own name; raises `OSError`."""
+    temporary = temporary_of(path)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def write_whole(path: Path, data: bytes) -> None:

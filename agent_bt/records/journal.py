@@ -1,6 +1,7 @@
 """The journal of a running run: one line a decision, appended in batches, chained by hash, continued after a crash.
 
-A line is canonical JSON: `{"chain": head, "content": {...}, "telemetry": {...}}`. The chain covers content only.
+A line is canonical JSON: `{"chain": head, "content": {...}, "telemetry": {...}}`. The chain covers content only. The
+features window stands in it as a hash: a continued run computes it again, and the table of decisions holds it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from agent_bt.core.canonical import HashChain, canonical
 from agent_bt.core.clock import iso
 from agent_bt.core.errors import RecordError
 from agent_bt.core.step import Step
+from agent_bt.records.decision_table import DecisionTable
 from agent_bt.records.files import unwritable
-from agent_bt.records.hashes import DECISION_TAG
+from agent_bt.records.hashes import DECISION_TAG, TELEMETRY_TAG, content_bytes
 from agent_bt.records.schema import content_of, telemetry_of
 from agent_bt.records.tally import Tally
 
@@ -79,7 +81,7 @@ class JournalReader:
 
 
 class JournalWriter:
-    """Appends steps to a journal (`core.step.Journal`).
+    """Appends steps to a journal (`core.step.Journal`), and to the table of decisions.
 
     On a journal that already has lines, the first steps are compared with them, and only new ones are written: a run
     is continued by running it again. The telemetry of the first time is kept.
@@ -94,6 +96,7 @@ class JournalWriter:
     def __init__(
         self,
         path: Path,
+        table: Path,
         *,
         prompt: str | None = None,
         window: bool = True,
@@ -102,6 +105,7 @@ class JournalWriter:
     ) -> None:
         """Open for appending; nobody else may write to it meanwhile.
 
+        `table` is where `decisions.parquet` appears when `close_table` is called.
         `prompt` is the name/version that goes into each record; `window=False` leaves the features windows out.
         Lines are written every `flush_every` steps, or after `flush_seconds` at the next step.
 
@@ -113,7 +117,8 @@ class JournalWriter:
         self.tally = Tally()
         self._prompt, self._window = prompt, window
         self._flush_every, self._flush_seconds = flush_every, flush_seconds
-        self._chain = HashChain(DECISION_TAG)
+        self._chain, self._telemetry = HashChain(DECISION_TAG), HashChain(TELEMETRY_TAG)
+        self._table: DecisionTable | None = DecisionTable(table)
         self._buffer: list[bytes] = []
         self._flushed = time.monotonic()
         self._failed = False
@@ -141,19 +146,22 @@ class JournalWriter:
             RecordError: the journal cannot be written, or the step differs from the one that is recorded.
         """
         content = content_of(step, prompt=self._prompt, window=self._window)
-        data = canonical(content)
+        data = content_bytes(content)
         head = self._chain.link(data)
         known = self._next_known()
         if known is not None:
             if known.chain != head:
                 raise _diverged(self.path, known, content)
-            telemetry = orjson.loads(known.telemetry)
+            telemetry, raw = orjson.loads(known.telemetry), known.telemetry
         else:
             telemetry = telemetry_of(step, time.time_ns() // 1000)
-            parts = (_OPENING, head.encode(), _MIDDLE, data, b',"telemetry":', canonical(telemetry), b"}\n")
-            self._buffer.append(b"".join(parts))
+            raw = canonical(telemetry)
+            self._buffer.append(b"".join((_OPENING, head.encode(), _MIDDLE, data, b',"telemetry":', raw, b"}\n")))
         self.count += 1
+        self._telemetry.link(raw)
         self.tally.add(content, telemetry)
+        if self._table is not None:
+            self._table.append(content, telemetry, len(data))
         late = time.monotonic() - self._flushed > self._flush_seconds
         if self._buffer and (late or len(self._buffer) >= self._flush_every):
             self.flush()
@@ -180,14 +188,27 @@ class JournalWriter:
             raise unwritable(self.path, error) from error
         self._end += len(data)
 
+    def close_table(self) -> str:
+        """Complete `decisions.parquet` with the steps so far; returns the hash of their telemetry.
+
+        Raises:
+            RecordError: the table cannot be written.
+        """
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+        return self._telemetry.head
+
     def close(self) -> None:
-        """Write what is left, durably, and let go of the journal; idempotent.
+        """Write what is left, durably, and let go of the journal; a table not completed is dropped. Idempotent.
 
         Raises:
             RecordError: the journal cannot be written.
         """
         if self._file < 0:
             return
+        if self._table is not None:
+            self._table.discard()
         try:
             if not self._failed:
                 self.flush(durable=True)
@@ -252,7 +273,7 @@ def _cut_torn_line(file: int) -> tuple[int, int]:
 
 
 def _diverged(path: Path, known: Line, content: dict[str, Any]) -> RecordError:
-    before, now = orjson.loads(known.content), orjson.loads(canonical(content))
+    before, now = orjson.loads(known.content), orjson.loads(content_bytes(content))
     keys = [key for key in now if now[key] != before.get(key)] or ["something in"]
     return RecordError(
         f"decision {content['index']} at {iso(content['time'])} came out differently than in {path}: "

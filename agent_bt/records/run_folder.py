@@ -108,6 +108,14 @@ class RunFolder:
         """
         write_json(self.manifest, {**self.read_manifest(), **entries})
 
+    def open_journal(self, *, prompt: str | None = None, window: bool = True) -> JournalWriter:
+        """The journal, for the engine to write to; continues what is there. Arguments as in `JournalWriter`.
+
+        Raises:
+            RecordError: the journal cannot be opened, is damaged, or another process writes to it.
+        """
+        return JournalWriter(self.journal, self.decisions, prompt=prompt, window=window)
+
     def write_tables(
         self, *, journal: JournalWriter, fills: Sequence[Fill], equity: pl.DataFrame, market: pl.DataFrame
     ) -> dict[str, str]:
@@ -116,10 +124,10 @@ class RunFolder:
         `equity` as made by `tables.equity_frame`, `market` in `BAR_SCHEMA`.
 
         Raises:
-            RecordError: the journal is damaged, or a file cannot be written.
+            RecordError: a file cannot be written.
         """
         journal.flush(durable=True)
-        telemetry = tables.write_decisions(self.journal, self.decisions, count=journal.count, head=journal.head)
+        telemetry = journal.close_table()
         filled = tables.fills_frame(fills)
         tables.write_table(self.fills, filled)
         tables.write_table(self.equity, equity)

@@ -17,16 +17,15 @@ from agent_bt.core.types import Reply
 from agent_bt.records.hashes import decisions_hash
 from agent_bt.records.journal import JournalReader, JournalWriter
 from agent_bt.records.schema import content_of, decision_schema, replies_of, rows_of, telemetry_of
-from agent_bt.records.tables import write_decisions
 
 
 def through_parquet(folder: Path, given_steps: list[Step], **options: bool) -> tuple[pl.DataFrame, str]:
-    with JournalWriter(folder / "journal.jsonl", prompt="trader/v1", **options) as journal:
+    table = folder / "decisions.parquet"
+    with JournalWriter(folder / "journal.jsonl", table, prompt="trader/v1", **options) as journal:
         for step in given_steps:
             journal.append(step)
-        journal.flush()
-        write_decisions(journal.path, folder / "decisions.parquet", count=journal.count, head=journal.head)
-        return pl.read_parquet(folder / "decisions.parquet"), journal.head
+        journal.close_table()
+        return pl.read_parquet(table), journal.head
 
 
 def test_parquet_row_gives_back_the_content_that_was_hashed(examples: int = 30) -> None:
