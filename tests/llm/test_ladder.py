@@ -1,0 +1,237 @@
+"""The response-format ladder: steps down only on a 400 or 422 that names the parameter, and is stored as a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import jsonschema
+import pytest
+from chat_server import HOLD, ChatServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_bt.agents.reply import REPLY_SCHEMA, check
+from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, RequestRejected, UnknownModel
+from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.llm.chat_response import ParameterRefused
+from agent_bt.llm.ladder import PROBE, Negotiated, apply, negotiate, strict_schema, with_schema
+from agent_bt.llm.openai_provider import OpenAILLM
+from agent_bt.llm.scripted import ScriptedLLM
+
+BASE = {"model": "m", "temperature": 0, "max_tokens": 512, "seed": 7}
+MESSAGES = [{"role": "system", "content": "You trade."}, {"role": "user", "content": "close 42"}]
+
+
+def climb(refuse: list[str], wanted: Any = "auto", **server_settings: Any) -> tuple[Negotiated, ChatServer]:
+    with ChatServer(lambda _: HOLD, refuse=refuse, **server_settings) as server:
+        with closing(OpenAILLM(base_url=server.url, retries=0, timeout_s=5)) as llm:
+            found = negotiate(llm, BASE, wanted=wanted, schema=REPLY_SCHEMA)
+            calls = server.calls
+            body = apply(found, {**BASE, "messages": MESSAGES}, REPLY_SCHEMA)
+            reply = llm.complete(Request(provider="openai", endpoint_id="e", body=body))
+        assert reply.text == HOLD, "the endpoint takes what was negotiated"
+        assert found.calls == calls
+        return found, server
+
+
+@pytest.mark.parametrize(
+    ("refuse", "response_format", "token_parameter", "dropped", "calls"),
+    [
+        ([], "json_schema", "max_tokens", (), 1),
+        (["json_schema"], "json_object", "max_tokens", (), 2),
+        (["json_schema", "json_object"], "text", "max_tokens", (), 3),
+        (["response_format"], "text", "max_tokens", (), 3),
+        (["max_tokens"], "json_schema", "max_completion_tokens", (), 2),
+        (["temperature"], "json_schema", "max_tokens", ("temperature",), 2),
+        (["max_tokens", "temperature"], "json_schema", "max_completion_tokens", ("temperature",), 3),
+        (["json_schema", "json_object", "max_tokens", "temperature"], "text", "max_completion_tokens",
+         ("temperature",), 5),
+    ],
+)  # fmt: skip
+def test_auto_finds_the_best_form_the_endpoint_takes(
+    refuse: list[str], response_format: str, token_parameter: str, dropped: tuple[str, ...], calls: int
+) -> None:
+    found, _ = climb(refuse)
+    assert (found.response_format, found.token_parameter, found.dropped) == (response_format, token_parameter, dropped)
+    assert found.calls == calls and len(found.refusals) == calls - 1
+    assert found.prompt_tokens > 0 and found.completion_tokens > 0
+
+
+@pytest.mark.parametrize("wanted", ["json_schema", "json_object", "text"])
+def test_an_explicit_format_is_kept_and_the_quirks_are_learned_all_the_same(wanted: str) -> None:
+    found, server = climb(["max_tokens", "temperature"], wanted)
+    assert (found.response_format, found.token_parameter, found.dropped, found.calls) == (
+        wanted,
+        "max_completion_tokens",
+        ("temperature",),
+        3,
+    )
+    sent = [(body.get("response_format") or {"type": "text"})["type"] for body in server.bodies]
+    assert sent == [wanted] * 4
+
+
+def test_an_explicit_format_that_is_refused_is_an_error() -> None:
+    with pytest.raises(RequestRejected, match="response_format"):
+        climb(["json_schema"], "json_schema")
+
+
+def test_the_questions_are_tiny_and_carry_the_parameters_of_the_run() -> None:
+    _, server = climb([])
+    assert server.bodies[0]["messages"] == PROBE
+    assert {key: server.bodies[0][key] for key in BASE} == BASE
+
+
+def test_a_parameter_of_the_user_that_is_refused_is_an_error_not_a_step() -> None:
+    with pytest.raises(RequestRejected, match="seed"):
+        climb(["seed"])
+
+
+def test_wrong_key_unknown_model_and_dead_endpoint_stop_before_the_run() -> None:
+    with pytest.raises(AuthenticationFailed):
+        climb([], api_key="sk-other")
+    with pytest.raises(UnknownModel):
+        climb([], models=["other"])
+    with pytest.raises(EndpointDown, match="server_error"):
+        climb([], script=["500"])
+
+
+def refusing(said: str, param: str = "", status_error: type[ModelError] = ParameterRefused) -> Any:
+    def script(request: Request) -> str:
+        if "temperature" not in request.body:
+            return HOLD
+        if status_error is ParameterRefused:
+            raise ParameterRefused(f"refused: {said}", said=said, param=param)
+        raise status_error(said)
+
+    return ScriptedLLM(script)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
+        "invalid temperature: only 1 is allowed for this model",
+        '[{"loc": ["body", "temperature"], "msg": "Extra inputs are not permitted"}]',
+    ],
+)
+def test_a_temperature_that_is_not_supported_is_left_out(said: str) -> None:
+    found = negotiate(refusing(said), BASE, wanted="text", schema=REPLY_SCHEMA)
+    assert found.dropped == ("temperature",) and found.refusals == (said,)
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ("temperature must be between 0 and 2", "temperature"),
+        ("max_tokens is too large: 99999", "max_tokens"),
+        ("This model's maximum context length is 8192 tokens", ""),
+        ("Something went wrong", ""),
+        ("", ""),
+    ],
+)
+def test_a_refusal_that_is_about_something_else_is_raised(said: str, param: str) -> None:
+    llm = refusing(said, param)
+    with pytest.raises(RequestRejected):
+        negotiate(llm, BASE, wanted="auto", schema=REPLY_SCHEMA)
+    assert len(llm.requests) == 1
+
+
+def test_other_statuses_never_step_down_whatever_they_name() -> None:
+    llm = refusing("response_format temperature max_tokens unsupported", status_error=RequestRejected)
+    with pytest.raises(RequestRejected):
+        negotiate(llm, BASE, wanted="auto", schema=REPLY_SCHEMA)
+    assert len(llm.requests) == 1
+
+
+def test_an_endpoint_that_refuses_for_ever_ends_the_ladder() -> None:
+    said = "response_format, max_tokens and temperature are not supported"
+
+    def script(_: Request) -> str:
+        raise ParameterRefused(said, said=said)
+
+    llm = ScriptedLLM(script)
+    with pytest.raises(RequestRejected):
+        negotiate(llm, BASE, wanted="auto", schema=REPLY_SCHEMA)
+    assert len(llm.requests) == 5
+
+
+def test_the_tokens_of_the_answered_question_are_counted() -> None:
+    usage = Usage(prompt_tokens=30, completion_tokens=4)
+    found = negotiate(
+        ScriptedLLM([Reply(text=HOLD, finish_reason="stop", usage=usage)]), BASE, wanted="auto", schema=REPLY_SCHEMA
+    )
+    assert (found.calls, found.prompt_tokens, found.completion_tokens) == (1, 30, 4)
+
+
+@settings(max_examples=50)
+@given(
+    st.builds(
+        Negotiated,
+        response_format=st.sampled_from(["json_schema", "json_object", "text"]),
+        token_parameter=st.sampled_from(["max_tokens", "max_completion_tokens"]),
+        dropped=st.sampled_from([(), ("temperature",)]),
+        refusals=st.lists(st.text(), max_size=2).map(tuple),
+        calls=st.integers(0, 5),
+    )
+)
+def test_the_result_survives_storage_and_apply_is_pure(found: Negotiated) -> None:
+    stored = Negotiated.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert stored == found
+    body = {**BASE, "messages": MESSAGES}
+    before = json.dumps([body, REPLY_SCHEMA])
+    once = apply(found, body, REPLY_SCHEMA)
+    assert once == apply(stored, body, REPLY_SCHEMA)
+    assert json.dumps([body, REPLY_SCHEMA]) == before
+    assert once["model"] == "m" and once["seed"] == 7
+    assert ("temperature" in once) == (found.dropped == ())
+    assert once[found.token_parameter] == 512 and len(once.keys() & {"max_tokens", "max_completion_tokens"}) == 1
+    told = "JSON Schema" in once["messages"][0]["content"]
+    assert told == (found.response_format != "json_schema")
+    assert once.get("response_format", {"type": "text"})["type"] == found.response_format
+
+
+def test_a_token_limit_the_user_named_himself_wins() -> None:
+    found = Negotiated(token_parameter="max_completion_tokens")
+    body = apply(found, {**BASE, "max_completion_tokens": 9000, "messages": MESSAGES}, REPLY_SCHEMA)
+    assert body["max_completion_tokens"] == 9000 and "max_tokens" not in body
+
+
+def test_the_schema_goes_to_the_end_of_the_system_message_and_leaves_the_rest() -> None:
+    told = with_schema(MESSAGES, REPLY_SCHEMA)
+    assert told[0]["content"].startswith("You trade.\n\nAnswer with one JSON object")
+    assert told[1:] == MESSAGES[1:]
+    schema = json.loads(told[0]["content"].splitlines()[-1])
+    assert schema == {key: value for key, value in REPLY_SCHEMA.items() if key != "$schema"}
+    alone = with_schema(MESSAGES[1:], REPLY_SCHEMA)
+    assert [message["role"] for message in alone] == ["system", "user"]
+
+
+def _strict_values() -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {
+            "action": st.sampled_from(["BUY", "SELL", "HOLD"]),
+            "size_pct": st.floats(0, 1),
+            "note": st.text(max_size=5),
+        }
+    )
+
+
+@settings(max_examples=50)
+@given(_strict_values())
+def test_the_strict_schema_takes_every_full_valid_reply(value: dict[str, Any]) -> None:
+    strict = jsonschema.Draft202012Validator(strict_schema(REPLY_SCHEMA))
+    assert strict.is_valid(value) and check(value) is None
+
+
+def test_the_strict_schema_meets_the_rules_of_strict_mode() -> None:
+    strict = strict_schema(REPLY_SCHEMA)
+    jsonschema.Draft202012Validator.check_schema(strict)
+    assert strict["required"] == list(strict["properties"]) == ["action", "size_pct", "note"]
+    assert strict["additionalProperties"] is False
+    keywords = {key for member in strict["properties"].values() for key in member}
+    assert keywords <= {"type", "enum", "description"}
+    is_valid: Callable[[Any], bool] = jsonschema.Draft202012Validator(strict).is_valid
+    assert not is_valid({"action": "HOLD"}) and not is_valid({"action": "buy", "size_pct": 1, "note": ""})
