@@ -1,0 +1,236 @@
+"""The sample market: a seeded generator of realistic minute bars, so that everything runs without a download.
+
+Deterministic for (seed, symbol) on any machine, and independent of the range that is asked for:
+
+  1. one pass over all days gives regime, volatility and the log price at each midnight   `_days`
+  2. each day draws from its own counter-based stream, and its minutes are bent so that
+     the day ends at the next midnight's price                                            `_minutes`
+  3. once in every quarter some minutes are missing, as in a real outage                  `_outage`
+
+Only operations that IEEE 754 defines to the last bit are used (+ - x / and square root, sums in fixed order), and raw
+bits of Philox, which NumPy keeps stable: `exp`, `log` and `cos` differ between processors, and with them would the
+prompts that are cached by their hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+
+from agent_bt.core.clock import DAY, MINUTE, interval_us, iso, time_us
+from agent_bt.core.errors import MissingData
+from agent_bt.core.schema import STORE_SCHEMA, TIME
+from agent_bt.data.resample import Gaps, to_bars, whole_bars
+from agent_bt.data.spans import Span, days_in
+
+FIRST, LAST = time_us("2010-01-01"), time_us("2050-01-01")
+"""The sample market exists from here to there."""
+
+MINUTES = DAY // MINUTE
+BASE_PRICE = 50_000.0
+BASE_VOLUME = 14.0
+"""Around what the price and the volume of a minute (base units) move."""
+
+# Daily volatility and drift (log return) of calm, usual and stressed weeks; a regime lasts 1 / (1 - stay) days.
+_VOLATILITY = (0.014, 0.024, 0.046)
+_DRIFT = (0.0008, 0.0012, -0.0022)
+_STAY = (0.97, 0.96, 0.92)
+_PULL = 0.001  # back to the base price, a day: half of a deviation is gone after 1.9 years
+_DAY_MEMORY, _DAY_VOL_OF_VOL = 0.94, 0.13
+_MINUTE_MEMORY, _MINUTE_VOL_OF_VOL = 0.99, 0.06
+_DEGREES = 4  # of freedom of the minute returns
+
+# Volume by UTC hour: quiet before Asia opens, loudest when Europe and America trade together.
+_HOURS = (1.05, 0.95, 0.85, 0.75, 0.70, 0.70, 0.75, 0.90, 1.00, 0.95, 0.90, 0.95,
+          1.10, 1.45, 1.75, 1.70, 1.45, 1.25, 1.10, 1.05, 1.05, 0.95, 0.85, 0.85)  # fmt: skip
+
+_NORMALS_A_MINUTE = _DEGREES + 7
+_OUTAGE_MINUTES = (20, 180)
+
+
+class SampleSource:
+    """Bars of the sample market; never a stand-in for real data: its label says what it is."""
+
+    def __init__(
+        self,
+        symbol: str,
+        seed: int,
+        gaps: Gaps = "forward_fill",
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        """`clock` tells `latest_window` what is closed: now, UTC us."""
+        self.symbol = symbol
+        self.seed = seed
+        self.label = f"SAMPLE MARKET (seed {seed})"
+        self._gaps: Gaps = gaps
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"SampleSource({self.symbol!r}, seed={self.seed}, gaps={self._gaps!r})"
+
+    def fetch_ohlcv(self, interval: str, start: int, end: int) -> pl.DataFrame:
+        """Bars that open at or after `start` and close by `end` (UTC us), columns of `BAR_SCHEMA`.
+
+        Raises:
+            MissingData: the span is not within 2010 to 2049.
+        """
+        length = interval_us(interval)
+        span = whole_bars(Span(start, end), length)
+        return to_bars(self._read(span), span, length, self._gaps)
+
+    def latest_window(self, n: int, interval: str = "1m") -> pl.DataFrame:
+        """The last `n` closed bars, columns of `BAR_SCHEMA`."""
+        length = interval_us(interval)
+        end = self._clock() // length * length
+        longest = _OUTAGE_MINUTES[1] * MINUTE // length + 1
+        return self.fetch_ohlcv(interval, end - (n + longest) * length, end).tail(n)
+
+    def _read(self, span: Span) -> pl.DataFrame:
+        if span.start < FIRST or span.end > LAST:
+            raise MissingData(f"the sample market exists from {iso(FIRST)[:10]} to {iso(LAST)[:10]}, asked for {span}")
+        parts = [_minutes(self.seed, self.symbol, day.start) for day in days_in(span)]
+        if not parts:
+            return STORE_SCHEMA.to_frame()
+        table = pl.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        times = {"open_time": pl.col("open_time").cast(TIME), "close_time": (pl.col("open_time") + MINUTE).cast(TIME)}
+        return table.with_columns(**times).select(STORE_SCHEMA.names()).cast(STORE_SCHEMA)
+
+
+def _bits(count: int, *name: object) -> np.ndarray:
+    """`count` raw 64-bit numbers of the stream with that name."""
+    key = hashlib.sha256("|".join(("agent-bt/sample/v1", *map(str, name))).encode()).digest()[:16]
+    raw: np.ndarray = np.random.Philox(key=int.from_bytes(key, "big")).random_raw(count)
+    return raw
+
+
+def _uniform(bits: np.ndarray) -> np.ndarray:
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _normal(bits: np.ndarray) -> np.ndarray:
+    """Normals, one of three raw numbers each: the sum of their twelve 16-bit parts (Irwin-Hall), exact in integers."""
+    parts = bits.astype("<u8").view("<u2").reshape(-1, 12)
+    normals: np.ndarray = (parts.sum(axis=1, dtype=np.int64) - 12 * 32767.5) / 65536.0
+    return normals
+
+
+def _exp(x: np.ndarray) -> np.ndarray:
+    """e^x for |x| < 8 to about 1e-13: Taylor's series at x / 256, squared eight times."""
+    x = x / 256.0
+    result = np.ones_like(x)
+    for divisor in (6.0, 5.0, 4.0, 3.0, 2.0, 1.0):
+        result = 1.0 + x / divisor * result
+    for _ in range(8):
+        result = result * result
+    return result
+
+
+@lru_cache(maxsize=8)
+def _days(seed: int, symbol: str) -> tuple[np.ndarray, np.ndarray]:
+    """Log price at each midnight (days + 1) and daily volatility (days + 1), from FIRST on."""
+    count = (LAST - FIRST) // DAY + 1
+    moves = _uniform(_bits(count, seed, symbol, "regimes")).tolist()
+    shocks = _normal(_bits(6 * count, seed, symbol, "days")).reshape(2, count)
+    wander = shocks[0].tolist()
+    steps = shocks[1].tolist()
+    regime, excess, level = 1, 0.0, 0.0
+    levels, excesses, bases = [], [], []
+    for day in range(count):
+        levels.append(level)
+        if moves[day] > _STAY[regime]:
+            up = moves[day] > (1.0 + _STAY[regime]) / 2.0
+            regime = (1 if up else 2) if regime == 0 else (2 if up else 0) if regime == 1 else (1 if up else 0)
+        excess = _DAY_MEMORY * excess + _DAY_VOL_OF_VOL * wander[day]
+        excesses.append(excess)
+        bases.append(_VOLATILITY[regime])
+        volatility = _VOLATILITY[regime] * (1.0 + excess if excess > 0.0 else 1.0 / (1.0 - excess))
+        level += _DRIFT[regime] - _PULL * level + volatility * steps[day]
+    return np.array(levels), np.array(bases) * _exp(np.array(excesses))
+
+
+@lru_cache(maxsize=1)
+def _shape() -> np.ndarray:
+    """Volume by minute of the day, mean 1: straight lines between the hours."""
+    hours = np.array((*_HOURS, _HOURS[0]))
+    at, part = np.divmod(np.arange(MINUTES), 60)
+    shape = hours[at] + (hours[at + 1] - hours[at]) * (part / 60.0)
+    relative: np.ndarray = shape / (np.cumsum(shape)[-1] / MINUTES)
+    return relative
+
+
+@lru_cache(maxsize=128)
+def _minutes(seed: int, symbol: str, start: int) -> dict[str, np.ndarray]:
+    """The bars of one day, as columns; some are missing on the day of an outage."""
+    levels, volatilities = _days(seed, symbol)
+    day = (start - FIRST) // DAY
+    noise = _normal(_bits(3 * _NORMALS_A_MINUTE * MINUTES, seed, symbol, "minutes", day))
+    z, *chi, wander, up, down, loud, eager, busy = noise.reshape(_NORMALS_A_MINUTE, MINUTES)
+
+    # Volatility: the day's, sliding over to the next day's; the hour's; and a slow wander of its own (AR(1)).
+    part = np.arange(MINUTES) / MINUTES
+    daily = volatilities[day] + (volatilities[day + 1] - volatilities[day]) * part
+    fade = np.cumprod(np.full(MINUTES, _MINUTE_MEMORY))
+    heat = _MINUTE_VOL_OF_VOL * np.cumsum(wander / fade) * fade
+    sigma = daily / math.sqrt(MINUTES) * np.sqrt(_shape()) * _exp(heat)
+
+    # Student's t: a normal over the root of a mean of squares, scaled back to variance 1.
+    squares = chi[0] * chi[0]
+    for other in chi[1:]:
+        squares = squares + other * other
+    shock = z / np.sqrt(squares / _DEGREES + 0.02) * math.sqrt((_DEGREES - 2) / _DEGREES)
+    step = sigma * shock
+    spread = np.cumsum(sigma * sigma)
+    path = np.cumsum(step)
+    path = path + (levels[day + 1] - levels[day] - path[-1]) * (spread / spread[-1])
+    close = np.round(BASE_PRICE * _exp(np.concatenate(([levels[day]], levels[day] + path))), 2)
+    opened, close = close[:-1], close[1:]
+    high = np.round(np.maximum(opened, close) * (1.0 + 0.45 * sigma * np.abs(up)), 2)
+    low = np.round(np.minimum(opened, close) / (1.0 + 0.45 * sigma * np.abs(down)), 2)
+
+    # Volume follows the hour, the volatility and the size of the move; buyers push the price up.
+    activity = daily / _VOLATILITY[1] * _exp(0.8 * heat + 0.5 * loud)
+    volume = np.round(BASE_VOLUME * _shape() * activity * (0.7 + 0.5 * np.abs(shock)), 5) + 1e-5
+    share = 0.5 + 0.35 * (push := 0.5 * shock + 0.6 * eager) / (1.0 + np.abs(push))
+    volume = np.round(volume, 5)
+    taker = np.round(volume * share, 5)
+    mean = (opened + high + low + close) / 4.0
+    columns = {
+        "open_time": start + np.arange(MINUTES, dtype=np.int64) * MINUTE,
+        "open": opened,
+        "high": high,
+        "low": low,
+        "close": close,
+        "volume": volume,
+        "quote_asset_volume": np.round(volume * mean, 5),
+        "trades": 1 + (volume * 60.0 * _exp(0.2 * busy)).astype(np.int64),
+        "taker_base": taker,
+        "taker_quote": np.round(taker * mean, 5),
+    }
+    closed_from, closed_to = _outage(seed, symbol, start)
+    if closed_from < closed_to:
+        kept = np.r_[0:closed_from, closed_to:MINUTES]
+        columns = {name: values[kept] for name, values in columns.items()}
+    for values in columns.values():
+        values.flags.writeable = False
+    return columns
+
+
+def _outage(seed: int, symbol: str, start: int) -> tuple[int, int]:
+    """The minutes of the day [from, to) that are missing; (0, 0) on most days."""
+    year, month = int(iso(start)[:4]), int(iso(start)[5:7])
+    quarter = f"{year}-{(month - 1) // 3 * 3 + 1:02}"
+    where, when, long = (int(bits) for bits in _bits(3, seed, symbol, "outage", quarter))
+    day = 10 + where % 60
+    if start != time_us(f"{quarter}-01") + day * DAY:
+        return 0, 0
+    shortest, longest = _OUTAGE_MINUTES
+    length = shortest + long % (longest - shortest + 1)
+    first = when % (MINUTES - length)
+    return first, first + length

@@ -1,0 +1,182 @@
+"""The month-partitioned Parquet store of one symbol: reading, and committing whole months."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from agent_bt.core.errors import DataError
+from agent_bt.core.schema import STORE_SCHEMA
+from agent_bt.data.files import sweep, write_whole
+from agent_bt.data.offsets import MonthFile, Offsets, SourceFile
+from agent_bt.data.spans import Span, merge, months_in, subtract
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class Store:
+    """`ROOT/KIND/SYMBOL/`: `klines_1m/YYYY-MM.parquet`, `metadata/offsets.json`, `raw_csv/` if asked for.
+
+    A month is one file in `STORE_SCHEMA`, sorted, one row a minute. The Parquet file is replaced first and the
+    offsets after it: whoever reads in between sees more rows than are promised, never fewer.
+    """
+
+    def __init__(self, root: Path | str, symbol: str, kind: str = "spot") -> None:
+        self.root = Path(root)
+        self.symbol = symbol
+        self.kind = kind
+        self.folder = self.root / kind / symbol
+        self.klines = self.folder / "klines_1m"
+        self.raw_csv = self.folder / "raw_csv"
+        self.offsets_path = self.folder / "metadata" / "offsets.json"
+        self._writing = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r}, {self.symbol!r}, {self.kind!r})"
+
+    def offsets(self) -> Offsets:
+        """What is covered; empty for a store that does not exist yet.
+
+        Raises:
+            DataError: the file is not readable.
+        """
+        try:
+            text = self.offsets_path.read_bytes()
+        except FileNotFoundError:
+            return Offsets()
+        except OSError as error:
+            raise DataError(f"{self.offsets_path}: cannot be read: {error.strerror}") from error
+        return Offsets.from_json(text, str(self.offsets_path))
+
+    def path(self, month: str) -> Path:
+        """The Parquet file of a month."""
+        return self.klines / f"{month}.parquet"
+
+    def months_on_disk(self) -> list[str]:
+        """The months that have a file, recorded or not."""
+        return sorted(path.stem for path in self.klines.glob("[0-9]*.parquet"))
+
+    def read_month(self, month: str) -> pl.DataFrame:
+        """All rows of a month, columns of `STORE_SCHEMA`; empty if it has no file.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self.path(month)
+        try:
+            frame = pl.read_parquet(path)
+        except FileNotFoundError:
+            return STORE_SCHEMA.to_frame()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path}: not readable as Parquet; {self._repair()}") from error
+        if frame.schema != STORE_SCHEMA:
+            raise DataError(f"{path}: not the columns of this store; {self._repair()}")
+        return frame
+
+    def read(self, span: Span) -> pl.DataFrame:
+        """The rows that open in `span`, columns of `STORE_SCHEMA`.
+
+        Raises:
+            DataError: a file is damaged, or gone.
+        """
+        known = self.offsets().months
+        frames = [STORE_SCHEMA.to_frame()]
+        for month in months_in(span):
+            if month in known and not self.path(month).exists():
+                raise DataError(f"{self.path(month)}: is gone; {self._repair()}")
+            frames.append(self.read_month(month))
+        opened = pl.col("open_time").cast(pl.Int64)
+        return pl.concat(frames).filter(opened.is_between(span.start, span.end, closed="left")).rechunk()
+
+    def intact(self, month: str, offsets: Offsets) -> bool:
+        """Whether the file of a recorded month is, byte for byte, the one that was written."""
+        path, known = self.path(month), offsets.months.get(month)
+        if known is None or not path.exists():
+            return known is None and not path.exists()
+        return hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
+
+    def commit(
+        self,
+        month: str,
+        frame: pl.DataFrame,
+        *,
+        covered: list[Span],
+        outages: list[Span],
+        sources: Mapping[str, SourceFile],
+        forget: Span | None = None,
+    ) -> None:
+        """Make `frame` the content of a month and add to what is known; on return both are on the disk.
+
+        Args:
+            month: such as `2024-07`.
+            frame: `STORE_SCHEMA`, sorted, unique; all rows of the month. An empty one leaves no file.
+            covered: spans that are covered now, beside those that were.
+            outages: spans known to be empty everywhere.
+            sources: archive files that were used.
+            forget: what was known about this span is dropped first.
+
+        Raises:
+            DataError: the disk refuses; nothing that was promised before is lost.
+        """
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer, compression="zstd", compression_level=3)
+        content = buffer.getvalue()
+        with self._writing:
+            if len(frame):
+                write_whole(self.path(month), content)
+            else:
+                self.path(month).unlink(missing_ok=True)
+            known = self.offsets()
+            gone = [forget] if forget else []
+            months = {name: file for name, file in known.months.items() if name != month}
+            if len(frame):
+                months[month] = MonthFile(sha256=hashlib.sha256(content).hexdigest(), rows=len(frame))
+            kept = {path: file for path, file in known.sources.items() if not (forget and month in path)}
+            updated = replace(
+                known,
+                covered=tuple(merge([*subtract(known.covered, gone), *covered])),
+                outages=tuple(merge([*subtract(known.outages, gone), *outages])),
+                months=months,
+                sources={**kept, **sources},
+            )
+            write_whole(self.offsets_path, updated.to_json())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing; a killed holder leaves no lock behind.
+
+        Raises:
+            DataError: another process writes to this symbol now, or the folder cannot be written.
+        """
+        try:
+            self.offsets_path.parent.mkdir(parents=True, exist_ok=True)
+            handle = (self.offsets_path.parent / ".lock").open("a")
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be written: {error.strerror}") from error
+        with handle:
+            if sys.platform != "win32":
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise DataError(f"{self.folder}: another backfill is at work here; wait for it to end") from None
+            for folder in (self.klines, self.raw_csv, self.offsets_path.parent):
+                sweep(folder)
+            yield
+
+    def _repair(self) -> str:
+        return f"run `agent-bt data verify --symbol {self.symbol} --root {self.root} --repair`"
+
+
+def series_in(root: Path | str) -> list[Store]:
+    """The stores below `root`, by kind and symbol."""
+    found = sorted(Path(root).glob("*/*/metadata/offsets.json"))
+    return [Store(root, path.parts[-3], path.parts[-4]) for path in found]

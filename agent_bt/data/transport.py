@@ -1,0 +1,171 @@
+"""Getting bytes from http(s):// and file:// addresses: size caps, retries, and manners towards the server."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from agent_bt.core.errors import DataError
+
+MAX_DOWNLOAD = 64 * 2**20
+"""No file that is asked for is larger; a month of minutes is 2 to 3 MB."""
+
+LONGEST_WAIT_S = 120.0
+"""A server that asks for more patience than this is left alone; the next call goes on where this one stopped."""
+
+
+class Unreachable(DataError):
+    """The server could not be reached, or kept failing, after all retries."""
+
+
+class Banned(DataError):
+    """The server asks this address to stop (418), or to wait for long; nothing more is asked of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back; `headers` is empty for files."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Transport:
+    """Fetches whole bodies; safe to use from several threads.
+
+    Retried with growing pauses: cut and refused connections, time-outs, 429 (as long as Retry-After says) and 5xx.
+    A host that cannot be reached, or asks to stop, is not tried again by this transport.
+    """
+
+    def __init__(
+        self, *, retries: int = 4, timeout_s: float = 30.0, sleep: Callable[[float], object] | None = None
+    ) -> None:
+        """`sleep` waits so many seconds; None: until then, or until `cancel`."""
+        self._retries = retries
+        self._cancelled = threading.Event()
+        self._sleep = sleep or self._cancelled.wait
+        self._lock = threading.Lock()
+        self._client: httpx.Client | None = None
+        self._timeout_s = timeout_s
+        self._given_up: dict[str, DataError] = {}
+
+    def get(self, url: str, params: Mapping[str, str | int] | None = None) -> Answer | None:
+        """The body behind `url`; None if the server says that there is no such file.
+
+        Raises:
+            Unreachable: no whole answer after all retries.
+            Banned: the server asks to stop.
+            DataError: the server refuses the request, the body is too large, or the address cannot be used.
+        """
+        parts = urlsplit(url)
+        if parts.scheme == "file":
+            return _read_file(Path(unquote(parts.path)))
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise DataError(f"{url!r} is no address; an archive is http://..., https://... or file:///...")
+        problem = ""
+        for attempt in range(self._retries + 1):
+            if self._cancelled.is_set():
+                raise Unreachable(f"{url}: stopped")
+            if parts.netloc in self._given_up:
+                raise self._given_up[parts.netloc]
+            pause = min(0.5 * 2**attempt, 8.0) * random.uniform(0.75, 1.25)
+            connected = True
+            try:
+                with self._http().stream("GET", url, params=params) as response:
+                    status = response.status_code
+                    if status == 200:
+                        return Answer(body=_read_capped(response, url), headers=dict(response.headers))
+                    if status == 404:
+                        return None
+                    problem, wait = f"HTTP {status}", _retry_after_s(response)
+                    if status == 418 or (status in (429, 503) and wait is not None and wait > LONGEST_WAIT_S):
+                        raise self._give_up(parts.netloc, _ban(parts.netloc, status, wait))
+                    if status != 429 and status < 500:
+                        raise DataError(f"{url}: HTTP {status}: {_excerpt(response)}")
+                    pause = pause if wait is None else wait
+            except httpx.HTTPError as error:
+                connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            if attempt < self._retries:
+                self._sleep(pause)
+        if not connected:
+            raise self._give_up(parts.netloc, Unreachable(f"{parts.netloc} cannot be reached ({problem})"))
+        raise Unreachable(f"{url}: {problem}, {self._retries + 1} times")
+
+    def cancel(self) -> None:
+        """End all waiting; every later call fails at once."""
+        self._cancelled.set()
+
+    def close(self) -> None:
+        """Close all connections; idempotent."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def pause(self, seconds: float) -> None:
+        """Wait, in the way this transport waits."""
+        self._sleep(seconds)
+
+    def _http(self) -> httpx.Client:
+        with self._lock:
+            if self._client is None:
+                self._client = httpx.Client(timeout=self._timeout_s, follow_redirects=True)
+            return self._client
+
+    def _give_up(self, host: str, error: DataError) -> DataError:
+        # Hundreds of files may be waiting for the same answer: one attempt for all of them is enough.
+        self._given_up[host] = error
+        return error
+
+
+def _ban(host: str, status: int, wait: float | None) -> Banned:
+    until = "some minutes" if wait is None else f"{wait:.0f} s"
+    return Banned(f"{host} asks this address to stop (HTTP {status}); wait {until}, then run the command again")
+
+
+def _read_file(path: Path) -> Answer | None:
+    try:
+        if path.stat().st_size > MAX_DOWNLOAD:
+            raise DataError(f"{path}: larger than {MAX_DOWNLOAD >> 20} MiB; not a file of this archive")
+        return Answer(body=path.read_bytes(), headers={})
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read_capped(response: httpx.Response, url: str) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > MAX_DOWNLOAD:
+            raise DataError(f"{url}: more than {MAX_DOWNLOAD >> 20} MiB; not a file of this archive")
+    return bytes(body)
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    text = response.headers.get("retry-after")
+    if text is None:
+        return None
+    try:
+        return max(float(text), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
+
+
+def _excerpt(response: httpx.Response) -> str:
+    text = b"".join(chunk for chunk, _ in zip(response.iter_bytes(300), range(1), strict=False))
+    return " ".join(text.decode("utf-8", "replace").split()) or "no further word"
