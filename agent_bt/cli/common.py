@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from agent_bt.core.finding import Finding
+
 DEBUG_VARIABLE = "AGENT_BT_DEBUG"
 
 _state = {"verbose": False}
@@ -56,7 +58,7 @@ def show_error(message: str) -> None:
     typer.echo(message.replace("\n", "\n       "), err=True)
 
 
-def show_findings(findings: Sequence[Any], *, as_json: bool) -> None:
+def show_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
     """What a check found, each with its level (`error`, `warning`, `ok`) and what to do; exit code 2 with an error."""
     failed = any(finding.level == "error" for finding in findings)
     if as_json:

@@ -44,7 +44,7 @@ def init(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         tell(f"wrote {path}")
-    _tell_next(folder, files["backtest.yaml"])
+    _tell_next(folder, files)
 
 
 def _ask() -> tuple[str, str, str]:
@@ -80,8 +80,9 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
         for section in ("prefetch", "budget"):
             block, old = _block(shipped, section).strip(), _block(config, section).strip()
             config = config.replace(old, block) if block and old else f"{config}\n{block}\n" if block else config
-        variable = re.search(r"api_key_env: (\w+)", shipped)
-        files[".env.example"] = "# Copy to .env, which is read and never recorded.\n" + f"{variable and variable[1]}=\n"
+        variable = re.search(r"(?m)^  api_key_env: (\w+)", shipped)
+        if variable and "127.0.0.1" not in llm:
+            files[".env.example"] = f"# Copy to .env, which is read and never recorded.\n{variable[1]}=\n"
     head = (
         "# yaml-language-server: $schema=schema.json\n#\n"
         "# Run it:           agent-bt run backtest.yaml\n"
@@ -97,17 +98,17 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
     }
 
 
-def _tell_next(folder: Path, config: str) -> None:
-    change = "" if folder == Path() else f"cd {folder} && "
+def _tell_next(folder: Path, files: dict[str, str]) -> None:
     tell("\nNext:")
-    if "api_key_env" in config:
-        tell(f"  {change}cp .env.example .env        # and put the key in")
+    if folder != Path():
+        tell(f"  cd {folder}")
+    if ".env.example" in files:
+        tell("  cp .env.example .env        # and put the key in")
+    if "provider: openai" in files["backtest.yaml"]:
         tell("  agent-bt doctor backtest.yaml --probe")
-        change = ""
-    if "source: store" in config:
-        tell(f"  {change}agent-bt data backfill --symbol BTCUSDT --start 2024-07-01 --end 2024-10-01")
-        change = ""
-    tell(f"  {change}agent-bt run backtest.yaml")
+    if "source: store" in files["backtest.yaml"]:
+        tell("  agent-bt data backfill --symbol BTCUSDT --start 2024-07-01 --end 2024-10-01")
+    tell("  agent-bt run backtest.yaml")
 
 
 def _shipped(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import common, data, init, schema
+from agent_bt.cli import common, data, doctor, init, schema
 from agent_bt.core.errors import AgentBtError, UsageError
 
 EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
@@ -120,6 +120,7 @@ def test(
     raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
+app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)
 app.add_typer(data.app)

@@ -1,0 +1,187 @@
+"""`agent-bt doctor`: is everything here that a run needs? Each finding says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent_bt import __version__
+from agent_bt.cli import common
+from agent_bt.core.errors import AgentBtError, ConfigError
+from agent_bt.core.finding import Finding
+
+if TYPE_CHECKING:
+    from agent_bt.config import Config
+
+LIBRARIES = {"numba": "numba", "talib": "ta-lib", "polars": "polars", "pyarrow": "pyarrow", "openai": "openai"}
+"""Libraries with compiled parts or many versions, by module and package name: what breaks most often."""
+
+FREE_BYTES_NEEDED = 200 * 2**20
+FREE_BYTES_WANTED = 2 * 2**30
+
+
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="A config to check for; without one, the defaults.", show_default=False)
+    ] = None,
+    overrides: common.SetOption = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Ask the model a small question; may cost a little.")] = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Check environment, key, endpoint, store and disk; exit code 2 if something stands in the way."""
+    common.show_findings(diagnose(config, overrides or [], probe=probe), as_json=as_json)
+
+
+def diagnose(config_path: Path | None, overrides: list[str], *, probe: bool) -> list[Finding]:
+    """All findings, from the machine outwards; what depends on a config that is wrong is left out."""
+    findings = [*check_environment(), *check_dotenv(Path(".env"))]
+    try:
+        from agent_bt.settings import load_config
+
+        config = load_config(config_path, overrides)
+    except ConfigError as error:
+        return [*findings, _error(f"config: {error}", "correct it; `agent-bt validate` checks it again")]
+    findings.append(_ok(f"config: {config_path or 'defaults'}"))
+    findings += check_prompt(config, config_path)
+    key = list(check_key(config))
+    ready = not any(finding.level == "error" for finding in [*findings, *key])
+    return [
+        *findings,
+        *key,
+        *check_endpoint(config, probe=probe and ready),
+        *check_store(config),
+        *check_disk(config),
+    ]
+
+
+def check_environment() -> Iterator[Finding]:
+    """Python and the libraries that must load."""
+    from importlib import import_module
+    from importlib.metadata import version
+
+    yield _ok(f"Python {sys.version.split()[0]}, agent-bt {__version__}, {os.cpu_count()} cores")
+    for module, package in LIBRARIES.items():
+        try:
+            import_module(module)
+        except ImportError as error:
+            yield _error(f"{package} does not load: {error}", f"pip install --force-reinstall {package}")
+        else:
+            yield _ok(f"{package} {version(package)}")
+
+
+def check_dotenv(path: Path) -> Iterator[Finding]:
+    """Whether others may read the keys."""
+    if path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH) and os.name == "posix":
+        yield _warning(f"{path} can be read by other users of this machine", f"chmod 600 {path}")
+
+
+def check_prompt(config: Config, config_path: Path | None) -> Iterator[Finding]:
+    """Whether the prompt of an agent can be read."""
+    if config.strategy.kind != "agent":
+        return
+    from agent_bt.agents.prompt import load_prompt, prompt_roots
+
+    try:
+        prompt = load_prompt(config.strategy.prompt, prompt_roots(config_path))
+    except AgentBtError as error:
+        yield _error(f"prompt: {error}", "correct the file, or name another in strategy.prompt")
+    else:
+        yield _ok(f"prompt: {config.strategy.prompt} ({prompt.path})")
+
+
+def check_key(config: Config) -> Iterator[Finding]:
+    """Whether the key is in the environment; its value is never looked at closer, and never shown."""
+    llm = config.llm
+    if llm.provider != "openai" or config.strategy.kind != "agent":
+        yield _ok(f"key: none needed ({llm.provider})")
+        return
+    from agent_bt.llm.openai_provider import api_key_from_env
+
+    try:
+        api_key_from_env(llm.api_key_env, base_url=llm.base_url)
+    except AgentBtError as error:
+        yield _error("key: " + str(error).split("; ")[0], f"export {llm.api_key_env}=..., or write it into .env")
+    else:
+        state = "is set" if os.environ.get(llm.api_key_env) else "is not set; an endpoint on this machine needs none"
+        yield _ok(f"key: {llm.api_key_env} {state}")
+
+
+def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
+    """With `probe`, whether the model answers, and which form of request it takes (the ladder's result)."""
+    llm = config.llm
+    if llm.provider != "openai" or config.strategy.kind != "agent":
+        yield _ok(f"endpoint: none needed ({llm.provider})")
+        return
+    where = f"{llm.model} at {llm.base_url or 'api.openai.com'}"
+    if not probe:
+        yield _ok(f"endpoint: {where}, not asked (--probe asks one small question)")
+        return
+    from agent_bt.models import open_model
+
+    try:
+        model = open_model(config)
+    except AgentBtError as error:
+        yield _error(f"endpoint: {where}: {error}", "check llm.base_url, llm.model and the key")
+    else:
+        model.close()
+        yield _ok(f"endpoint: {where} answers; effective: {dict(model.effective or {})}")
+
+
+def check_store(config: Config) -> Iterator[Finding]:
+    """Whether the bars of the run are there."""
+    market = config.market
+    if market.source == "sample":
+        yield _ok("market data: the sample market, generated")
+        return
+    from agent_bt.assembly import open_source
+    from agent_bt.core.clock import duration_us, time_us
+
+    start, end = time_us(market.start) - duration_us(market.warmup), time_us(market.end)
+    try:
+        bars = open_source(config).fetch_ohlcv(market.interval, start, end)
+    except AgentBtError as error:
+        yield _error(f"market data: {error}", "" if market.source == "store" else "check market.source")
+    else:
+        yield _ok(f"market data: {bars.height:,} bars of {market.interval}, {market.start} to {market.end}")
+
+
+def check_disk(config: Config) -> Iterator[Finding]:
+    """Whether runs and replies can be written, and how much room there is."""
+    for name, folder in (("output", Path(config.output)), ("cache", Path(config.cache.path).parent)):
+        there = _nearest_folder(folder)
+        if not os.access(there, os.W_OK | os.X_OK):
+            yield _error(f"{name}: {there} cannot be written", f"make it writable, or set {name} elsewhere")
+            continue
+        free = shutil.disk_usage(there).free
+        room = f"{name}: {folder}, {free / 2**30:,.1f} GiB free"
+        if free < FREE_BYTES_NEEDED:
+            yield _error(room, "free some space, or write to another disk")
+        elif free < FREE_BYTES_WANTED:
+            yield _warning(room, "long runs with many replies may fill it")
+        else:
+            yield _ok(room)
+
+
+def _nearest_folder(folder: Path) -> Path:
+    """The folder itself, or the one it would be made in."""
+    folder = folder.absolute()
+    return next((there for there in (folder, *folder.parents) if there.is_dir()), Path("/"))
+
+
+def _ok(what: str) -> Finding:
+    return Finding(level="ok", what=what)
+
+
+def _warning(what: str, advice: str) -> Finding:
+    return Finding(level="warning", what=what, advice=advice)
+
+
+def _error(what: str, advice: str) -> Finding:
+    return Finding(level="error", what=what, advice=advice)

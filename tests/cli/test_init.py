@@ -1,0 +1,71 @@
+"""`agent-bt init` writes a folder that runs: valid config, readable prompt, at most three questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from agent_bt.agents.prompt import load_prompt, prompt_roots
+from agent_bt.cli.init import PROVIDERS
+from agent_bt.cli.main import app
+from agent_bt.config import Config
+from agent_bt.settings import load_config
+
+
+def answered(folder: Path, answers: str, *options: str) -> Config:
+    """The config that init writes for some answers; fails if a question was left over."""
+    result = CliRunner().invoke(app, ["init", str(folder), *options], input=answers)
+    assert result.exit_code == 0, result.output
+    return load_config(folder / "backtest.yaml", env={})
+
+
+def test_without_questions_the_shipped_run_is_written(tmp_path: Path) -> None:
+    config = answered(tmp_path / "a", "", "--yes")
+    shipped = load_config(Path(__file__).parents[2] / "configs" / "backtest.yaml", env={})
+    own = config.model_copy(
+        update={"name": shipped.name, "strategy": config.strategy.model_copy(update={"prompt": "btcusdt_trader/v1"})}
+    )
+    assert own == shipped
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("source", ["sample", "store"])
+def test_three_answers_make_a_valid_config(tmp_path: Path, provider: str, source: str) -> None:
+    model = "" if provider == "stand_in" else "some: model\n"
+    config = answered(tmp_path, f"nonsense\n{provider}\n{model}{source}\n")
+    assert config.market.source == source
+    assert config.llm.model == ("baseline" if provider == "stand_in" else "some: model")
+    assert config.llm.provider == ("stand_in" if provider == "stand_in" else "openai")
+    assert (tmp_path / ".env.example").exists() == (provider in ("openai", "openrouter"))
+
+
+def test_the_prompt_is_the_users_own_and_can_be_read(tmp_path: Path) -> None:
+    config = answered(tmp_path, "", "--yes")
+    prompt = load_prompt(config.strategy.prompt, prompt_roots(tmp_path / "backtest.yaml"))
+    assert prompt.path.resolve() == (tmp_path / "prompts" / "my_trader" / "v1.prompty").resolve()
+    assert prompt.name == "my_trader"
+
+
+def test_the_config_is_commented_and_its_schema_is_beside_it(tmp_path: Path) -> None:
+    answered(tmp_path, "", "--yes")
+    text = (tmp_path / "backtest.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=schema.json\n")
+    assert (tmp_path / "schema.json").is_file()
+    assert text.count("  # ") > 15
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    answered(tmp_path, "", "--yes")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    result = CliRunner().invoke(app, ["init", str(tmp_path), "--yes"])
+    assert result.exit_code != 0
+    assert "would be overwritten" in str(result.exception)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_gitignore_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("mine\n")
+    answered(tmp_path, "", "--yes")
+    assert (tmp_path / ".gitignore").read_text() == "mine\n"
