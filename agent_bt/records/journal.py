@@ -81,13 +81,14 @@ class JournalReader:
 
 
 class JournalWriter:
-    """Appends steps to a journal (`core.step.Journal`), and to the table of decisions.
+    """Appends steps to a journal (`core.step.Journal`), and to `decisions.parquet` beside it, which appears at `close`.
 
     On a journal that already has lines, the first steps are compared with them, and only new ones are written: a run
     is continued by running it again. The telemetry of the first time is kept.
 
     Attributes:
         head: the chain's head after the last step.
+        telemetry_head: the same over the steps' telemetry.
         count: steps so far, compared ones included.
         tally: running counts over them.
         recovered: bytes of a torn last line that were cut off on opening.
@@ -96,7 +97,6 @@ class JournalWriter:
     def __init__(
         self,
         path: Path,
-        table: Path,
         *,
         prompt: str | None = None,
         window: bool = True,
@@ -105,7 +105,6 @@ class JournalWriter:
     ) -> None:
         """Open for appending; nobody else may write to it meanwhile.
 
-        `table` is where `decisions.parquet` appears when `close_table` is called.
         `prompt` is the name/version that goes into each record; `window=False` leaves the features windows out.
         Lines are written every `flush_every` steps, or after `flush_seconds` at the next step.
 
@@ -118,10 +117,11 @@ class JournalWriter:
         self._prompt, self._window = prompt, window
         self._flush_every, self._flush_seconds = flush_every, flush_seconds
         self._chain, self._telemetry = HashChain(DECISION_TAG), HashChain(TELEMETRY_TAG)
-        self._table: DecisionTable | None = DecisionTable(table)
+        self._table = DecisionTable(path.with_name("decisions.parquet"))
         self._buffer: list[bytes] = []
         self._flushed = time.monotonic()
         self._failed = False
+        self._position = self._sound = 0
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
@@ -139,6 +139,11 @@ class JournalWriter:
         """The chain's head after the last step."""
         return self._chain.head
 
+    @property
+    def telemetry_head(self) -> str:
+        """The head of the chain over the telemetry of all steps."""
+        return self._telemetry.head
+
     def append(self, step: Step) -> None:
         """Keep the step; on a continued journal, check it against what is there.
 
@@ -152,16 +157,20 @@ class JournalWriter:
         if known is not None:
             if known.chain != head:
                 raise _diverged(self.path, known, content)
-            telemetry, raw = orjson.loads(known.telemetry), known.telemetry
+            telemetry, raw, length = orjson.loads(known.telemetry), known.telemetry, len(known.raw)
         else:
             telemetry = telemetry_of(step, time.time_ns() // 1000)
             raw = canonical(telemetry)
-            self._buffer.append(b"".join((_OPENING, head.encode(), _MIDDLE, data, b',"telemetry":', raw, b"}\n")))
+            line = b"".join((_OPENING, head.encode(), _MIDDLE, data, b',"telemetry":', raw, b"}\n"))
+            self._buffer.append(line)
+            length = len(line)
         self.count += 1
+        self._position += length
+        if content["provenance"] != "transport":
+            self._sound = self._position
         self._telemetry.link(raw)
         self.tally.add(content, telemetry)
-        if self._table is not None:
-            self._table.append(content, telemetry, len(data))
+        self._table.append(content, telemetry, len(data))
         late = time.monotonic() - self._flushed > self._flush_seconds
         if self._buffer and (late or len(self._buffer) >= self._flush_every):
             self.flush()
@@ -188,30 +197,36 @@ class JournalWriter:
             raise unwritable(self.path, error) from error
         self._end += len(data)
 
-    def close_table(self) -> str:
-        """Complete `decisions.parquet` with the steps so far; returns the hash of their telemetry.
+    def drop_failures(self) -> None:
+        """Take the transport failures at the end out of the journal, so that a continued run asks again.
 
-        Raises:
-            RecordError: the table cannot be written.
-        """
-        if self._table is not None:
-            self._table.close()
-            self._table = None
-        return self._telemetry.head
-
-    def close(self) -> None:
-        """Write what is left, durably, and let go of the journal; a table not completed is dropped. Idempotent.
+        The table and the tally keep them: they happened.
 
         Raises:
             RecordError: the journal cannot be written.
         """
+        self.flush()
+        if self._known is None and self._sound < self._end:
+            try:
+                os.ftruncate(self._file, self._sound)
+            except OSError as error:
+                raise unwritable(self.path, error) from error
+            self._end = self._position = self._sound
+
+    def close(self) -> None:
+        """Write what is left, durably; the table appears; the journal is free for others. Idempotent.
+
+        Raises:
+            RecordError: the journal or the table cannot be written.
+        """
         if self._file < 0:
             return
-        if self._table is not None:
-            self._table.discard()
         try:
-            if not self._failed:
+            if self._failed:
+                self._table.discard()
+            else:
                 self.flush(durable=True)
+                self._table.close()
         finally:
             os.close(self._file)
             self._file = -1

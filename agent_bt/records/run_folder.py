@@ -108,26 +108,17 @@ class RunFolder:
         """
         write_json(self.manifest, {**self.read_manifest(), **entries})
 
-    def open_journal(self, *, prompt: str | None = None, window: bool = True) -> JournalWriter:
-        """The journal, for the engine to write to; continues what is there. Arguments as in `JournalWriter`.
-
-        Raises:
-            RecordError: the journal cannot be opened, is damaged, or another process writes to it.
-        """
-        return JournalWriter(self.journal, self.decisions, prompt=prompt, window=window)
-
     def write_tables(
         self, *, journal: JournalWriter, fills: Sequence[Fill], equity: pl.DataFrame, market: pl.DataFrame
     ) -> dict[str, str]:
-        """Write every table; returns the hashes `data`, `decisions`, `fills`, `equity`, and `telemetry`.
+        """Close the journal and write every table; returns the hashes `data`, `decisions`, `fills`, `equity`.
 
         `equity` as made by `tables.equity_frame`, `market` in `BAR_SCHEMA`.
 
         Raises:
             RecordError: a file cannot be written.
         """
-        journal.flush(durable=True)
-        telemetry = journal.close_table()
+        journal.close()
         filled = tables.fills_frame(fills)
         tables.write_table(self.fills, filled)
         tables.write_table(self.equity, equity)
@@ -137,13 +128,12 @@ class RunFolder:
             "decisions": journal.head,
             "fills": hashes.fills_hash(filled),
             "equity": hashes.equity_hash(equity),
-            "telemetry": telemetry,
         }
 
     def finish(self, *, summary: Mapping[str, Any], telemetry: str, finished: str) -> None:
         """Write the summary and the final manifest; the journal goes last, and stays if the run can be continued.
 
-        `summary` as made by `records.summary`, `telemetry` the hash of `write_tables`, `finished` ISO 8601 UTC.
+        `summary` as made by `records.summary`, `telemetry` the journal's `telemetry_head`, `finished` ISO 8601 UTC.
 
         Raises:
             RecordError: a file cannot be written.

@@ -146,9 +146,9 @@ def content_of(step: Step, *, prompt: str | None = None, window: bool = True) ->
         "action": decision.action,
         "size": None if decision.size is None else float(decision.size),
         "sizing": decision.sizing,
-        "note": decision.note,
+        "note": _text(decision.note),
         "provenance": decision.provenance.kind,
-        "reason": decision.provenance.reason,
+        "reason": _text(decision.provenance.reason),
         "repaired": decision.provenance.repaired,
         "targets": _shares(decision.targets),
         "trades": _shares(decision.trades),
@@ -182,7 +182,7 @@ def telemetry_of(step: Step, wall_time: int) -> dict[str, Any]:
     first, *others = step.decision.exchanges or (None,)
     calls = [_call(other.reply) for other in others if other is not None]
     call = _call(None if first is None else first.reply)
-    return {"wall_time": wall_time, "detail": step.decision.detail, **call, "others": calls}
+    return {"wall_time": wall_time, "detail": _text(step.decision.detail), **call, "others": calls}
 
 
 def rows_of(frame: pl.DataFrame) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
@@ -224,11 +224,18 @@ def _exchange(exchange: Exchange | None) -> dict[str, Any]:
     return {
         "request": request.address,
         "messages": [{"role": message["role"], "content": message["content"]} for message in request.messages],
-        "reply": reply.text,
-        "finish_reason": reply.finish_reason,
-        "refusal": reply.refusal,
+        "reply": _text(reply.text),
+        "finish_reason": _text(reply.finish_reason),
+        "refusal": _text(reply.refusal),
         "failure": reply.failure,
     }
+
+
+def _text(text: str | None) -> str | None:
+    """Text of a model as UTF-8 can hold it: half a surrogate pair is written out as its escape."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _call(reply: Reply | None) -> dict[str, Any]:
@@ -245,8 +252,8 @@ def _call(reply: Reply | None) -> dict[str, Any]:
         "completion_tokens": None if usage is None else usage.completion_tokens,
         "cached_tokens": None if usage is None else usage.cached_tokens,
         "reasoning_tokens": None if usage is None else usage.reasoning_tokens,
-        "error": reply.error,
-        "body": reply.body,
+        "error": _text(reply.error),
+        "body": _text(reply.body),
     }
 
 

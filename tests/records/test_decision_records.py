@@ -21,11 +21,10 @@ from agent_bt.records.schema import content_of, decision_schema, replies_of, row
 
 def through_parquet(folder: Path, given_steps: list[Step], **options: bool) -> tuple[pl.DataFrame, str]:
     table = folder / "decisions.parquet"
-    with JournalWriter(folder / "journal.jsonl", table, prompt="trader/v1", **options) as journal:
+    with JournalWriter(folder / "journal.jsonl", prompt="trader/v1", **options) as journal:
         for step in given_steps:
             journal.append(step)
-        journal.close_table()
-        return pl.read_parquet(table), journal.head
+    return pl.read_parquet(table), journal.head
 
 
 def test_parquet_row_gives_back_the_content_that_was_hashed(examples: int = 30) -> None:
@@ -100,3 +99,8 @@ def test_replies_can_be_taken_from_a_record() -> None:
     address = step.decision.exchanges[0].request.address
     assert replies_of(content_of(step), telemetry_of(step, 0)) == [(address, failed)]
     assert replies_of(content_of(rule_step(0)), telemetry_of(rule_step(0), 0)) == []
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_written_out(tmp_path: Path) -> None:
+    table, _ = through_parquet(tmp_path, [make_step(0, text="buy \ud83d now")])
+    assert table["reply"][0] == "buy \\ud83d now"

@@ -16,7 +16,7 @@ from agent_bt.records.schema import content_of
 
 
 def write(path: Path, count: int, first: int = 0, **options: int) -> JournalWriter:
-    with JournalWriter(path, path.with_name("decisions.parquet"), **options) as journal:
+    with JournalWriter(path, **options) as journal:
         for at in range(first, first + count):
             journal.append(make_step(at))
     return journal
@@ -32,7 +32,7 @@ def test_lines_come_back_in_order_under_one_chain(tmp_path: Path) -> None:
 
 def test_lines_are_written_in_batches(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    with JournalWriter(path, path.with_name("decisions.parquet"), flush_every=3, flush_seconds=1e9) as journal:
+    with JournalWriter(path, flush_every=3, flush_seconds=1e9) as journal:
         sizes = []
         for at in range(6):
             journal.append(make_step(at))
@@ -68,7 +68,7 @@ def test_continuing_keeps_the_telemetry_of_the_first_time(tmp_path: Path) -> Non
     path = tmp_path / "journal.jsonl"
     write(path, 3)
     before = path.read_bytes()
-    with JournalWriter(path, path.with_name("decisions.parquet")) as journal:
+    with JournalWriter(path) as journal:
         for at in range(3):
             journal.append(
                 make_step(
@@ -83,7 +83,7 @@ def test_continuing_keeps_the_telemetry_of_the_first_time(tmp_path: Path) -> Non
 def test_continuing_with_another_outcome_is_an_error_that_names_the_difference(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 3)
-    with JournalWriter(path, path.with_name("decisions.parquet")) as journal:
+    with JournalWriter(path) as journal:
         journal.append(make_step(0))
         with pytest.raises(RecordError, match=r"decision 1 at 2024-07-01T02:00Z .* reply changed"):
             journal.append(make_step(1, text="{}"))
@@ -120,7 +120,7 @@ def test_full_disk_is_said_and_leaves_what_was_written(tmp_path: Path) -> None:
     write(path, 50)
     before = path.stat().st_size
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    journal = JournalWriter(path, path.with_name("decisions.parquet"), flush_every=10)
+    journal = JournalWriter(path, flush_every=10)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before + 500, limits[1]))
         with pytest.raises(RecordError, match="cannot be written: File too large; what was recorded before is intact"):
@@ -136,13 +136,38 @@ def test_full_disk_is_said_and_leaves_what_was_written(tmp_path: Path) -> None:
 
 def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    with JournalWriter(path, path.with_name("decisions.parquet")), pytest.raises(RecordError, match="another process"):
-        JournalWriter(path, path.with_name("decisions.parquet"))
-    JournalWriter(path, path.with_name("decisions.parquet")).close()
+    with JournalWriter(path), pytest.raises(RecordError, match="another process"):
+        JournalWriter(path)
+    JournalWriter(path).close()
 
 
 def test_journal_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot be written"):
-        JournalWriter(tmp_path / "no" / "journal.jsonl", tmp_path / "no" / "decisions.parquet")
+        JournalWriter(tmp_path / "no" / "journal.jsonl")
     with pytest.raises(RecordError, match="cannot be read"):
         list(JournalReader(tmp_path / "journal.jsonl").lines())
+
+
+def test_failures_at_the_end_can_be_taken_out_to_be_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, 2)
+    before = path.read_bytes()
+    failed = Reply(failure="connection", error="refused")
+    with JournalWriter(path, flush_every=2) as journal:
+        for at in range(2):
+            journal.append(make_step(at))
+        for at in range(2, 7):
+            journal.append(make_step(at, reply=failed, action="HOLD", kind="transport"))
+        journal.drop_failures()
+    assert path.read_bytes() == before
+    assert journal.tally.provenance == {"model": 2, "transport": 5}
+    assert write(path, 4).count == 4
+
+
+def test_failure_between_answers_stays(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with JournalWriter(path) as journal:
+        journal.append(make_step(0, reply=Reply(failure="timeout"), action="HOLD", kind="transport"))
+        journal.append(make_step(1))
+        journal.drop_failures()
+    assert len(list(JournalReader(path).lines())) == 2
