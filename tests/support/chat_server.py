@@ -118,7 +118,7 @@ class ChatServer:
         usage: dict[str, Any] | None = None,
         port: int = 0,
     ) -> None:
-        self.answer = answer or _default_answer()
+        self.answer = answer or stand_in_answer()
         self.latency_ms = latency_ms
         self.faults = faults
         self.script = list(script)
@@ -369,12 +369,14 @@ def _error(message: str, *, param: str | None = None, code: str | None = None) -
     return {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
 
 
-def _default_answer() -> Answer:
+def stand_in_answer(**params: Any) -> Answer:
+    """The embedded policy as an answer function; where the package is not installed, a constant HOLD."""
     try:
-        from agent_bt.llm.stand_in import answer
+        from agent_bt.llm.stand_in import StandInParams, answer
     except ImportError:
         return lambda _: HOLD
-    return lambda body: answer(body["messages"], {})
+    settings = StandInParams.of(params)
+    return lambda body: answer(body["messages"], settings)
 
 
 def main() -> None:
@@ -384,6 +386,7 @@ def main() -> None:
     parser.add_argument("--fault", action="append", default=[], metavar="NAME=SHARE", help=", ".join(FAULTS))
     parser.add_argument("--refuse", action="append", default=[], help="json_schema, json_object, or a body key")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eagerness", type=float, default=0.35, help="share of its signals the policy acts on")
     parser.add_argument("--stall-s", type=float, default=60.0)
     options = parser.parse_args()
     rates = {name: float(share) for name, share in (pair.split("=") for pair in options.fault)}
@@ -391,6 +394,7 @@ def main() -> None:
     if unknown:
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
     server = ChatServer(
+        stand_in_answer(eagerness=options.eagerness),
         port=options.port,
         latency_ms=options.latency_ms,
         faults=FaultPlan(rates=rates, seed=options.seed),
