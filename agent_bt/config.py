@@ -105,9 +105,9 @@ def _web_url(value: str) -> str:
     return _url(value)
 
 
-Instant = Annotated[str, BeforeValidator(_instant)]
-Duration = Annotated[str, BeforeValidator(_duration)]
-Symbol = Annotated[str, AfterValidator(_symbol)]
+Instant = Annotated[str, BeforeValidator(_instant), Field(examples=["2024-07-01", "2024-07-01T12:00Z"])]
+Duration = Annotated[str, BeforeValidator(_duration), Field(examples=["15m", "1h", "7d"])]
+Symbol = Annotated[str, AfterValidator(_symbol), Field(examples=["BTCUSDT"])]
 Interval = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
 Url = Annotated[str, AfterValidator(_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
@@ -205,11 +205,11 @@ class PoolConfig(Section):
 
 
 class PricesConfig(Section):
-    """Prices of the model, US dollars per million tokens; None: the price table's."""
+    """Prices of the model, US dollars per million tokens; null: the price table's."""
 
     input: NonNegative | None = Field(None, description="Prompt tokens.")
     output: NonNegative | None = Field(None, description="Completion tokens, reasoning included.")
-    cached_input: NonNegative | None = Field(None, description="Cached prompt tokens; None: as `input`.")
+    cached_input: NonNegative | None = Field(None, description="Cached prompt tokens; null: as `input`.")
 
     @model_validator(mode="after")
     def _together(self) -> PricesConfig:
@@ -225,10 +225,10 @@ class LLMConfig(Section):
         "stand_in", description="`openai`: any OpenAI-compatible endpoint; `stand_in`: the embedded small policy."
     )
     model: str = Field("baseline", description="The model's name at the endpoint.")
-    base_url: WebUrl | None = Field(None, description="Endpoint; None: the provider's own.")
+    base_url: WebUrl | None = Field(None, description="Endpoint; null: the provider's own.")
     endpoint_id: str | None = Field(None, description="Name of the endpoint in cache keys; default: its host.")
     api_key_env: VariableName = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
-    temperature: NonNegative | None = Field(0, description="None: not sent (reasoning models).")
+    temperature: NonNegative | None = Field(0, description="null: not sent (reasoning models).")
     seed: int | None = Field(None, description="Sent as `seed` where given.")
     max_tokens: Count = Field(512, description="Most completion tokens.")
     timeout_s: Positive = Field(30, description="Time-out of one attempt, seconds.")
@@ -262,7 +262,7 @@ class CacheConfig(Section):
 
 
 class BudgetConfig(Section):
-    """What a run may spend; None: no limit."""
+    """What a run may spend; null: no limit."""
 
     usd: NonNegative | None = Field(None, description="US dollars.")
     calls: Annotated[int, Field(ge=0)] | None = Field(None, description="Paid calls.")
