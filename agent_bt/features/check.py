@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from math import nan
+from math import isclose, isnan, nan
+
+import polars as pl
 
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import FeatureSpec
+from agent_bt.features.compute import compute
 from agent_bt.features.specs import Columns
 
 Series = Sequence[float]
@@ -85,3 +89,39 @@ _SLOW: dict[str, Callable[[Series, Series, Series, Series, dict[str, int]], list
     "macd_signal": lambda high, low, close, volume, p: _macd(close, **p)[1],  # noqa: ARG005
     "macd_hist": lambda high, low, close, volume, p: _macd(close, **p)[2],  # noqa: ARG005
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One value of a feature and its second opinion; NaN where undefined."""
+
+    close_time: int
+    column: str
+    value: float
+    recomputed: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are the same number to 1e-9, relative or absolute, or both undefined."""
+        if isnan(self.value) or isnan(self.recomputed):
+            return isnan(self.value) and isnan(self.recomputed)
+        return isclose(self.value, self.recomputed, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def sample(bars: pl.DataFrame, specs: Sequence[FeatureSpec], last: int, rows: int) -> list[Sample]:
+    """Values of the `rows` rows up to row `last`, oldest first, beside their recomputation.
+
+    The values are those of a run over all bars; the recomputation sees the bars up to `last` only.
+
+    Raises:
+        StrategyError: there is no second way for one of the kinds.
+    """
+    table = compute(bars, specs)
+    past = {name: bars[name].head(last + 1).to_list() for name in ("high", "low", "close", "volume")}
+    times = bars["close_time"].to_physical().to_list()
+    slow = [recompute(past, spec) for spec in specs]
+    return [
+        Sample(close_time=times[row], column=spec.column, value=float(table[row, at]), recomputed=slow[at][row])
+        for row in range(max(0, last + 1 - rows), last + 1)
+        for at, spec in enumerate(specs)
+    ]

@@ -1,0 +1,126 @@
+"""`agent-bt features`: write the features of a config's market, or look at some beside an independent recomputation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent_bt.cli import common
+
+if TYPE_CHECKING:
+    from agent_bt.features.check import Sample
+
+app = typer.Typer(
+    name="features",
+    help="Compute features, and check them.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The config file (YAML); default: all defaults.", show_default=False),
+]
+
+
+@app.command()
+def compute(
+    config: ConfigOption = None,
+    overrides: common.SetOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file; .parquet or .csv.")] = Path("features.parquet"),
+    as_json: common.JsonOption = False,
+) -> None:
+    """Compute all features over a market and write them: one row a bar, empty where not yet defined."""
+    import io
+
+    import polars as pl
+
+    from agent_bt import app as application
+    from agent_bt.core.errors import UsageError
+    from agent_bt.data.files import write_whole
+    from agent_bt.features.compute import compute as compute_features
+    from agent_bt.features.specs import feature_specs
+    from agent_bt.settings import load_config
+
+    if out.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--out {out}: the name must end in .parquet or .csv")
+    settings = load_config(config, overrides or ())
+    specs = feature_specs(settings.features)
+    bars = application.load_market(settings).bars
+    columns = pl.DataFrame(compute_features(bars, specs), schema=[spec.column for spec in specs], orient="row")
+    table = bars.select("open_time", "close_time", "close").hstack(columns.fill_nan(None))
+    buffer = io.BytesIO()
+    if out.suffix == ".csv":
+        table.write_csv(buffer)
+    else:
+        table.write_parquet(buffer)
+    write_whole(out, buffer.getvalue())
+    if as_json:
+        common.print_json({"file": str(out), "rows": len(table), "columns": table.columns})
+    else:
+        typer.echo(f"wrote {out}: {len(table):,} rows, {', '.join(table.columns)}")
+
+
+@app.command()
+def sample(
+    config: ConfigOption = None,
+    overrides: common.SetOption = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=1000, help="How many rows.")] = 5,
+    at: Annotated[
+        str | None, typer.Option("--at", help="The last row is the bar closed by then, UTC.", show_default=False)
+    ] = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Show features beside a recomputation in plain Python from the bars up to there; exit code 1 if they differ."""
+    from agent_bt import app as application
+    from agent_bt.core.clock import iso, time_us
+    from agent_bt.core.errors import DataError, UsageError
+    from agent_bt.features.check import sample as take_sample
+    from agent_bt.features.specs import feature_specs
+    from agent_bt.settings import load_config
+
+    settings = load_config(config, overrides or ())
+    try:
+        until = None if at is None else time_us(at)
+    except ValueError as error:
+        raise UsageError(f"--at: {error}") from None
+    bars = application.load_market(settings).bars
+    times = bars["close_time"].to_physical()
+    last = len(bars) - 1 if until is None else int(times.search_sorted(until, side="right")) - 1
+    if last < 0:
+        raise UsageError(f"--at {at}: no bar has closed by then; the first one closes at {iso(int(times[0]))}")
+    samples = take_sample(bars, feature_specs(settings.features), last, rows)
+    differing = [one for one in samples if not one.agrees]
+    if as_json:
+        common.print_json({"agree": not differing, "samples": [_record(one, iso(one.close_time)) for one in samples]})
+    else:
+        common.show(_table(samples))
+    if differing:
+        names = ", ".join(sorted({one.column for one in differing}))
+        raise DataError(f"{len(differing)} of {len(samples)} values differ from their recomputation: {names}")
+
+
+def _record(one: Sample, time: str) -> dict[str, Any]:
+    return {
+        "close_time": time,
+        "feature": one.column,
+        "value": one.value,
+        "recomputed": one.recomputed,
+        "agrees": one.agrees,
+    }
+
+
+def _table(samples: list[Sample]) -> Any:
+    from rich.table import Table
+
+    from agent_bt.core.clock import iso
+
+    table = Table("bar closed (UTC)", "feature", box=None)
+    for title in ("value", "recomputed", "difference"):
+        table.add_column(title, justify="right")
+    for one in samples:
+        numbers = (f"{one.value:.6f}", f"{one.recomputed:.6f}", f"{one.value - one.recomputed:.1e}")
+        table.add_row(iso(one.close_time), one.column, *numbers, style=None if one.agrees else "bold red")
+    return table
