@@ -1,0 +1,226 @@
+"""The budget as a layer: sets the worst case of every call aside before it is sent, and never passes the limit.
+
+1. The worst case of a call: its prompt has no more tokens than its request has bytes, its completion no more than
+   `max_tokens`.
+2. A demand is sent when what is spent, what is in flight and its own worst case fit the limits together. When only
+   the calls in flight stand in its way it waits for them: most cost far less than their worst case.
+3. A speculative call is refused as soon as it would touch the share that is kept for demands.
+4. A reply settles its call with what it really used. Calls that a 429 or a server error refused, or that never
+   connected, cost nothing; one that timed out or came back unreadable counts with its worst case, because it may
+   have been billed.
+
+Attempts that were repeated inside one call count as that call: providers bill answers, not refusals. A reply with
+usage but no price counts its tokens, and no dollars; it is `unpriced` in the ledger.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from agent_bt.config import BudgetConfig
+from agent_bt.core.canonical import canonical
+from agent_bt.core.errors import BudgetReached, ConfigError, EndpointDown, ModelError, RecordError
+from agent_bt.core.protocols import LLM
+from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
+from agent_bt.llm.ledger import NOTHING, Ledger, Spend, spend_of
+from agent_bt.llm.prices import PriceTable, metered
+from agent_bt.llm.speculation import Urgency, current_urgency, urged
+
+_NOT_BILLED = ("rate_limit", "server_error", "connection")
+_KEPT_FOR_DEMANDS = 0.1
+
+
+class _Waiting:
+    """A demand that waits for calls in flight to settle."""
+
+    __slots__ = ("future", "request", "urgency", "worst")
+
+    def __init__(self, request: Request, urgency: Urgency, worst: Spend, future: LinkedFuture) -> None:
+        self.request = request
+        self.urgency = urgency
+        self.worst = worst
+        self.future = future
+
+
+class BudgetLLM:
+    """An LLM that stops before a limit is passed, and keeps the ledger; without limits it only keeps the ledger.
+
+    At a limit the future fails with `BudgetReached`, or with `on_limit: hold` its reply has `failure="budget"`.
+
+    Args:
+        inner: makes the calls. Closed with this one.
+        budget: the limits; they cover all that the ledger holds, earlier sessions of the run included.
+        ledger: what was and is spent. It stays open.
+        prices: of the model; replies are given their `cost_usd` by it, unless the endpoint has said the cost itself.
+
+    Raises:
+        ConfigError: the budget is in dollars and the model has no known price.
+    """
+
+    def __init__(self, inner: LLM, budget: BudgetConfig, ledger: Ledger, prices: PriceTable) -> None:
+        if budget.usd is not None and not prices.priced:
+            raise ConfigError(
+                "budget.usd is set, but the price of this model is not known; give llm.prices (US dollars per million"
+                " tokens: input, output), or limit budget.calls or budget.tokens instead"
+            )
+        self._inner = inner
+        self._budget = budget
+        self._ledger = ledger
+        self._prices = prices
+        self._lock = threading.Lock()
+        self._waiting: deque[_Waiting] = deque()
+        self._in_flight = 0
+        self._draining = False
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """Send the request when the budget has room for it, maybe later; cancellable until then."""
+        call = _Waiting(request, current_urgency(), self._worst_case(request), LinkedFuture())
+        refused = False
+        number: int | None = None
+        with self._lock:
+            if call.urgency.speculative:
+                number = self._reserve(call.worst, spare=_KEPT_FOR_DEMANDS) if not self._waiting else None
+                refused = number is None
+            else:
+                self._waiting.append(call)
+        if number is not None:
+            self._send(call, number)
+        elif refused:
+            resolve(call.future, self._refusal(hold=True))
+        else:
+            self._drain()
+        return call.future
+
+    def complete(self, request: Request) -> Reply:
+        """The reply; waits for it.
+
+        Raises:
+            BudgetReached: there is no room for this call.
+        """
+        return self.submit(request).result()
+
+    def close(self) -> None:
+        """Close the layers behind; the ledger stays open."""
+        self._inner.close()
+
+    def _worst_case(self, request: Request) -> Spend:
+        body = request.body
+        most = body.get("max_completion_tokens", body.get("max_tokens"))
+        if not isinstance(most, int):
+            if self._budget.tokens is not None or self._budget.usd is not None:
+                raise ConfigError("a budget in tokens or dollars needs llm.max_tokens in every request")
+            most = 0
+        choices = body.get("n", 1)
+        usage = Usage(prompt_tokens=len(canonical(body)), completion_tokens=most * max(int(choices), 1))
+        cost = self._prices.cost_usd(usage)
+        return Spend(
+            calls=1,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            usd=cost,
+            unpriced=cost is None,
+        )
+
+    def _reserve(self, worst: Spend, *, spare: float = 0.0) -> int | None:
+        """Set `worst` aside if it fits and leaves `spare` of each limit untouched; else None."""
+        total = self._ledger.spent + self._ledger.reserved + worst
+        budget = self._budget
+        for limit, amount in ((budget.calls, total.calls), (budget.tokens, total.tokens), (budget.usd, total.usd or 0)):
+            if limit is not None and amount > limit * (1 - spare):
+                return None
+        number = self._ledger.reserve(worst)
+        self._in_flight += 1
+        return number
+
+    def _drain(self) -> None:
+        """Send waiting demands in their order, as far as they fit; refuse the first when nothing can make room."""
+        with self._lock:
+            # A reply that is there at once settles inside `_send`: the loop below looks again, nothing recurses.
+            if self._draining:
+                return
+            self._draining = True
+        while True:
+            with self._lock:
+                while self._waiting and self._waiting[0].future.cancelled():
+                    self._waiting.popleft()
+                refusal: Reply | BaseException | None = None
+                try:
+                    number = self._reserve(self._waiting[0].worst) if self._waiting else None
+                except RecordError as error:
+                    number, refusal = None, error
+                if refusal is None and number is None and (self._in_flight or not self._waiting):
+                    self._draining = False
+                    return
+                call = self._waiting.popleft()
+            if number is None:
+                resolve(call.future, refusal or self._refusal(hold=self._budget.on_limit == "hold"))
+            else:
+                self._send(call, number)
+
+    def _send(self, call: _Waiting, number: int) -> None:
+        def send() -> Future[Reply]:
+            with urged(call.urgency):
+                return self._inner.submit(call.request)
+
+        try:
+            inner = call.future.attach(send)
+        except Exception as error:
+            self._settle(number, NOTHING)
+            resolve(call.future, error)
+            return
+        if inner is None:
+            self._settle(number, NOTHING)
+        else:
+            inner.add_done_callback(partial(self._arrived, call, number))
+
+    def _arrived(self, call: _Waiting, number: int, inner: Future[Reply]) -> None:
+        if inner.cancelled():
+            self._settle(number, NOTHING)
+            call.future.cancel()
+            return
+        outcome = outcome_of(inner)
+        if isinstance(outcome, Reply):
+            outcome = metered(outcome, self._prices)
+        try:
+            self._settle(number, _cost_of(outcome, call.worst))
+        except RecordError as error:  # spending that cannot be written down must end
+            outcome = error
+        resolve(call.future, outcome)
+
+    def _settle(self, number: int, actual: Spend) -> None:
+        with self._lock:
+            self._in_flight -= 1
+            self._ledger.settle(number, actual)
+        self._drain()
+
+    def _refusal(self, *, hold: bool) -> Reply | BudgetReached:
+        message = (
+            f"the budget is reached ({_limits(self._budget)}; spent: {_amounts(self._ledger.spent)}); raise it and run"
+            " the same command again to continue"
+        )
+        return Reply(failure="budget", error=message, attempts=0) if hold else BudgetReached(message)
+
+
+def _cost_of(outcome: Reply | BaseException, worst: Spend) -> Spend:
+    if isinstance(outcome, BaseException):
+        refused = isinstance(outcome, ModelError) and not isinstance(outcome, EndpointDown)
+        return NOTHING if refused else worst
+    if outcome.usage is not None:
+        return spend_of(outcome)
+    return NOTHING if outcome.failure in _NOT_BILLED else worst
+
+
+def _limits(budget: BudgetConfig) -> str:
+    limits: Mapping[str, Any] = {"usd": budget.usd, "calls": budget.calls, "tokens": budget.tokens}
+    return ", ".join(f"budget.{name} {limit:g}" for name, limit in limits.items() if limit is not None)
+
+
+def _amounts(spend: Spend) -> str:
+    dollars = "unpriced" if spend.usd is None else f"{spend.usd:.4f} USD"
+    return f"{spend.calls} calls, {spend.tokens} tokens, {dollars}"

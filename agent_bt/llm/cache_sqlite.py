@@ -1,0 +1,150 @@
+"""The SQLite file behind the store of replies: its schema, how it is opened, and its failures in words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent_bt.core.errors import RecordError
+from agent_bt.llm.cache_entry import DamagedEntry
+
+_APPLICATION_ID = 0x41425443
+_VERSION = 1
+_BUSY_S = 60.0
+
+_SCHEMA = """
+CREATE TABLE reply (
+    address BLOB PRIMARY KEY,   -- SHA-256, 32 bytes
+    provider TEXT NOT NULL,
+    endpoint_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    replicate INTEGER NOT NULL,
+    messages INTEGER NOT NULL,  -- 63 bits of the hash of all messages
+    family INTEGER NOT NULL,    -- 63 bits of the hash of the first message, the stable part of the prompt
+    obtained_at INTEGER NOT NULL,
+    prompt_tokens INTEGER,
+    completion_tokens INTEGER,
+    cost_usd REAL,
+    request BLOB NOT NULL,      -- zlib of the canonical JSON whose tagged hash is the address
+    reply BLOB NOT NULL         -- zlib of JSON: text, finish_reason, refusal, raw body, usage, latency, attempts, cost
+);
+CREATE INDEX reply_messages ON reply (messages);
+CREATE INDEX reply_family ON reply (model, family, obtained_at);
+CREATE TABLE note (key BLOB PRIMARY KEY, value TEXT NOT NULL)
+"""
+
+
+def open_store(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """A connection to the store at `path`, which is made when missing (not with `read_only`).
+
+    Raises:
+        RecordError: it cannot be opened, is damaged, or is something else.
+    """
+    if read_only and not path.is_file():
+        raise RecordError(f"there is no store of replies at {path}; check cache.path")
+    try:
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"the folder of the store of replies cannot be made: {error}; check cache.path") from error
+    with in_words(path):
+        db = connect(path, read_only=read_only)
+        try:
+            _prepare(db, path, read_only=read_only)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """One more connection to an existing store."""
+    if not read_only:
+        db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        # FULL: a commit is on the disk when it returns, so that not even a power cut takes a reply back.
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+    # On a medium that cannot be written SQLite needs to be told that nobody else writes either.
+    frozen = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    uri = f"{path.absolute().as_uri()}?mode=ro{frozen}"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing of what is written inside the block."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turn the failures of SQLite and of damaged entries into a RecordError that says what to do."""
+    try:
+        yield
+    except DamagedEntry as error:
+        raise RecordError(_damaged(path, error)) from error
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", None) or ""
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            message = _damaged(path, error)
+        elif name.startswith("SQLITE_FULL"):
+            message = f"no room to write {path}: the disk is full. Free some space and run the same again"
+        elif name.startswith("SQLITE_READONLY"):
+            message = f"{path} cannot be written: the disk or the file is read-only. Give another cache.path"
+        elif name.startswith("SQLITE_CANTOPEN"):
+            message = f"{path} cannot be opened; check that cache.path is a file in a folder you may write to"
+        elif name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            message = f"{path} is held by another process for over {_BUSY_S:.0f} s; end it and run the same again"
+        else:
+            message = f"the store of replies {path} failed: {error}"
+        raise RecordError(message) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"the store of replies {path} is damaged ({error}). Move the file away and bring the replies back with"
+        " `agent-bt cache import` from an export; a run folder replays from its own records without the store"
+    )
+
+
+def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+    if _kind(db) == 0 and not read_only:
+        with transaction(db):
+            if _kind(db) == 0 and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    if _kind(db) != _APPLICATION_ID:
+        raise RecordError(f"{path} is not a store of replies; give another cache.path")
+    if db.execute("PRAGMA user_version").fetchone()[0] > _VERSION:
+        raise RecordError(f"{path} was written by a newer agent-bt; update agent-bt to use it")
+    if not read_only:
+        _switch_to_wal(db)
+
+
+def _kind(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA application_id").fetchone()[0])
+
+
+def _switch_to_wal(db: sqlite3.Connection) -> None:
+    """Readers and the writer of any process don't wait for each other. SQLite does not wait by itself here."""
+    deadline = time.monotonic() + _BUSY_S
+    while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
