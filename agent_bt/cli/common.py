@@ -23,7 +23,7 @@ def _set_verbose(value: bool) -> bool:
     return value
 
 
-ConfigArgument = Annotated[Path, typer.Argument(help="The config file (YAML).", show_default=False)]
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The config file (YAML).", show_default=False)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Set one value of the config; repeatable.", show_default=False),

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import common, data, doctor, init, schema
+from agent_bt.cli import common, data, doctor, features, init, prompts, schema
 from agent_bt.core.errors import AgentBtError, UsageError
 
 EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
@@ -63,28 +63,29 @@ def run(
         Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live, plain lines, or none.")
     ] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; do not continue an unfinished run.")] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Replies from the cache only; no socket is opened.")
-    ] = False,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
     """Run a backtest; the same command continues an unfinished run."""
-    from agent_bt import app as application
-    from agent_bt.cli.progress import make_progress
     from agent_bt.settings import load_config
 
-    summary = application.run_config(
-        load_config(config, overrides or ()),
+    # Before anything heavy is loaded: a wrong config is told at once.
+    settings = load_config(config, overrides or ())
+    from agent_bt import app as application
+    from agent_bt.cli.progress import make_progress
+
+    result = application.run_config(
+        settings,
         config_path=config,
         limit=limit,
         progress=make_progress("none" if quiet else progress),
         fresh=fresh,
-        offline=offline,
     )
     if as_json:
-        common.print_json(summary.to_dict())
-    raise typer.Exit(EXIT_CODES[summary.status])
+        common.print_json(result.to_dict())
+    if result.error is not None:
+        raise result.error
+    raise typer.Exit(EXIT_CODES[result.status])
 
 
 @app.command()
@@ -94,11 +95,12 @@ def validate(
     as_json: common.JsonOption = False,
 ) -> None:
     """Check a config, its prompt and its data without running anything."""
-    from agent_bt import app as application
     from agent_bt.settings import load_config
 
-    findings = application.validate(load_config(config, overrides or ()), config)
-    common.show_findings(findings, as_json=as_json)
+    settings = load_config(config, overrides or ())
+    from agent_bt import app as application
+
+    common.show_findings(application.validate(settings, config), as_json=as_json)
 
 
 @app.command()
@@ -124,6 +126,8 @@ app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)
 app.add_typer(data.app)
+app.add_typer(features.app)
+app.add_typer(prompts.app)
 
 
 def main() -> None:

@@ -1,0 +1,106 @@
+"""`agent-bt doctor` finds what stands in the way of a run, and says what to do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agent_bt import models
+from agent_bt.cli.doctor import check_dotenv, diagnose
+from agent_bt.core.errors import EndpointDown
+from agent_bt.core.finding import Finding
+
+ENDPOINT = ["llm.provider=openai", "llm.model=m", "llm.api_key_env=DOCTOR_TEST_KEY"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DOCTOR_TEST_KEY", raising=False)
+
+
+def about(topic: str, findings: Iterable[Finding]) -> Finding:
+    """The one finding about a topic."""
+    (found,) = [finding for finding in findings if finding.what.startswith(topic)]
+    return found
+
+
+def test_the_defaults_are_healthy() -> None:
+    findings = diagnose(None, [], probe=True)
+    assert {finding.level for finding in findings} <= {"ok", "warning"}
+    for topic in ("Python", "numba", "config", "prompt", "key", "endpoint", "market data", "output", "cache"):
+        about(topic, findings)
+
+
+def test_a_wrong_config_is_a_finding() -> None:
+    finding = about("config", diagnose(None, ["llm.provider=x"], probe=False))
+    assert finding.level == "error"
+    assert "llm.provider" in finding.what
+
+
+def test_a_missing_key_says_which_variable_to_set() -> None:
+    finding = about("key", diagnose(None, ENDPOINT, probe=False))
+    assert finding.level == "error"
+    assert "DOCTOR_TEST_KEY" in finding.advice
+
+
+def test_a_key_is_seen_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCTOR_TEST_KEY", "very-secret-key")
+    findings = diagnose(None, ENDPOINT, probe=False)
+    assert about("key", findings).level == "ok"
+    assert "very-secret-key" not in repr(findings)
+
+
+def test_the_endpoint_is_asked_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(config: object) -> object:
+        asked.append(config)
+        return SimpleNamespace(effective={"response_format": "json_schema"}, close=lambda: None)
+
+    monkeypatch.setenv("DOCTOR_TEST_KEY", "k")
+    monkeypatch.setattr(models, "open_model", answer)
+    assert "--probe" in about("endpoint", diagnose(None, ENDPOINT, probe=False)).what
+    assert asked == []
+    assert "json_schema" in about("endpoint", diagnose(None, ENDPOINT, probe=True)).what
+    assert len(asked) == 1
+
+
+def test_an_endpoint_that_is_down_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(_: object) -> object:
+        raise EndpointDown("no connection")
+
+    monkeypatch.setenv("DOCTOR_TEST_KEY", "k")
+    monkeypatch.setattr(models, "open_model", down)
+    finding = about("endpoint", diagnose(None, ENDPOINT, probe=True))
+    assert finding.level == "error"
+    assert "no connection" in finding.what
+
+
+def test_an_empty_store_says_how_to_fill_it() -> None:
+    finding = about("market data", diagnose(None, ["market.source=store"], probe=False))
+    assert finding.level == "error"
+    assert "agent-bt data backfill" in finding.what + finding.advice
+
+
+def test_a_missing_prompt_is_an_error() -> None:
+    assert about("prompt", diagnose(None, ["strategy.prompt=nobody/v9"], probe=False)).level == "error"
+
+
+@pytest.mark.parametrize(("free", "level"), [(10 * 2**20, "error"), (2**30, "warning"), (2**40, "ok")])
+def test_a_disk_that_is_nearly_full_is_told(free: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert about("output", diagnose(None, [], probe=False)).level == level
+
+
+def test_keys_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("A=1\n")
+    path.chmod(0o644)
+    assert "chmod 600" in about(str(path), check_dotenv(path)).advice
+    path.chmod(0o600)
+    assert list(check_dotenv(path)) == []
