@@ -66,7 +66,7 @@ class PromptAgent:
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
         """The one question of this decision."""
-        context = prompt_context(view, portfolio, window=self.lookback, every=self._every)
+        context = prompt_context(view, portfolio, window=self.lookback, every=self._every, sizing=self._sizing)
         return (self._form.request(self.prompt.render(context)),)
 
     def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:  # noqa: ARG002
