@@ -188,8 +188,9 @@ def _minutes(seed: int, symbol: str, start: int) -> dict[str, np.ndarray]:
     step = sigma * shock
     spread = np.cumsum(sigma * sigma)
     path = np.cumsum(step)
-    path = path + (levels[day + 1] - levels[day] - path[-1]) * (spread / spread[-1])
-    close = np.round(BASE_PRICE * _exp(np.concatenate(([levels[day]], levels[day] + path))), 2)
+    tonight, tomorrow = levels[day], levels[day + 1]
+    path = tonight + path + (tomorrow - tonight - path[-1]) * (spread / spread[-1])
+    close = np.round(BASE_PRICE * _exp(np.concatenate(([tonight], path[:-1], [tomorrow]))), 2)
     opened, close = close[:-1], close[1:]
     high = np.round(np.maximum(opened, close) * (1.0 + 0.45 * sigma * np.abs(up)), 2)
     low = np.round(np.minimum(opened, close) / (1.0 + 0.45 * sigma * np.abs(down)), 2)

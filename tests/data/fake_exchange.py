@@ -1,0 +1,187 @@
+"""A small exchange on 127.0.0.1: an archive and a REST endpoint over real HTTP, with faults on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import polars as pl
+
+from agent_bt.core.clock import MINUTE, time_us
+
+Fault = Callable[[BaseHTTPRequestHandler, bytes], None]
+KLINES = "/api/v3/klines"
+
+
+def us(text: str) -> int:
+    return time_us(text)
+
+
+def rows(start: str, end: str, *, unit: str = "ms", without: tuple[tuple[str, str], ...] = ()) -> pl.DataFrame:
+    """Sound rows as an exchange writes them, for every minute of [start, end) but those in `without`."""
+    opened = np.arange(us(start), us(end), MINUTE)
+    rng = np.random.default_rng(opened[0] // MINUTE)
+    close = np.round(30_000 + np.cumsum(rng.normal(0, 5, len(opened))), 2)
+    start_price = np.concatenate(([30_000.0], close[:-1]))
+    volume = np.round(rng.gamma(2.0, 3.0, len(opened)) + 0.1, 5)
+    taker = np.round(volume * rng.uniform(0.2, 0.8, len(opened)), 5)
+    scale = 1000 if unit == "ms" else 1
+    table = pl.DataFrame(
+        {
+            "open_time": opened // scale,
+            "open": start_price,
+            "high": np.round(np.maximum(start_price, close) + rng.uniform(0, 3, len(opened)), 2),
+            "low": np.round(np.minimum(start_price, close) - rng.uniform(0, 3, len(opened)), 2),
+            "close": close,
+            "volume": volume,
+            "close_time": (opened + MINUTE) // scale - 1,
+            "quote": np.round(volume * close, 5),
+            "trades": rng.integers(1, 500, len(opened)),
+            "taker_base": taker,
+            "taker_quote": np.round(taker * close, 5),
+            "ignore": np.zeros(len(opened), dtype=np.int64),
+        }
+    )
+    for first, last in without:
+        table = table.filter(~pl.col("open_time").is_between(us(first) // scale, us(last) // scale, closed="left"))
+    return table
+
+
+def csv(table: pl.DataFrame, *, header: bool = False) -> bytes:
+    text = io.BytesIO()
+    table.write_csv(text, include_header=header)
+    return text.getvalue()
+
+
+def zipped(member: str, text: bytes) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as container:
+        container.writestr(member, text)
+    return content.getvalue()
+
+
+def path_of(period: str, symbol: str = "BTCUSDT") -> str:
+    rhythm = "monthly" if len(period) == 7 else "daily"
+    return f"/data/spot/{rhythm}/klines/{symbol}/1m/{symbol}-1m-{period}.zip"
+
+
+class FakeExchange:
+    """What it publishes can be changed while it serves; `asked` lists the paths in order."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.listed = rows("2021-02-01", "2021-02-01T00:01").clear()
+        self.faults: dict[str, list[Fault]] = {}
+        self.asked: list[str] = []
+        self.queries: list[dict[str, str]] = []
+        self.weight = "2"
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def archive_url(self) -> str:
+        return f"{self.url}/data"
+
+    def publish(self, period: str, table: pl.DataFrame | bytes, *, header: bool = False) -> bytes:
+        """Put a month or a day into the archive, with its checksum; bytes are taken as the ZIP itself."""
+        name = f"BTCUSDT-1m-{period}"
+        content = table if isinstance(table, bytes) else zipped(f"{name}.csv", csv(table, header=header))
+        self.files[path_of(period)] = content
+        digest = hashlib.sha256(content).hexdigest()
+        self.files[path_of(period) + ".CHECKSUM"] = f"{digest}  {name}.zip\n".encode()
+        return content
+
+    def zips_asked(self) -> list[str]:
+        return [path for path in self.asked if path.endswith(".zip")]
+
+    def klines(self, query: dict[str, str]) -> bytes:
+        first, last, limit = int(query["startTime"]), int(query["endTime"]), int(query["limit"])
+        page = self.listed.filter(pl.col("open_time").is_between(first, last)).head(limit)
+        whole = {0, 6, 8}
+        answer = [[v if i in whole else str(v) for i, v in enumerate(row)] for row in page.iter_rows()]
+        return json.dumps(answer).encode()
+
+    @contextmanager
+    def serving(self) -> Iterator[FakeExchange]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+    def _handler(exchange) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the handler's own self is another
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                url = urlsplit(self.path)
+                exchange.asked.append(url.path)
+                if url.path == KLINES:
+                    query = {key: values[0] for key, values in parse_qs(url.query).items()}
+                    exchange.queries.append(query)
+                    body = exchange.klines(query)
+                else:
+                    body = exchange.files.get(url.path, b"")
+                if exchange.faults.get(url.path):
+                    exchange.faults[url.path].pop(0)(self, body)
+                elif url.path == KLINES:
+                    answer(self, 200, body, {"X-MBX-USED-WEIGHT-1M": exchange.weight})
+                elif url.path in exchange.files:
+                    answer(self, 200, body)
+                else:
+                    answer(self, 404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+def answer(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    request.send_response(status)
+    for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(body)
+
+
+def status(code: int, headers: dict[str, str] | None = None) -> Fault:
+    return lambda request, _: answer(request, code, b"no", headers)
+
+
+def html(request: BaseHTTPRequestHandler, _: bytes) -> None:
+    answer(request, 200, b"<!DOCTYPE html><html><body>Please sign in</body></html>", {"Content-Type": "text/html"})
+
+
+def cut(request: BaseHTTPRequestHandler, body: bytes) -> None:
+    """The connection ends in the middle of the body."""
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body[: len(body) // 2])
+    request.close_connection = True
+
+
+def short(request: BaseHTTPRequestHandler, body: bytes) -> None:
+    """A Content-Length below the true one: the reader gets a piece that looks whole."""
+    answer(request, 200, body[:-100])
+
+
+def flipped(request: BaseHTTPRequestHandler, body: bytes) -> None:
+    """One bit differs."""
+    answer(request, 200, body[:200] + bytes([body[200] ^ 1]) + body[201:])

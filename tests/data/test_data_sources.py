@@ -1,0 +1,239 @@
+"""The sources over files: aggregation, gaps, windows, and errors that say what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from fake_exchange import FakeExchange, rows, us
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_bt.core.clock import BAR_INTERVALS, MINUTE, duration_us, to_datetime
+from agent_bt.core.errors import DataError, MissingData
+from agent_bt.core.protocols import DataSource
+from agent_bt.core.schema import BAR_SCHEMA
+from agent_bt.data.klines import normalise
+from agent_bt.data.resample import to_bars
+from agent_bt.data.sources import ParquetSource, StoreSource
+from agent_bt.data.spans import Span
+from agent_bt.data.store import Store
+
+HOLES = (("2021-02-01T03:05", "2021-02-01T03:07"), ("2021-02-01T10:20", "2021-02-01T12:10"))
+
+
+def minutes(start: str, end: str, **options: object) -> pl.DataFrame:
+    raw = rows(start, end, **options).rename({"quote": "quote_asset_volume"})
+    return normalise(raw, Span(us(start), us(end)), "rows").frame
+
+
+@pytest.fixture
+def filled_store(exchange: FakeExchange, store: Store, fill: Callable[..., object]) -> Store:
+    exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02", without=HOLES))
+    exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03"))
+    fill("2021-02-01", "2021-02-03")
+    return store
+
+
+def slowly(table: pl.DataFrame, span: Span, interval: int, fill: bool) -> list[tuple[float, ...]]:
+    """The bars of a span one by one, in plain Python: open_time, open, high, low, close, volume, trades, filled."""
+    known = {int(row["open_time"].timestamp()) * 10**6: row for row in table.iter_rows(named=True)}
+    bars: list[tuple[float, ...]] = []
+    last = None
+    for start in range(-(-span.start // interval) * interval, span.end - interval + 1, interval):
+        inside = [known[at] for at in range(start, start + interval, MINUTE) if at in known]
+        if inside:
+            last = inside[-1]["close"]
+            bars.append(
+                (
+                    start,
+                    inside[0]["open"],
+                    max(row["high"] for row in inside),
+                    min(row["low"] for row in inside),
+                    last,
+                    sum(row["volume"] for row in inside),
+                    sum(row["trades"] for row in inside),
+                    False,
+                )
+            )
+        elif fill and last is not None:
+            bars.append((start, last, last, last, last, 0.0, 0, True))
+    return bars
+
+
+@pytest.mark.parametrize("gaps", ["forward_fill", "drop"])
+@pytest.mark.parametrize("interval", BAR_INTERVALS)
+def test_bars_are_those_of_a_plain_loop(interval: str, gaps: str) -> None:
+    table = minutes("2021-02-01", "2021-02-03", without=HOLES)
+    span = Span(us("2021-02-01T00:07"), us("2021-02-02T23:58"))
+    inside = table.filter(pl.col("open_time").cast(pl.Int64).is_between(span.start, span.end, closed="left"))
+    bars = to_bars(table, span, duration_us(interval), gaps)  # type: ignore[arg-type]
+    assert bars.schema == BAR_SCHEMA
+    expected = slowly(inside, span, duration_us(interval), gaps == "forward_fill")
+    columns = ["open", "high", "low", "close", "volume", "trades", "filled"]
+    assert bars["open_time"].cast(pl.Int64).to_list() == [row[0] for row in expected]
+    for at, name in enumerate(columns, start=1):
+        assert bars[name].to_list() == pytest.approx([row[at] for row in expected], rel=1e-12)
+    assert ((bars["close_time"] - bars["open_time"]).dt.total_microseconds() == duration_us(interval)).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    start=st.integers(0, 2800),
+    length=st.integers(0, 1400),
+    interval=st.sampled_from(BAR_INTERVALS),
+    absent=st.lists(st.tuples(st.integers(0, 2800), st.integers(1, 300)), max_size=4),
+)
+def test_filling_invents_no_volume_and_nothing_before_the_first_bar(
+    start: int, length: int, interval: str, absent: list[tuple[int, int]]
+) -> None:
+    begin = us("2021-02-01")
+    holes = [(begin + first * MINUTE, begin + (first + count) * MINUTE) for first, count in absent]
+    opened = pl.col("open_time").cast(pl.Int64)
+    table = minutes("2021-02-01", "2021-02-03")
+    for hole in holes:
+        table = table.filter(~opened.is_between(*hole, closed="left"))
+    span = Span(begin + start * MINUTE, min(begin + (start + length) * MINUTE, us("2021-02-03")))
+    dropped = to_bars(table, span, duration_us(interval), "drop")
+    filled = to_bars(table, span, duration_us(interval), "forward_fill")
+    assert filled.filter(~pl.col("filled")).equals(dropped)
+    invented = filled.filter(pl.col("filled"))
+    assert invented["volume"].sum() == 0
+    assert invented.filter(pl.col("high") != pl.col("low")).is_empty()
+    if len(filled):
+        assert not filled["filled"][0]
+        assert (filled["open_time"].diff().drop_nulls().dt.total_microseconds() == duration_us(interval)).all()
+    else:
+        assert dropped.is_empty()
+
+
+def test_the_store_gives_what_was_published(filled_store: Store) -> None:
+    source: DataSource = StoreSource(filled_store.root, "BTCUSDT")
+    bars = source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
+    assert len(bars) == 2 * 1440
+    assert bars["filled"].sum() == 112
+    dropped = StoreSource(filled_store.root, "BTCUSDT", gaps="drop").fetch_ohlcv(
+        "1m", us("2021-02-01"), us("2021-02-03")
+    )
+    assert (
+        dropped["close"].to_list()
+        == pl.concat([rows("2021-02-01", "2021-02-02", without=HOLES), rows("2021-02-02", "2021-02-03")])[
+            "close"
+        ].to_list()
+    )
+
+
+def test_a_gap_at_the_start_is_not_filled_from_before(filled_store: Store) -> None:
+    bars = StoreSource(filled_store.root, "BTCUSDT").fetch_ohlcv("1m", us("2021-02-01T11:00"), us("2021-02-01T13:00"))
+    assert bars["open_time"][0] == to_datetime(us("2021-02-01T12:10"))
+    assert len(bars) == 50
+
+
+def test_the_unclosed_bar_of_a_range_is_dropped(filled_store: Store) -> None:
+    bars = StoreSource(filled_store.root, "BTCUSDT").fetch_ohlcv("1h", us("2021-02-01T00:30"), us("2021-02-02T09:59"))
+    assert bars["open_time"][0] == to_datetime(us("2021-02-01T01:00"))
+    assert bars["close_time"][-1] == to_datetime(us("2021-02-02T09:00"))
+
+
+def test_the_latest_window_is_the_last_closed_bars(filled_store: Store) -> None:
+    source = StoreSource(filled_store.root, "BTCUSDT")
+    bars = source.latest_window(5, "1h")
+    assert bars["close_time"].to_list() == [
+        to_datetime(us("2021-02-02T00:00") + h * 60 * MINUTE) for h in range(20, 25)
+    ]
+    dropped = StoreSource(filled_store.root, "BTCUSDT", gaps="drop")
+    assert len(dropped.latest_window(2000)) == 2000
+    with pytest.raises(MissingData, match="has 2768 bars"):
+        dropped.latest_window(2769)
+
+
+def test_missing_data_names_the_span_and_the_command(filled_store: Store) -> None:
+    source = StoreSource(filled_store.root, "BTCUSDT")
+    with pytest.raises(MissingData) as error:
+        source.fetch_ohlcv("1m", us("2021-02-02"), us("2021-04-01"))
+    assert "2021-02-03T00:00Z to 2021-04-01T00:00Z" in str(error.value)
+    command = f"agent-bt data backfill --symbol BTCUSDT --interval 1m --root {filled_store.root} "
+    assert command + "--start 2021-02-03 --end 2021-04-01" in str(error.value)
+
+
+def test_an_empty_store_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = StoreSource("data", "BTCUSDT")
+    with pytest.raises(
+        MissingData, match=r"backfill --symbol BTCUSDT --interval 1m --start 2021-02-02 --end 2021-04-01$"
+    ):
+        source.fetch_ohlcv("1m", us("2021-02-02"), us("2021-04-01"))
+    with pytest.raises(MissingData, match="--months 2"):
+        source.latest_window(5)
+
+
+def test_a_month_that_is_gone_or_damaged_is_an_error_and_no_gap(filled_store: Store) -> None:
+    source = StoreSource(filled_store.root, "BTCUSDT")
+    path = filled_store.path("2021-02")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match="--repair"):
+        source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
+    path.unlink()
+    with pytest.raises(DataError, match="is gone"):
+        source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
+
+
+def test_labels_say_what_it_is(filled_store: Store, tmp_path: Path) -> None:
+    assert StoreSource(filled_store.root, "BTCUSDT").label == "store spot/BTCUSDT"
+    minutes("2021-02-01", "2021-02-02").write_parquet(tmp_path / "my.parquet")
+    assert ParquetSource(tmp_path / "my.parquet", "BTCUSDT").label == "file my.parquet"
+
+
+@pytest.mark.parametrize("times", ["us", "ms", "naive", "datetime_ms", "mixed"])
+def test_a_parquet_file_serves_as_a_source(tmp_path: Path, times: str) -> None:
+    table = minutes("2021-02-01", "2021-02-03", without=HOLES)
+    opened = table["open_time"].cast(pl.Int64)
+    forms = {
+        "us": opened,
+        "ms": opened // 1000,
+        "naive": table["open_time"].dt.replace_time_zone(None),
+        "datetime_ms": table["open_time"].cast(pl.Datetime("ms", "UTC")),
+        "mixed": pl.concat([opened.head(500) // 1000, opened.tail(-500)]),
+    }
+    path = tmp_path / "bars.parquet"
+    table.drop("close_time").with_columns(open_time=forms[times]).write_parquet(path)
+    source: DataSource = ParquetSource(path, "BTCUSDT", "drop")
+    bars = source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
+    assert bars.drop("filled").equals(table)
+    assert len(source.latest_window(7, "4h")) == 7
+    with pytest.raises(MissingData, match="holds 2021-02-01"):
+        source.fetch_ohlcv("1m", us("2021-01-31"), us("2021-02-02"))
+
+
+def test_a_parquet_file_of_hours_makes_no_minutes(tmp_path: Path) -> None:
+    hours = to_bars(minutes("2021-02-01", "2021-02-03"), Span(us("2021-02-01"), us("2021-02-03")), 60 * MINUTE, "drop")
+    hours.drop("filled").write_parquet(tmp_path / "hours.parquet")
+    source = ParquetSource(tmp_path / "hours.parquet", "BTCUSDT")
+    assert len(source.fetch_ohlcv("4h", us("2021-02-01"), us("2021-02-03"))) == 12
+    with pytest.raises(MissingData, match="60 minutes long"):
+        source.fetch_ohlcv("15m", us("2021-02-01"), us("2021-02-03"))
+
+
+def test_a_parquet_file_that_is_none_says_what_is_wrong(tmp_path: Path) -> None:
+    good = minutes("2021-02-01", "2021-02-02")
+    path = tmp_path / "x.parquet"
+    with pytest.raises(DataError, match="no such file"):
+        ParquetSource(path, "BTCUSDT")
+    path.write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="not readable as Parquet"):
+        ParquetSource(path, "BTCUSDT")
+    for table, words in (
+        (good.drop("trades", "volume"), "no column volume, trades"),
+        (good.with_columns(symbol=pl.lit("ETHUSDT")), "holds ETHUSDT"),
+        (good.with_columns(low=pl.col("high") + 1), "1440 impossible bars, the first at 2021-02-01T00:00Z"),
+        (pl.concat([good, good]), "several bars of one time"),
+        (good.clear(), "no bars"),
+        (good.with_columns(open_time=pl.lit("noon")), "not a time"),
+        (good.with_columns(close=pl.lit("high")), "x.parquet"),
+        (good.gather_every(7), "7 minutes apart"),
+    ):
+        table.write_parquet(path)
+        with pytest.raises(DataError, match=words):
+            ParquetSource(path, "BTCUSDT")
