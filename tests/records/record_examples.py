@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
+import polars as pl
 from hypothesis import strategies as st
 
 from agent_bt.core.clock import MINUTE, time_us
+from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.step import Step
 from agent_bt.core.types import (
     DaySummary,
@@ -22,6 +27,11 @@ from agent_bt.core.types import (
     Usage,
 )
 from agent_bt.core.view import BAR_COLUMNS, MarketView
+from agent_bt.records import run_folder
+from agent_bt.records.journal import JournalWriter
+from agent_bt.records.run_folder import RunFolder, Status
+from agent_bt.records.summary import BASELINES, PERFORMANCE_KEYS, build_summary
+from agent_bt.records.tables import equity_frame
 
 START = time_us("2024-07-01")
 FEATURES = ("ema_fast", "ema_slow", "rsi", "cmf", "macd", "macd_signal", "macd_histogram", "atr")
@@ -112,6 +122,62 @@ def rule_step(index: int) -> Step:
         cuts=(RiskCut(symbol="BTCUSDT", verdict="clipped", reason="max_position"),),
         fills=(),
     )
+
+
+def make_bars(count: int) -> pl.DataFrame:
+    open_time = START + MINUTE * np.arange(count)
+    price = 60_000.0 + np.arange(count)
+    columns = {
+        "open_time": open_time,
+        "close_time": open_time + MINUTE,
+        **dict.fromkeys(("open", "high", "low", "close", "volume"), price),
+        "quote_asset_volume": price,
+        "trades": np.arange(count),
+        "taker_base": price,
+        "taker_quote": price,
+        "filled": np.zeros(count, bool),
+    }
+    return pl.DataFrame(columns).cast(BAR_SCHEMA)
+
+
+def make_run(
+    root: Path, given: Sequence[Step], *, name: str = "trader", status: Status = "done", bars: int = 180
+) -> RunFolder:
+    """A whole run folder, written the way a run writes it."""
+    folder = run_folder.create(
+        root, name, config_text="name: trader\n", identity={"seed": 7}, prompt={"name": "trader/v1", "hash": "0" * 64}
+    )
+    with JournalWriter(folder.journal, prompt="trader/v1") as journal:
+        for step in given:
+            journal.append(step)
+    market = make_bars(bars)
+    price = market["close"].to_numpy()
+    curve = equity_frame(
+        time=market["close_time"].to_physical().to_numpy(),
+        equity=10_000.0 + np.sin(np.arange(bars)),
+        exposure=np.linspace(0.0, 1.0, bars),
+        price=price,
+        initial_cash=10_000.0,
+    )
+    fills = [fill for step in given for fill in step.fills]
+    hashes = folder.write_tables(journal=journal, fills=fills, equity=curve, market=market)
+    measures = {**dict.fromkeys(PERFORMANCE_KEYS), "final_equity": 10_010.0, "total_return": 0.001, "trades": 3}
+    summary = build_summary(
+        run_id=folder.run_id,
+        status=status,
+        about={"name": name, "strategy": "agent trader/v1", "symbol": "BTCUSDT"},
+        bars=bars,
+        tally=journal.tally,
+        skipped=1,
+        performance=measures,
+        baselines=dict.fromkeys(BASELINES, measures),
+        hashes={"config": folder.read_manifest()["hashes"]["config"], "prompt": "0" * 64, **hashes},
+        timing={"seconds": 1.5},
+        conventions=["Sharpe: daily."],
+        banners=["SAMPLE MARKET"],
+    )
+    folder.finish(summary=summary, telemetry=journal.telemetry_head, finished="2024-07-02T00:00:00Z")
+    return folder
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)

@@ -1,0 +1,186 @@
+"""Reads run folders: one run, the list of them, and the one that somebody means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from agent_bt.core.errors import RecordError, UsageError
+from agent_bt.records.run_folder import RESUMABLE, RunFolder, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that has a summary; the tables are read when they are asked for.
+
+    Attributes:
+        path: the run folder.
+        summary: see `records.summary`.
+        manifest: see `records.manifest`.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def folder(self) -> RunFolder:
+        """The paths of its files."""
+        return RunFolder(self.path)
+
+    @property
+    def status(self) -> str:
+        """done, failed, interrupted or budget."""
+        status: str = self.summary["status"]
+        return status
+
+    @cached_property
+    def config_text(self) -> str:
+        """The resolved configuration, YAML."""
+        try:
+            return self.folder.config.read_bytes().decode()
+        except OSError as error:
+            raise RecordError(f"{self.folder.config} cannot be read: {error.strerror or error}") from error
+
+    @cached_property
+    def decisions(self) -> pl.DataFrame:
+        """One row a decision; columns of `schema.decision_schema`."""
+        return read_table(self.folder.decisions)
+
+    @cached_property
+    def fills(self) -> pl.DataFrame:
+        """One row a fill; columns of `tables.FILL_SCHEMA`."""
+        return read_table(self.folder.fills)
+
+    @cached_property
+    def equity(self) -> pl.DataFrame:
+        """One row a bar; columns of `tables.EQUITY_SCHEMA`."""
+        return read_table(self.folder.equity)
+
+    @cached_property
+    def market(self) -> pl.DataFrame:
+        """The bars used, warm-up included; columns of `BAR_SCHEMA`."""
+        return read_table(self.folder.market)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEntry:
+    """One line of a list of runs.
+
+    `status` is that of the run; `unfinished` without a summary, `damaged` if its files cannot be read.
+    """
+
+    run_id: str
+    path: Path
+    name: str
+    status: str
+    started: str
+    decisions: int | None
+    total_return: float | None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the same command would continue it."""
+        return self.status in (*RESUMABLE, "unfinished")
+
+
+def load_run(path: str | Path) -> Run:
+    """A run from its folder.
+
+    Raises:
+        RecordError: it is no run folder, or the run has no summary yet.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.path.is_dir():
+        raise RecordError(f"there is no run folder {folder.path}; see `agent-bt runs list`")
+    manifest = folder.read_manifest()
+    if not folder.summary.exists():
+        raise RecordError(f"{folder.run_id} is not finished; the command that began it continues it")
+    return Run(path=folder.path, summary=read_json(folder.summary), manifest=manifest)
+
+
+def list_runs(root: str | Path) -> list[RunEntry]:
+    """All runs in a folder of runs, oldest first; none if there is no such folder."""
+    return [_entry(path.parent) for path in sorted(Path(root).glob("*/manifest.json"))]
+
+
+def resolve_run(root: str | Path, reference: str) -> Path:
+    """The folder of the run that is meant.
+
+    Args:
+        root: the folder of runs.
+        reference: `latest` (the newest with a summary), a run's id, the start or the end of one, the `name` in it (then
+            the newest of that name), or a path.
+
+    Raises:
+        UsageError: nothing or more than one run fits.
+    """
+    if (Path(reference) / "manifest.json").is_file():
+        return Path(reference)
+    runs = list_runs(root)
+    if reference == "latest":
+        finished = [run for run in runs if run.decisions is not None]
+        if not finished:
+            raise UsageError(f"there is no run with a result in {root}; run one first: agent-bt run CONFIG")
+        return finished[-1].path
+    for run in reversed(runs):
+        if reference in (run.run_id, run.name):
+            return run.path
+    fitting = [run for run in runs if run.run_id.startswith(reference) or run.run_id.endswith(reference)]
+    if len(fitting) == 1:
+        return fitting[0].path
+    if fitting:
+        raise UsageError(f"{reference!r} fits {len(fitting)} runs: {', '.join(run.run_id for run in fitting)}")
+    raise UsageError(f"there is no run {reference!r} in {root}; `agent-bt runs list` shows what there is")
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A table of a run folder.
+
+    Raises:
+        RecordError: it is missing or damaged.
+    """
+    try:
+        return pl.read_parquet(path)
+    except FileNotFoundError:
+        raise RecordError(f"{path.parent.name} has no {path.name}; the run is incomplete") from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from error
+
+
+def _entry(path: Path) -> RunEntry:
+    folder = RunFolder(path)
+    try:
+        manifest = folder.read_manifest()
+        summary = read_json(folder.summary) if folder.summary.exists() else None
+        status = "unfinished" if summary is None else summary["status"]
+        if folder.unfinished and status not in RESUMABLE:
+            status = "unfinished"
+        return RunEntry(
+            run_id=folder.run_id,
+            path=path,
+            name=manifest["name"],
+            status=status,
+            started=manifest["started"],
+            decisions=None if summary is None else summary["decisions"]["total"],
+            total_return=None if summary is None else summary["performance"]["total_return"],
+        )
+    except (RecordError, KeyError, TypeError):
+        return RunEntry(
+            run_id=folder.run_id,
+            path=path,
+            name="",
+            status="damaged",
+            started="",
+            decisions=None,
+            total_return=None,
+        )

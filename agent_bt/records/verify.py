@@ -1,0 +1,130 @@
+"""Derives every hash and count of a run folder again, and says what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from agent_bt.core.canonical import HashChain, canonical
+from agent_bt.core.errors import RecordError
+from agent_bt.records import hashes
+from agent_bt.records.journal import JournalReader
+from agent_bt.records.read import Run, load_run
+from agent_bt.records.run_folder import RunFolder, config_file_hash, summary_hash
+from agent_bt.records.schema import decision_schema, rows_of
+from agent_bt.records.summary import decision_counts, llm_usage
+from agent_bt.records.tally import Tally
+
+_OF_USED_CALLS = ("failed", "cached", "speculation_hits", "cost_saved_usd", "latency_ms_p50", "latency_ms_p95")
+"""What of `summary.llm` follows from the decisions alone; the rest counts wasted calls too."""
+
+_TABLES: dict[str, Callable[[Run], str]] = {
+    "data": lambda run: hashes.data_hash(run.market),
+    "fills": lambda run: hashes.fills_hash(run.fills),
+    "equity": lambda run: hashes.equity_hash(run.equity),
+}
+
+_SLICE = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing that is not what the run folder says: what, what is written, what was derived again."""
+
+    what: str
+    recorded: Any
+    derived: Any
+
+    def __str__(self) -> str:
+        return f"{self.what}: recorded {_short(self.recorded)}, derived {_short(self.derived)}"
+
+
+def verify(path: str | Path) -> list[Difference]:
+    """Derive again what can be derived; an empty list means that the folder is what it was when it was written.
+
+    Of an unfinished run without a summary the chain of the journal is checked.
+
+    Raises:
+        RecordError: it is no run folder.
+    """
+    folder = RunFolder(Path(path))
+    if folder.path.is_dir() and folder.journal.exists() and not folder.summary.exists():
+        folder.read_manifest()
+        return list(_attempt("journal.jsonl", partial(_check_journal, folder)))
+    return list(_check_run(load_run(path)))
+
+
+def _check_journal(folder: RunFolder) -> Iterator[Difference]:
+    for _ in JournalReader(folder.journal).lines():
+        pass
+    yield from ()
+
+
+def _check_run(run: Run) -> Iterator[Difference]:
+    recorded, manifest, files = run.summary["hashes"], run.manifest.get("hashes", {}), run.manifest.get("files", {})
+    for name, value in recorded.items():
+        yield from _compare(f"manifest hashes.{name}", value, manifest.get(name))
+    yield from _compare("hashes.config", recorded["config"], hashes.config_hash(run.manifest.get("identity", {})))
+    yield from _attempt("decisions.parquet", partial(_check_decisions, run))
+    for name, derive in _TABLES.items():
+        yield from _attempt(f"hashes.{name}", partial(_compare_table, run, name, derive))
+    yield from _compare("summary.json", files.get("summary.json"), summary_hash(run.summary))
+    yield from _attempt("config.yaml", partial(_compare_config, run, files.get("config.yaml")))
+
+
+def _compare_table(run: Run, name: str, derive: Callable[[Run], str]) -> Iterator[Difference]:
+    yield from _compare(f"hashes.{name}", run.summary["hashes"][name], derive(run))
+
+
+def _compare_config(run: Run, recorded: str | None) -> Iterator[Difference]:
+    yield from _compare("config.yaml", recorded, config_file_hash(run.config_text.encode()))
+
+
+def _check_decisions(run: Run) -> Iterator[Difference]:
+    """The chains over content and telemetry, and every count that follows from them, in slices of the table."""
+    _check_schema(run.decisions)
+    content_chain, telemetry_chain = HashChain(hashes.DECISION_TAG), HashChain(hashes.TELEMETRY_TAG)
+    tally = Tally()
+    for rows in run.decisions.iter_slices(_SLICE):
+        for content, telemetry in rows_of(rows):
+            content_chain.link(hashes.content_bytes(content))
+            telemetry_chain.link(canonical(telemetry))
+            tally.add(content, telemetry)
+    yield from _compare("hashes.decisions", run.summary["hashes"]["decisions"], content_chain.head)
+    yield from _compare("hashes.telemetry", run.manifest.get("hashes", {}).get("telemetry"), telemetry_chain.head)
+    counts, usage = run.summary["decisions"], run.summary["llm"]
+    for name, value in decision_counts(tally).items():
+        yield from _compare(f"decisions.{name}", counts.get(name), value)
+    derived = llm_usage(tally)
+    for name in _OF_USED_CALLS:
+        yield from _compare(f"llm.{name}", usage.get(name), derived[name])
+
+
+def _check_schema(decisions: pl.DataFrame) -> None:
+    window = decisions.schema.get("window")
+    columns = [field.name for field in window.fields] if isinstance(window, pl.Struct) else []
+    if decisions.schema != decision_schema([name for name in columns if name != "close_time"]):
+        raise RecordError("the table has other columns than the records of this version of agent-bt")
+
+
+def _compare(what: str, recorded: Any, derived: Any) -> Iterator[Difference]:
+    if recorded != derived:
+        yield Difference(what=what, recorded=recorded, derived=derived)
+
+
+def _attempt(what: str, check: Callable[[], Iterator[Difference]]) -> Iterator[Difference]:
+    """A check whose file may be missing, damaged or hold what no record holds: that is a difference too."""
+    try:
+        yield from check()
+    except (RecordError, pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        yield Difference(what=what, recorded="a readable file", derived=str(error))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text
