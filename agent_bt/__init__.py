@@ -1,3 +1,41 @@
-"""agent-bt: a backtester for the decisions of LLM agents."""
+"""agent-bt: a backtester for the decisions of LLM agents.
+
+    from agent_bt import load_config, run
+    result = run(load_config("configs/backtest.yaml"))
+    result.decisions, result.equity        # Polars frames
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent_bt.app import run
+    from agent_bt.core.types import Decision, FeatureSpec, Portfolio
+    from agent_bt.core.view import MarketView
+    from agent_bt.records.read import load_run
+    from agent_bt.settings import load_config
+    from agent_bt.strategies.base import Strategy
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Decision": "agent_bt.core.types",
+    "FeatureSpec": "agent_bt.core.types",
+    "MarketView": "agent_bt.core.view",
+    "Portfolio": "agent_bt.core.types",
+    "Strategy": "agent_bt.strategies.base",
+    "load_config": "agent_bt.settings",
+    "load_run": "agent_bt.records.read",
+    "run": "agent_bt.app",
+}
+
+__all__ = ["Decision", "FeatureSpec", "MarketView", "Portfolio", "Strategy", "load_config", "load_run", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for, so that `agent-bt --help` does not wait for Polars and numba.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'agent_bt' has no attribute {name!r}")

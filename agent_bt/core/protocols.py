@@ -13,9 +13,10 @@ from agent_bt.core.view import MarketView
 
 
 class DataSource(Protocol):
-    """Where bars come from: the store, the sample market, a file; later a live feed."""
+    """Where bars come from: the store, the sample market, a file; later a live feed. `label` names it in reports."""
 
     symbol: str
+    label: str
 
     def fetch_ohlcv(self, interval: str, start: int, end: int) -> pl.DataFrame:
         """Bars with open_time in [start, end) (UTC us), columns of `BAR_SCHEMA`, sorted by time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import numpy as np
 import polars as pl
@@ -81,6 +82,14 @@ class Market:
             summary=self._summary(bar) if self._summary else (),
             index=self._index,
         )
+
+    def head(self, rows: int) -> Market:
+        """The same market, ended after so many rows."""
+        shorter = copy(self)
+        shorter.bars = self.bars.head(rows)
+        for name in ("times", "open", "high", "low", "close", "traded", "filled", "_data"):
+            setattr(shorter, name, getattr(self, name)[:rows])
+        return shorter
 
     def _first_full_row(self, features: np.ndarray) -> int:
         """The first row whose whole window has every feature; len(self) if there is none."""

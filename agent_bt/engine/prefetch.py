@@ -30,7 +30,8 @@ from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
 from agent_bt.llm.speculation import Urgency, urged
 
-Guess = Callable[[MarketView, Portfolio], Decision]
+Guess = Callable[[MarketView, Portfolio, Decision | None], Decision | None]
+"""(view, portfolio, the last real decision) -> what the next one is assumed to be; None for HOLD."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,8 +62,10 @@ class PrefetchStats:
     hits: int = 0
     wasted: int = 0
     cancelled: int = 0
-    wasted_tokens: int = 0
+    wasted_prompt_tokens: int = 0
+    wasted_completion_tokens: int = 0
     wasted_usd: float = 0.0
+    wasted_unpriced: int = 0
     saved_ms: float = 0.0
 
 
@@ -98,6 +101,7 @@ class Prefetcher:
         self._tracks: list[Track] = []
         self._calls: dict[str, Call] = {}
         self._latency = 0.0
+        self._last: Decision | None = None
 
     def decide(self, index: int, view: MarketView, portfolio: Portfolio) -> Decision:
         """The decision number `index`, exactly as `agent.decide` would make it."""
@@ -111,7 +115,8 @@ class Prefetcher:
             for request, (call, ahead) in zip(asked, claimed, strict=True)
         ]
         self._discard(upto=index)
-        return self._agent.interpret(view, portfolio, exchanges)
+        self._last = self._agent.interpret(view, portfolio, exchanges)
+        return self._last
 
     def close(self) -> None:
         """Give up whatever is still under way; the rest counts as wasted."""
@@ -186,7 +191,7 @@ class Prefetcher:
             self._tracks = [track for track in self._tracks if track.asked.get(index) != addresses]
             fork = self._broker.fork()
             current = Track(broker=fork, at=index)
-            self._step(current, self._guess(view, portfolio) if self._guess else None)
+            self._step(current, view, portfolio)
         else:
             self._tracks.remove(current)
         self._tracks = [current, *self._tracks][: self._keep]
@@ -220,10 +225,11 @@ class Prefetcher:
                 self.stats.speculated += 1
         track.marks[at] = _fingerprint(track.broker)
         track.asked[at] = tuple(request.address for request in requests)
-        self._step(track, self._guess(view, portfolio) if self._guess else None)
+        self._step(track, view, portfolio)
 
-    def _step(self, track: Track, decision: Decision | None) -> None:
-        """Let the fork act on the guessed decision (None: hold) of decision number `track.at`."""
+    def _step(self, track: Track, view: MarketView, portfolio: Portfolio) -> None:
+        """Let the fork act on what decision number `track.at` is assumed to be."""
+        decision = self._guess(view, portfolio, self._last) if self._guess else None
         if decision is not None:
             track.broker.submit(self._desk.size(decision, track.broker).orders)
         track.at += 1
@@ -251,8 +257,10 @@ class Prefetcher:
             return
         reply = future.result()
         if reply.usage is not None:
-            self.stats.wasted_tokens += reply.usage.prompt_tokens + reply.usage.completion_tokens
+            self.stats.wasted_prompt_tokens += reply.usage.prompt_tokens
+            self.stats.wasted_completion_tokens += reply.usage.completion_tokens
         self.stats.wasted_usd += reply.cost_usd or 0.0
+        self.stats.wasted_unpriced += reply.cost_usd is None
 
 
 def _was_cached(future: Future[Reply]) -> bool:

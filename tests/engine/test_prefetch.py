@@ -214,7 +214,7 @@ closes_lists = st.lists(st.floats(0.97, 1.03), min_size=4, max_size=60).map(lamb
     flaky=st.sampled_from([0.0, 0.5, 1.0]),
     depth=st.integers(1, 12),
     max_waste=st.sampled_from([0.0, 0.5, 1.0, 10.0]),
-    mode=st.sampled_from(["hold", "buy", "states", "lossless"]),
+    mode=st.sampled_from(["hold", "buy", "last", "states", "lossless"]),
     changes=st.fixed_dictionaries(
         {
             "fill": st.sampled_from(["close", "next_open"]),
@@ -231,7 +231,7 @@ def test_decisions_equal_those_without_prefetch(
     changes: dict[str, Any], seed: int,
 ) -> None:  # fmt: skip
     plain, equity, _ = run(closes, LazyModel(hold, failing, seed, flaky), shows, changes, None)
-    guess = (lambda view, portfolio: Decision.buy("BTCUSDT", 0.9)) if mode == "buy" else None
+    guess = {"buy": lambda *_: Decision.buy("BTCUSDT", 0.9), "last": lambda view, portfolio, last: last}.get(mode)
     control = DepthControl(depth=depth, max_waste=max_waste, free=mode == "states", lossless=mode == "lossless")
     model = LazyModel(hold, failing, seed, flaky)
     ahead, same, prefetcher = run(closes, model, shows, changes, control, guess, 3 if mode == "states" else 1)

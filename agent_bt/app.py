@@ -1,0 +1,241 @@
+"""Config -> objects -> run: what the command line and Python users call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent_bt import assembly, runner
+from agent_bt.agents.agent import PromptAgent
+from agent_bt.agents.context import prompt_context
+from agent_bt.agents.prompt import Prompt
+from agent_bt.assembly import LoadedBars
+from agent_bt.config import Config
+from agent_bt.core.clock import duration_us, iso, time_us
+from agent_bt.core.errors import AgentBtError, ConfigError, UsageError
+from agent_bt.core.finding import Finding
+from agent_bt.core.progress import Progress, SilentProgress
+from agent_bt.core.protocols import Strategy
+from agent_bt.core.types import Decision, FeatureSpec, Portfolio
+from agent_bt.core.view import MarketView
+from agent_bt.features.specs import feature_specs
+from agent_bt.models import Model, open_model
+from agent_bt.records.hashes import data_hash
+from agent_bt.records.read import Run, load_run
+from agent_bt.strategies.registry import make_strategy
+
+
+def run(
+    config: Config,
+    *,
+    config_path: Path | None = None,
+    limit: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a backtest and read its folder; an unfinished run of the same identity is continued.
+
+    Args:
+        config: see `load_config`.
+        config_path: the file it came from; prompts beside it are found.
+        limit: stop after so many decisions.
+        fresh: begin anew.
+        progress: told how far the run is.
+
+    Raises:
+        AgentBtError: something stopped the run; `.exit_code` is what the command line ends with.
+    """
+    folder = run_config(config, config_path=config_path, limit=limit, fresh=fresh, progress=progress)
+    return load_run(folder.run_dir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A run that has ended, one way or another: its folder, its summary, and the error that ended it early."""
+
+    run_dir: Path
+    summary: Mapping[str, Any]
+    error: AgentBtError | None = None
+
+    @property
+    def status(self) -> str:
+        """done, failed, interrupted, budget."""
+        status: str = self.summary["status"]
+        return status
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary."""
+        return dict(self.summary)
+
+
+def run_config(
+    config: Config,
+    *,
+    config_path: Path | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    fresh: bool = False,
+) -> Result:
+    """Run a backtest; what ended it early is in the result, not raised, once there is something to show.
+
+    Raises:
+        AgentBtError: the run could not begin, or nothing could be recorded.
+    """
+    prompt = assembly.find_prompt(config, config_path)
+    config = assembly.with_prompt_defaults(config, prompt)
+    loaded = assembly.load_bars(config)
+    identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
+    folder = runner.find_folder(config, identity, fresh=fresh)
+    recorded = runner.recorded_replies(folder) if folder else {}
+    model: Model | None = None
+    try:
+        if prompt is not None:
+            effective = ((folder.read_manifest().get("llm") or {}) if folder else {}).get("effective")
+            model = open_model(config, effective=effective)
+            model.answer_first_from(recorded)
+        strategy = build_strategy(config, prompt, model)
+        books = assembly.open_books(config)
+        stage = assembly.set_stage(config, loaded.bars, strategy, limit)
+        folder = folder or runner.make_folder(config, identity, prompt, model)
+        prepared = runner.Prepared(
+            config=config, loaded=loaded, stage=stage, books=books, strategy=strategy, prompt=prompt, model=model,
+            folder=folder, identity=identity, continued=bool(recorded),
+        )  # fmt: skip
+        walked = runner.execute(prepared, progress or SilentProgress())
+    finally:
+        if model is not None:
+            model.close()
+    if walked.summary is None:
+        assert walked.error is not None
+        raise walked.error
+    return Result(run_dir=folder.path, summary=walked.summary, error=walked.error)
+
+
+def build_strategy(config: Config, prompt: Prompt | None, model: Model | None) -> Strategy:
+    """The strategy that `strategy.kind` names.
+
+    Raises:
+        ConfigError: there is no such strategy, or its parameters don't fit.
+    """
+    if prompt is None or model is None:
+        return make_strategy(config.strategy.kind, config.strategy.params)
+    if config.strategy.params:
+        raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
+    return PromptAgent(
+        prompt=prompt,
+        form=model.form,
+        llm=model.llm,
+        window=config.features.window,
+        every=duration_us(config.strategy.every),
+        features=feature_specs(config.features),
+        summary=config.features.summary,
+        sizing=config.strategy.sizing,
+        strip=config.llm.strip,
+    )
+
+
+def load_market(config: Config) -> LoadedBars:
+    """The bars a run of this config walks over (`.bars`, columns of `BAR_SCHEMA`)."""
+    return assembly.load_bars(config)
+
+
+def render_prompt(config: Config, at: str | None = None, *, config_path: Path | None = None) -> list[dict[str, str]]:
+    """The messages an agent with a flat account would be sent at the first decision at or after `at`.
+
+    Raises:
+        UsageError: the config's strategy is no agent, or there is no decision at or after that instant.
+    """
+    prompt = assembly.find_prompt(config, config_path)
+    if prompt is None:
+        raise UsageError(f"strategy.kind is {config.strategy.kind}, which has no prompt; set strategy.kind=agent")
+    viewer = _Viewer(config)
+    stage = assembly.set_stage(config, assembly.load_bars(config).bars, viewer)
+    times, since = stage.market.times, time_us(at) if at else 0
+    bar = next((int(row) for row in stage.schedule.bars if times[row] >= since), None)
+    if bar is None:
+        raise UsageError(
+            f"there is no decision at or after {at}; the last one is at {iso(int(times[stage.schedule.bars[-1]]))}"
+        )
+    empty = Portfolio(cash=config.account.cash, positions={}, peak_equity=config.account.cash)
+    every = duration_us(config.strategy.every)
+    context = prompt_context(
+        stage.market.at(bar), empty, window=config.features.window, every=every, sizing=config.strategy.sizing
+    )
+    return prompt.render(context)
+
+
+def validate(config: Config, config_path: Path | None = None) -> Sequence[Finding]:
+    """Check a config, its prompt and its data without running anything and without asking a model."""
+    findings = []
+    try:
+        prompt = assembly.find_prompt(config, config_path)
+        loaded = assembly.load_bars(config)
+        findings.append(Finding(level="ok", what=f"market: {loaded.label}, {len(loaded.bars):,} bars"))
+        strategy: Strategy = _Viewer(config) if prompt else make_strategy(config.strategy.kind, config.strategy.params)
+        stage = assembly.set_stage(config, loaded.bars, strategy)
+        skipped = f", {stage.schedule.skipped} skipped in outages" if stage.schedule.skipped else ""
+        findings.append(Finding(level="ok", what=f"decisions: {len(stage.schedule.bars):,}{skipped}"))
+        assembly.open_books(config)
+        if prompt:
+            text = render_prompt(config, config_path=config_path)
+            size = sum(len(message["content"]) for message in text)
+            findings.append(
+                Finding(level="ok", what=f"prompt: {prompt.reference}, {size:,} characters at the first decision")
+            )
+            findings += _about_speculation(config, prompt)
+    except AgentBtError as error:
+        findings.append(Finding(level="error", what=str(error)))
+    if config.market.source == "sample":
+        findings.append(
+            Finding(
+                level="warning",
+                what="market.source is sample: the market is generated, results say nothing about the real one",
+                advice="backfill real data with `agent-bt data backfill`, then set market.source: store",
+            )
+        )
+    if config.llm.provider == "stand_in" and config.strategy.kind == "agent":
+        findings.append(
+            Finding(
+                level="warning",
+                what="llm.provider is stand_in: an embedded small policy answers, not a language model",
+                advice="set llm.provider: openai and llm.model; see configs/providers",
+            )
+        )
+    return findings
+
+
+ENDLESS = {
+    "account.cash": "cash", "account.equity": "equity", "account.realised_pnl": "realised PnL", "account.fees": "fees",
+    "account.quantity": "the quantity held", "account.average_price": "the entry price", "account": "the whole account",
+}  # fmt: skip
+"""What a prompt can show that hardly ever comes to the same value twice, so that replies asked ahead don't fit."""
+
+
+def _about_speculation(config: Config, prompt: Prompt) -> list[Finding]:
+    """Warn of what makes requests that are sent ahead useless."""
+    shown = [words for name, words in ENDLESS.items() if name in prompt.uses()]
+    if not shown or not config.prefetch.depth:
+        return []
+    return [
+        Finding(
+            level="warning",
+            what=f"the prompt shows {', '.join(shown)}: after a trade, replies asked for ahead never fit again",
+            advice="show account.position, account.unrealised and account.held instead, or set prefetch.depth: 0",
+        )
+    ]
+
+
+class _Viewer:
+    """Needs what the agent needs to see, and decides nothing: for looking at a market without a model."""
+
+    name = "agent"
+
+    def __init__(self, config: Config) -> None:
+        self.lookback = config.features.window
+        self.features: Sequence[FeatureSpec] = feature_specs(config.features)
+        self.summary: str | None = config.features.summary
+
+    def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
+        return Decision.hold()

@@ -1,0 +1,210 @@
+"""The end of a run: measure it, run what it is compared with, and write tables, summary and manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from agent_bt.agents.prompt import Prompt
+from agent_bt.assembly import Books, LoadedBars, Stage
+from agent_bt.config import Config
+from agent_bt.core.schema import TIME
+from agent_bt.core.types import Fill
+from agent_bt.engine.market import Market
+from agent_bt.engine.prefetch import PrefetchStats
+from agent_bt.evaluation.baselines import CONVENTION as BASELINE_CONVENTION
+from agent_bt.evaluation.baselines import Baselines, Outcome, run_baselines
+from agent_bt.evaluation.performance import CONVENTIONS, performance
+from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
+from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
+from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.records.journal import JournalWriter
+from agent_bt.records.run_folder import RunFolder, Status
+from agent_bt.records.summary import BASELINES, Waste, build_summary
+from agent_bt.records.tables import equity_frame, write_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a walk ended: its status, the account, all fills, what speculation did, and how long it took."""
+
+    status: Status
+    broker: SimulatedBroker
+    fills: list[Fill]
+    speculation: PrefetchStats
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+def finish(
+    *,
+    config: Config,
+    loaded: LoadedBars,
+    stage: Stage,
+    books: Books,
+    prompt: Prompt | None,
+    strategy: str,
+    folder: RunFolder,
+    identity_hash: str,
+    ended: Ended,
+    journal: JournalWriter,
+    started: str,
+    finished: str,
+) -> dict[str, Any]:
+    """Write what came out, and return the summary; the walk may have ended early.
+
+    Raises:
+        RecordError: a file cannot be written.
+    """
+    tally = journal.tally
+    gated = ended.status == "done" and tally.failed_share > config.risk.max_failed_share
+    status: Status = "failed" if gated else ended.status
+    reached = ended.broker.bar + 1
+    market = stage.market.head(reached)
+    outcome = Outcome(equity=ended.broker.equity[:reached], exposure=ended.broker.exposure[:reached], fills=ended.fills)
+    cash = config.account.cash
+    bars = stage.schedule.bars[stage.schedule.bars < reached]
+    baselines = run_baselines(
+        market=market, rules=books.rules, limits=books.limits, cash=cash, bars=bars, strategy=outcome, seed=config.seed
+    )
+    curve = slice(market.first, reached)
+    hashes = folder.write_tables(
+        journal=journal,
+        fills=ended.fills,
+        equity=equity_frame(
+            time=market.times[curve],
+            equity=outcome.equity[curve],
+            exposure=outcome.exposure[curve],
+            price=market.close[curve, 0],
+            initial_cash=cash,
+        ),
+        market=market.bars,
+    )
+    write_table(folder.path / "baselines.parquet", _baseline_curves(market, baselines))
+    decisions = recorded_decisions(pl.read_parquet(folder.decisions, columns=list(COLUMNS)))
+    variants = execution_sensitivity(market, decisions, books.rules, books.limits, cash)
+    speculation = ended.speculation
+    measured = _measure(market, outcome, cash)
+    summary = build_summary(
+        run_id=folder.run_id,
+        status=status,
+        about={
+            "name": config.name,
+            "strategy": strategy,
+            "model": f"{config.llm.provider}/{config.llm.model}" if prompt else None,
+            "source": loaded.label,
+            "symbol": config.market.symbol,
+            "interval": config.market.interval,
+            "start": config.market.start,
+            "end": config.market.end,
+            "every": config.strategy.every,
+            "initial_cash": cash,
+        },
+        bars=reached - market.first,
+        tally=tally,
+        skipped=stage.schedule.skipped,
+        performance=measured,
+        baselines={
+            name: _measure(market, getattr(baselines, name), cash) for name in ("buy_and_hold", "random", "sma")
+        },
+        hashes={
+            **hashes,
+            "config": identity_hash,
+            "prompt": prompt.hash if prompt else None,
+        },
+        timing={
+            "started": started,
+            "finished": finished,
+            "seconds": round(ended.seconds, 3),
+            "decisions_per_s": round(tally.total / ended.seconds, 1) if ended.seconds else None,
+            "saved_by_prefetch_s": round(speculation.saved_ms / 1e3, 3),
+        },
+        waste=Waste(
+            calls=speculation.wasted,
+            prompt_tokens=speculation.wasted_prompt_tokens,
+            completion_tokens=speculation.wasted_completion_tokens,
+            cost_usd=speculation.wasted_usd,
+            unpriced=speculation.wasted_unpriced,
+        ),
+        random_beaten=baselines.random_beaten,
+        conventions=[_execution_convention(config), *CONVENTIONS, BASELINE_CONVENTION, SENSITIVITY_CONVENTION],
+        banners=_banners(config, loaded, prompt),
+        warnings=[*ended.warnings, *_warnings(config, ended, measured, tally.failed_share)],
+    )
+    summary["sensitivity"] = [variant.to_dict() for variant in variants]
+    folder.finish(summary=summary, telemetry=journal.telemetry_head, finished=finished)
+    return summary
+
+
+def _measure(market: Market, outcome: Outcome, cash: float) -> dict[str, Any]:
+    curve = slice(market.first, len(market))
+    return asdict(
+        performance(
+            times=market.times[curve],
+            equity=outcome.equity[curve],
+            exposure=outcome.exposure[curve],
+            fills=outcome.fills,
+            initial_cash=cash,
+            start=int(market.times[market.first]) - market.interval,
+        )
+    )
+
+
+def _baseline_curves(market: Market, baselines: Baselines) -> pl.DataFrame:
+    curve = slice(market.first, len(market))
+    return pl.DataFrame(
+        {
+            "time": pl.Series(market.times[curve]).cast(TIME),
+            **{name: getattr(baselines, name).equity[curve] for name in BASELINES},
+        }
+    )
+
+
+def _banners(config: Config, loaded: LoadedBars, prompt: Prompt | None) -> list[str]:
+    banners = []
+    if loaded.sample:
+        banners.append("SAMPLE MARKET: generated prices; nothing here says anything about the real market")
+    if prompt and config.llm.provider == "stand_in":
+        banners.append("STAND-IN MODEL: an embedded small policy answered, not a language model")
+    if prompt and config.llm.provider == "scripted":
+        banners.append("SCRIPTED MODEL: the replies were given beforehand")
+    return banners
+
+
+def _execution_convention(config: Config) -> str:
+    execution = config.execution
+    when = "at the close of the decision bar" if execution.fill == "close" else "at the next bar's open"
+    late = f", {execution.latency_bars} bars later" if execution.latency_bars else ""
+    return (
+        f"Fills {when}{late}; slippage {execution.slippage_bps:g} bps, always adverse; fee {execution.fee_rate:.4%} of "
+        "notional. On bars without a trade nothing fills."
+    )
+
+
+def _warnings(config: Config, ended: Ended, measured: Mapping[str, Any], failed: float) -> Sequence[str]:
+    warnings = []
+    if ended.status in ("interrupted", "budget"):
+        warnings.append(
+            "The run is not finished: these are the figures up to where it stopped. Run it again to continue."
+        )
+    if failed > config.risk.max_failed_share:
+        warnings.append(
+            f"{failed:.1%} of the decisions failed and became HOLD; more than risk.max_failed_share "
+            f"({config.risk.max_failed_share:.1%}): the result means nothing"
+        )
+    elif failed > 0:
+        warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
+    if ended.broker.halted:
+        warnings.append(
+            f"risk.max_drawdown ({config.risk.max_drawdown:.0%}) was passed: everything was closed and trading ended"
+        )
+    if ended.broker.dropped:
+        warnings.append(
+            f"{ended.broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"
+        )
+    if measured["trades"] < 30:
+        warnings.append(f"Only {measured['trades']} closed trades: too few to tell skill from luck")
+    return warnings

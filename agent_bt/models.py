@@ -1,0 +1,196 @@
+"""Config -> a model behind the one LLM face, with everything around it, and the form of the requests it gets.
+
+From the outside in: replies of an earlier part of the run (`JournaledLLM`), the cache, the guard against an endpoint
+that fails without end, budget and ledger, the provider. The embedded models need none of them but the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent_bt.agents.agent import RequestForm
+from agent_bt.agents.reply import REPLY_SCHEMA
+from agent_bt.config import Config, LLMConfig
+from agent_bt.core.errors import ConfigError
+from agent_bt.core.protocols import LLM
+from agent_bt.core.types import Reply, Request
+from agent_bt.llm.ledger import Ledger
+
+
+@dataclass(slots=True, kw_only=True)
+class Model:
+    """An opened model.
+
+    Attributes:
+        llm: the stack, outermost layer.
+        form: how its requests look.
+        requested, effective: parameters as configured, and as the endpoint took them (the ladder's result).
+        prices: version of the price table; None where nothing is paid.
+        ledger: what was spent and saved.
+    """
+
+    llm: LLM
+    form: RequestForm
+    requested: Mapping[str, Any]
+    effective: Mapping[str, Any] | None = None
+    prices: str | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    _opened: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Release threads, connections and files; idempotent."""
+        self._opened.close()
+
+    def answer_first_from(self, replies: Mapping[str, Reply]) -> None:
+        """Let these replies (by address) answer before anything else does."""
+        if replies:
+            self.llm = JournaledLLM(self.llm, replies)
+
+
+class JournaledLLM:
+    """An LLM that answers from the journal of an earlier part of the run, transport failures included."""
+
+    def __init__(self, inner: LLM, replies: Mapping[str, Reply]) -> None:
+        self._inner = inner
+        self._replies = replies
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """The recorded reply, or a new call."""
+        recorded = self._replies.get(request.address)
+        if recorded is None:
+            return self._inner.submit(request)
+        future: Future[Reply] = Future()
+        future.set_result(recorded)
+        return future
+
+    def complete(self, request: Request) -> Reply:
+        """The recorded reply, or a new call's."""
+        return self.submit(request).result()
+
+    def close(self) -> None:
+        """Close the layers behind."""
+        self._inner.close()
+
+
+def open_model(config: Config, *, effective: Mapping[str, Any] | None = None, ledger_path: Path | None = None) -> Model:
+    """Open the model that `llm` names.
+
+    Args:
+        config: the run's.
+        effective: the ladder's result of an earlier part of the run; None: it is found now.
+        ledger_path: where the ledger of this run is kept; None: in memory.
+
+    Raises:
+        ModelError: the endpoint cannot be used.
+        ConfigError: a parameter does not fit the provider.
+    """
+    llm = config.llm
+    if llm.provider == "openai":
+        return _open_endpoint(config, effective, ledger_path)
+    requested = request_parameters(llm)
+    form = RequestForm(
+        provider=llm.provider,
+        endpoint_id=llm.endpoint_id or llm.provider,
+        replicate=llm.replicate,
+        body=lambda messages: {**requested, "messages": messages},
+    )
+    return Model(llm=_embedded(llm), form=form, requested=requested)
+
+
+def request_parameters(llm: LLMConfig) -> dict[str, Any]:
+    """The body of a request without messages and response format, as configured."""
+    body: dict[str, Any] = {"model": llm.model, "max_tokens": llm.max_tokens}
+    if llm.temperature is not None:
+        body["temperature"] = llm.temperature
+    if llm.seed is not None:
+        body["seed"] = llm.seed
+    reserved = sorted({"model", "messages", "stream", "response_format"} & set(llm.params))
+    if reserved:
+        raise ConfigError(f"llm.params.{reserved[0]} is set by agent-bt itself; remove it from llm.params")
+    return {**body, **llm.params}
+
+
+def endpoint_id(llm: LLMConfig) -> str:
+    """The name of the endpoint in cache keys: as configured, else its host (and port)."""
+    if llm.endpoint_id:
+        return llm.endpoint_id
+    return urlsplit(llm.base_url).netloc if llm.base_url else "api.openai.com"
+
+
+def _embedded(llm: LLMConfig) -> LLM:
+    if llm.provider == "scripted":
+        return _scripted(llm)
+    from agent_bt.llm.stand_in import StandInLLM
+
+    return StandInLLM(model=llm.model, params=llm.params)
+
+
+def _scripted(llm: LLMConfig) -> LLM:
+    from agent_bt.llm.scripted import ScriptedLLM
+
+    replies = llm.params.get("replies")
+    if not isinstance(replies, list) or not all(isinstance(reply, str) for reply in replies):
+        raise ConfigError("llm.provider scripted needs llm.params.replies: a list of reply texts, one a decision")
+    return ScriptedLLM(replies)
+
+
+def _open_endpoint(config: Config, effective: Mapping[str, Any] | None, ledger_path: Path | None) -> Model:
+    from agent_bt.llm.budget import BudgetLLM
+    from agent_bt.llm.cache import CachedLLM
+    from agent_bt.llm.cache_store import ReplyStore
+    from agent_bt.llm.guard import FailureGuard
+    from agent_bt.llm.ladder import Negotiated, apply, negotiate
+    from agent_bt.llm.limiter import AdaptiveGate
+    from agent_bt.llm.openai_provider import OpenAILLM, api_key_from_env
+    from agent_bt.llm.prices import PriceTable
+
+    llm = config.llm
+    opened = ExitStack()
+    with opened:
+        prices = PriceTable(provider=llm.provider, model=llm.model, base_url=llm.base_url, prices=llm.prices)
+        ledger = Ledger(ledger_path)
+        opened.callback(ledger.close)
+        store = opened.enter_context(ReplyStore(config.cache.path))
+        provider = OpenAILLM(
+            base_url=llm.base_url,
+            api_key=api_key_from_env(llm.api_key_env, base_url=llm.base_url),
+            timeout_s=llm.timeout_s,
+            retries=llm.retries,
+            gate=AdaptiveGate(llm.max_in_flight),
+        )
+        opened.callback(provider.close)
+        paid = BudgetLLM(provider, config.budget, ledger, prices)
+        stack = CachedLLM(FailureGuard(paid, config.risk.max_failures_in_a_row), store)
+        requested, endpoint = request_parameters(llm), endpoint_id(llm)
+        if effective is None:
+            found = negotiate(
+                paid,
+                requested,
+                wanted=llm.response_format,
+                schema=REPLY_SCHEMA,
+                provider=llm.provider,
+                endpoint_id=endpoint,
+            )
+        else:
+            found = Negotiated.from_dict(effective)
+        form = RequestForm(
+            provider=llm.provider,
+            endpoint_id=endpoint,
+            replicate=llm.replicate,
+            body=lambda messages: apply(found, {**requested, "messages": messages}, REPLY_SCHEMA),
+        )
+        return Model(
+            llm=stack,
+            form=form,
+            requested=requested,
+            effective=found.to_dict(),
+            prices=prices.version,
+            ledger=ledger,
+            _opened=opened.pop_all(),
+        )

@@ -1,0 +1,282 @@
+"""One run from its folder to its end: walk, and write what came out, whatever happens on the way.
+
+1. `open_folder` finds the unfinished run of the same identity, or makes a new folder.
+2. A continued run walks from the start again: its journal answers first, state is never restored.
+3. `_walk` runs the engine; an interrupt, a spent budget or a lost endpoint ends it early, and resumable.
+4. `finish` measures, runs the baselines, and writes tables, summary and manifest.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent_bt.agents.agent import PromptAgent
+from agent_bt.agents.prompt import Prompt
+from agent_bt.assembly import Books, LoadedBars, Stage
+from agent_bt.config import Config
+from agent_bt.core.canonical import tagged_hash
+from agent_bt.core.errors import AgentBtError, BudgetReached, ConfigError, EndpointDown, Interrupted, ModelError
+from agent_bt.core.progress import Progress
+from agent_bt.core.protocols import Strategy
+from agent_bt.core.step import Step
+from agent_bt.core.types import Decision, Fill, Portfolio, Reply
+from agent_bt.core.view import MarketView
+from agent_bt.engine.depth import DepthControl
+from agent_bt.engine.loop import walk
+from agent_bt.engine.prefetch import Guess, Prefetcher, PrefetchStats
+from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.finish import Ended, finish
+from agent_bt.models import Model, endpoint_id
+from agent_bt.records import run_folder
+from agent_bt.records.hashes import config_hash
+from agent_bt.records.journal import JournalReader, JournalWriter
+from agent_bt.records.run_folder import RunFolder, Status
+from agent_bt.records.schema import replies_of
+from agent_bt.settings import config_to_yaml
+from agent_bt.strategies.registry import make_strategy
+
+_SHAPING_LLM = {
+    "provider",
+    "model",
+    "temperature",
+    "seed",
+    "max_tokens",
+    "response_format",
+    "strip",
+    "replicate",
+    "params",
+}
+_OPERATIONAL_RISK = {"max_failed_share", "max_failures_in_a_row"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a run is made of, put together by `app`; `model` is None for a strategy that asks none."""
+
+    config: Config
+    loaded: LoadedBars
+    stage: Stage
+    books: Books
+    strategy: Strategy
+    prompt: Prompt | None
+    model: Model | None
+    folder: RunFolder
+    identity: Mapping[str, Any]
+    continued: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """A run that has ended: its summary (None if it ended before the first decision) and what ended it early."""
+
+    summary: dict[str, Any] | None
+    error: AgentBtError | None
+
+
+def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int | None) -> dict[str, Any]:
+    """What makes a run this run, as plain data; everything else may change when it is continued."""
+    dump = config.model_dump(mode="json")
+    identity: dict[str, Any] = {
+        key: dump[key] for key in ("mode", "market", "features", "strategy", "account", "execution", "seed")
+    }
+    identity["risk"] = {key: value for key, value in dump["risk"].items() if key not in _OPERATIONAL_RISK}
+    identity["data"] = data
+    identity["limit"] = limit
+    if prompt is not None:
+        shaping = {key: value for key, value in dump["llm"].items() if key in _SHAPING_LLM}
+        identity["llm"] = {**shaping, "endpoint_id": endpoint_id(config.llm)}
+        identity["prompt"] = prompt.hash
+    elif ":" in config.strategy.kind:
+        identity["source"] = _source_hash(make_strategy(config.strategy.kind, config.strategy.params))
+    return identity
+
+
+def find_folder(config: Config, identity: Mapping[str, Any], *, fresh: bool) -> RunFolder | None:
+    """The unfinished run of this identity, unless a fresh one is wanted."""
+    return None if fresh else run_folder.find_unfinished(Path(config.output), config_hash(identity))
+
+
+def make_folder(config: Config, identity: Mapping[str, Any], prompt: Prompt | None, model: Model | None) -> RunFolder:
+    """A new folder for the run."""
+    return run_folder.create(
+        Path(config.output),
+        config.name,
+        config_text=config_to_yaml(config),
+        identity=identity,
+        prompt=None if prompt is None else {"name": prompt.reference, "hash": prompt.hash, "text": prompt.text},
+        llm=None
+        if model is None
+        else {"requested": dict(model.requested), "effective": model.effective, "prices": model.prices},
+    )
+
+
+def recorded_replies(folder: RunFolder) -> dict[str, Reply]:
+    """The replies in the folder's journal by the address of their request; a torn last line is passed over."""
+    if not folder.journal.exists():
+        return {}
+    return {
+        address: reply
+        for content, telemetry in JournalReader(folder.journal)
+        for address, reply in replies_of(content, telemetry)
+    }
+
+
+def execute(run: Prepared, progress: Progress) -> Executed:
+    """Walk through the market, keep every step in the journal, and write what came out.
+
+    What ends the walk early (an interrupt, the budget, a lost endpoint) is returned with what there is until then.
+
+    Raises:
+        RecordError: something cannot be written, or a continued run came out differently.
+    """
+    started = now_iso()
+    broker = run.books.broker(run.stage.market)
+    prefetcher = _prefetcher(run, broker)
+    fills: list[Fill] = []
+    with JournalWriter(run.folder.journal, prompt=run.prompt.reference if run.prompt else None) as journal:
+        began = time.perf_counter()
+        status, error = _walk(run, broker, prefetcher, journal, fills, progress)
+        seconds = time.perf_counter() - began
+        if not journal.count:
+            return Executed(summary=None, error=error)
+        ended = Ended(
+            status=status,
+            broker=broker,
+            fills=fills,
+            speculation=prefetcher.stats if prefetcher else PrefetchStats(),
+            seconds=seconds,
+            warnings=("This run was continued after a stop.",) if run.continued else (),
+        )
+        summary = finish(
+            config=run.config,
+            loaded=run.loaded,
+            stage=run.stage,
+            books=run.books,
+            prompt=run.prompt,
+            strategy=run.strategy.name,
+            folder=run.folder,
+            identity_hash=config_hash(run.identity),
+            ended=ended,
+            journal=journal,
+            started=started,
+            finished=now_iso(),
+        )
+    return Executed(summary=summary, error=error)
+
+
+class _Watched:
+    """The journal, watched by the progress line."""
+
+    def __init__(self, journal: JournalWriter, progress: Progress) -> None:
+        self._journal = journal
+        self._progress = progress
+
+    def append(self, step: Step) -> None:
+        """Keep the step and show how far the run is."""
+        self._journal.append(step)
+        tally = self._journal.tally
+        self._progress.update(
+            tally.total,
+            invalid=tally.total - tally.provenance["model"],
+            tokens=tally.prompt_tokens + tally.completion_tokens,
+            cost_usd=None if tally.unpriced else tally.cost_usd,
+        )
+
+
+def _walk(
+    run: Prepared,
+    broker: SimulatedBroker,
+    prefetcher: Prefetcher | None,
+    journal: JournalWriter,
+    fills: list[Fill],
+    progress: Progress,
+) -> tuple[Status, AgentBtError | None]:
+    """Run the engine; returns the status, and the error that ended it early."""
+    market, bars = run.stage.market, run.stage.schedule.bars.tolist()
+    progress.start(len(bars), run.config.name)
+    try:
+        walk(
+            market=market,
+            bars=bars,
+            strategy=run.strategy,
+            desk=run.books.desk(market),
+            broker=broker,
+            journal=_Watched(journal, progress),
+            fills=fills,
+            decide=prefetcher.decide if prefetcher else None,
+        )
+    except KeyboardInterrupt:
+        return "interrupted", Interrupted("interrupted; the same command continues the run")
+    except BudgetReached as reached:
+        return "budget", reached
+    except EndpointDown as down:
+        # The failures that led here are no decisions: they are asked again when the run is continued.
+        journal.drop_failures()
+        return "interrupted", down
+    except ModelError as failed:
+        return "interrupted", failed
+    finally:
+        progress.stop()
+        if prefetcher:
+            prefetcher.close()
+    return "done", None
+
+
+def _prefetcher(run: Prepared, broker: SimulatedBroker) -> Prefetcher | None:
+    """What sends requests ahead, where that can save time: not for models that answer at once."""
+    config = run.config
+    agent = run.strategy
+    if not isinstance(agent, PromptAgent) or config.llm.provider != "openai" or config.prefetch.depth == 0:
+        return None
+    states = config.prefetch.guess == "states"
+    lossless = not any(name.split(".")[0] == "account" for name in agent.prompt.uses())
+    depth = max(config.prefetch.depth, 2 * config.llm.max_in_flight) if lossless else config.prefetch.depth
+    return Prefetcher(
+        agent=agent,
+        market=run.stage.market,
+        bars=run.stage.schedule.bars.tolist(),
+        desk=run.books.desk(run.stage.market),
+        broker=broker,
+        guess=_guess(config, agent),
+        control=DepthControl(depth=depth, max_waste=config.prefetch.max_waste, free=states, lossless=lossless),
+        keep_states=4 if states else 1,
+    )
+
+
+def _guess(config: Config, agent: PromptAgent) -> Guess | None:
+    name = config.prefetch.guess
+    if name in ("hold", "states"):
+        return None
+    if name == "last":
+        return _same_again
+    try:
+        rule = make_strategy(name, {})
+    except ConfigError as error:
+        raise ConfigError(f"prefetch.guess must be hold, last, states or the name of a rule: {error}") from None
+    lacking = {spec.column for spec in rule.features} - {spec.column for spec in agent.features}
+    if rule.lookback > agent.lookback or lacking:
+        raise ConfigError(f"prefetch.guess {name} needs more bars or features than the agent sees")
+
+    def by_rule(view: MarketView, portfolio: Portfolio, last: Decision | None) -> Decision:  # noqa: ARG001
+        return rule.decide(view, portfolio)
+
+    return by_rule
+
+
+def _same_again(view: MarketView, portfolio: Portfolio, last: Decision | None) -> Decision | None:  # noqa: ARG001
+    return last
+
+
+def _source_hash(strategy: Strategy) -> str:
+    return tagged_hash("agent-bt/strategy-source/v1", Path(inspect.getfile(type(strategy))).read_bytes())
+
+
+def now_iso() -> str:
+    """The wall clock as ISO 8601 UTC, to the second."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
