@@ -20,6 +20,7 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.futures import outcome_of, resolve
+from agent_bt.llm.ledger import Ledger
 from agent_bt.llm.speculation import Urgency, current_urgency, urged
 
 
@@ -58,10 +59,12 @@ class CachedLLM:
     Args:
         inner: answers what the store does not have. Closed with this one.
         store: stays open; it belongs to whoever opened it.
+        ledger: told what each hit of a demand has saved. (Hits of calls sent ahead are counted where they are used.)
     """
 
-    def __init__(self, inner: LLM, store: ReplyStore) -> None:
+    def __init__(self, inner: LLM, store: ReplyStore, ledger: Ledger | None = None) -> None:
         self._inner = inner
+        self._ledger = ledger
         self._store = store
         self._lock = threading.Lock()
         self._flights: dict[str, _Flight] = {}
@@ -74,6 +77,8 @@ class CachedLLM:
             # Read under the lock: between two looks a reply could land in the store, and be asked for once more.
             entry = None if flight is not None else self._store.get(request)
             if entry is not None:
+                if self._ledger is not None and not urgency.speculative:
+                    self._ledger.save(entry.reply)
                 hit: Future[Reply] = Future()
                 hit.set_result(entry.reply)
                 return hit
