@@ -1,0 +1,93 @@
+"""`agent-bt runs`: list the runs there are, show one, verify one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent_bt.cli import common
+
+app = typer.Typer(name="runs", help="List, show and verify runs.", no_args_is_help=True)
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="`latest`, a run's id or name, the start or end of an id, or its folder.")
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", help="The folder of runs; default: `output` of the settings.", show_default=False),
+]
+
+
+@app.command("list")
+def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
+    """List runs, oldest first; unfinished ones are continued by the command that began them."""
+    from agent_bt.records.read import list_runs
+
+    where = _root(root)
+    runs = list_runs(where)
+    if as_json:
+        keys = ("run_id", "name", "status", "started", "decisions", "total_return")
+        common.print_json({"runs": [{key: getattr(run, key) for key in keys} for run in runs]})
+        return
+    if not runs:
+        common.tell(f"no runs in {where}")
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("run", "status"):
+        table.add_column(title, no_wrap=True)
+    for title in ("decisions", "return"):
+        table.add_column(title, justify="right")
+    for run in runs:
+        decisions = "" if run.decisions is None else f"{run.decisions:,}"
+        total_return = "" if run.total_return is None else f"{run.total_return:.2%}"
+        table.add_row(run.run_id, run.status, decisions, total_return)
+    common.show(table)
+
+
+@app.command()
+def show(run: RunArgument = "latest", root: RootOption = None, as_json: common.JsonOption = False) -> None:
+    """Show the summary of a run beside its baselines."""
+    from agent_bt.records.read import load_run, resolve_run
+
+    loaded = load_run(resolve_run(_root(root), run))
+    if as_json:
+        common.print_json(loaded.summary)
+        return
+    from agent_bt.reports.terminal import render
+
+    common.show(render(loaded.summary))
+
+
+@app.command()
+def verify(run: RunArgument = "latest", root: RootOption = None, as_json: common.JsonOption = False) -> None:
+    """Derive every hash and count of a run again; exit code 1 if anything differs."""
+    from agent_bt.records.read import resolve_run
+    from agent_bt.records.verify import verify as derive
+
+    path = resolve_run(_root(root), run)
+    differences = derive(path)
+    if as_json:
+        found = [{"what": each.what, "recorded": each.recorded, "derived": each.derived} for each in differences]
+        common.print_json({"run_id": path.name, "verified": not differences, "differences": found})
+    elif differences:
+        for difference in differences:
+            common.show_error(str(difference))
+        common.tell(f"{path.name}: {len(differences)} differences; the folder was changed after the run")
+    else:
+        typer.echo(f"{path.name}: everything derives again, nothing was changed")
+    if differences:
+        raise typer.Exit(1)
+
+
+def _root(root: Path | None) -> Path:
+    """The folder that was given, else that of the settings in the environment."""
+    if root is not None:
+        return root
+    from agent_bt.settings import load_config
+
+    return Path(load_config().output)

@@ -1,0 +1,166 @@
+"""The summary of a run as a terminal shows it: beside its baselines, conventions and warnings in plain sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from io import StringIO
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+DASH = "–"
+
+COLUMNS = {"strategy": "strategy", "buy_and_hold": "buy & hold", "random": "random", "sma": "SMA"}
+
+
+def render(summary: Mapping[str, Any]) -> RenderableType:
+    """The whole summary, for a terminal of 80 columns or more; `summary` as in `summary.json`."""
+    return Group(*_parts(summary))
+
+
+def plain(summary: Mapping[str, Any], width: int = 100) -> str:
+    """The same as text without colour, lines at most `width` wide."""
+    out = StringIO()
+    Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(render(summary))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _parts(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
+    for banner in summary.get("banners", ()):
+        yield Text(f" {banner} ", style="bold black on yellow")
+    for warning in summary["warnings"]:
+        yield Text(f"warning: {warning}", style="yellow")
+    yield _heading(summary)
+    yield _measures(summary)
+    yield from _lines(summary)
+    if summary.get("conventions"):
+        yield Text()
+        yield from (Text(line, style="dim") for line in summary["conventions"])
+
+
+def _heading(summary: Mapping[str, Any]) -> Text:
+    about, status = summary.get("about", {}), summary["status"]
+    colour = "green" if status == "done" else "red" if status == "failed" else "yellow"
+    text = Text.assemble(("\n" + summary["run_id"], "bold"), "  ", (status, f"bold {colour}"))
+    described = [str(value) for key, value in about.items() if value is not None and key != "name"]
+    if described:
+        text.append("\n" + " · ".join(described), style="dim")
+    return text
+
+
+def _measures(summary: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name, title in COLUMNS.items():
+        table.add_column(title, justify="right", style="bold" if name == "strategy" else None)
+    results = {"strategy": summary["performance"], **summary["baselines"]}
+    for key, (title, form) in _ROWS.items():
+        cells = [_cell(results.get(name), key, form) for name in COLUMNS]
+        table.add_row(title, *cells)
+    return table
+
+
+def _cell(measures: Mapping[str, Any] | None, key: str, form: Callable[[float], str]) -> Text:
+    value = None if measures is None else measures[key]
+    if value is None:
+        return Text(DASH, style="dim")
+    return Text(form(value), style="red" if key in _SIGNED and value < 0 else "")
+
+
+def _money(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:,.2f} %"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+_ROWS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "final_equity": ("final equity", _money),
+    "total_pnl": ("total PnL", _money),
+    "realised_pnl": ("  realised", _money),
+    "unrealised_pnl": ("  unrealised", _money),
+    "fees": ("  fees", _money),
+    "slippage": ("  slippage, in the prices", _money),
+    "funding": ("  funding", _money),
+    "total_return": ("total return", _percent),
+    "annualised_return": ("annualised return", _percent),
+    "volatility": ("volatility, annualised", _percent),
+    "max_drawdown": ("max drawdown", _percent),
+    "sharpe": ("Sharpe", _ratio),
+    "sortino": ("Sortino", _ratio),
+    "calmar": ("Calmar", _ratio),
+    "trades": ("trades", _count),
+    "win_rate": ("win rate", _percent),
+    "profit_factor": ("profit factor", _ratio),
+    "turnover": ("turnover, one-way", _ratio),
+    "exposure": ("exposure", _percent),
+}
+
+_SIGNED = ("total_pnl", "realised_pnl", "unrealised_pnl", "total_return", "annualised_return", "sharpe", "sortino")
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
+    beaten = summary.get("random_beaten")
+    if beaten is not None:
+        yield _line("against chance", f"ends above {beaten:.0%} of random agents with the same exposure")
+    yield _line("decisions", _decisions(summary["decisions"], summary["bars"]))
+    if summary["llm"]["calls"] or summary["llm"]["cached"]:
+        yield _line("model", _llm(summary["llm"]))
+    seconds = summary["timing"].get("seconds")
+    if seconds:
+        yield _line("time", f"{seconds:,.1f} s, {summary['decisions']['total'] / seconds:,.0f} decisions/s")
+    hashes = (f"{name}:{value[:8]}" for name, value in summary["hashes"].items() if value)
+    yield _line("hashes", " ".join(hashes))
+
+
+def _line(label: str, text: str) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", width=14)
+    grid.add_column()
+    grid.add_row(label, Text(text))
+    return grid
+
+
+def _decisions(counts: Mapping[str, Any], bars: int) -> str:
+    actions = ", ".join(f"{counts[action]:,} {action}" for action in ("buy", "sell", "hold"))
+    text = f"{counts['total']:,} over {bars:,} bars: {actions}"
+    failed = [f"{counts[kind]:,} {kind}" for kind in ("invalid", "transport", "budget") if counts[kind]]
+    if failed:
+        share = 1 - counts["model"] / counts["total"]
+        text += f"; failed, so HOLD: {', '.join(failed)} ({share:.1%})"
+    reasons = [f"{reason} x {count:,}" for reason, count in counts.get("reasons", {}).items()]
+    if reasons:
+        text += f" [{', '.join(reasons)}]"
+    also = [f"{counts[kind]:,} {kind}" for kind in ("clipped", "rejected", "skipped") if counts[kind]]
+    return text + (f"; {', '.join(also)}" if also else "")
+
+
+def _llm(usage: Mapping[str, Any]) -> str:
+    tokens = f"{usage['prompt_tokens']:,} + {usage['completion_tokens']:,} tokens"
+    parts = [f"{usage['calls']:,} calls", f"{usage['cached']:,} from cache", tokens, _cost(usage)]
+    if usage["cost_saved_usd"]:
+        parts.append(f"${usage['cost_saved_usd']:,.4f} saved")
+    if usage["speculated"]:
+        hits, wasted = usage["speculation_hits"], usage["speculation_wasted"]
+        parts.append(f"sent ahead {usage['speculated']:,}: {hits:,} used, {wasted:,} wasted")
+    if usage["latency_ms_p50"] is not None:
+        parts.append(f"latency p50 {usage['latency_ms_p50']:,.0f} ms, p95 {usage['latency_ms_p95']:,.0f} ms")
+    return ", ".join(parts)
+
+
+def _cost(usage: Mapping[str, Any]) -> str:
+    if usage["cost_usd"] is None:
+        return f"cost unknown ({usage['unpriced']:,} calls unpriced)"
+    return f"${usage['cost_usd']:,.4f}"

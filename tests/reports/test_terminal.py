@@ -1,0 +1,93 @@
+"""The terminal summary: everything is there, what must not be overlooked stands on top, nothing is cut."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agent_bt.records.summary import BASELINES, HASHES, PERFORMANCE_KEYS, Waste, build_summary
+from agent_bt.records.tally import Tally
+from agent_bt.reports.terminal import plain, render
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    tally = Tally(total=10, calls=8, cached=2, prompt_tokens=1200, completion_tokens=80, cost_usd=0.5)
+    tally.provenance.update({"model": 9, "invalid": 1})
+    tally.action.update({"BUY": 3, "SELL": 2, "HOLD": 5})
+    tally.reasons["invalid: not_json"] = 1
+    measures = {**dict.fromkeys(PERFORMANCE_KEYS, 0.125), "sharpe": None, "final_equity": 1_234_567.891, "trades": 42}
+    given = {
+        "run_id": "20241001T000000Z-trader-abc123",
+        "status": "done",
+        "about": {"name": "trader", "strategy": "agent", "symbol": "BTCUSDT"},
+        "bars": 1000,
+        "tally": tally,
+        "skipped": 4,
+        "performance": measures,
+        "baselines": {name: None if name == "sma" else measures for name in BASELINES},
+        "hashes": dict.fromkeys(HASHES, "0123456789abcdef" * 4),
+        "timing": {"seconds": 2.0},
+        "waste": Waste(calls=3),
+        "random_beaten": 0.43,
+        "conventions": ["Sharpe: daily UTC equity."],
+        "banners": ["SAMPLE MARKET", "STAND-IN MODEL"],
+        "warnings": ["a warning with [brackets]"],
+        **changes,
+    }
+    return build_summary(**given)
+
+
+def test_everything_is_there_without_colour() -> None:
+    text = plain(summary())
+    for expected in (
+        "buy & hold", "random", "SMA", "1,234,567.89", "12.50 %", "Sharpe", "3 buy, 2 sell, 5 hold",
+        "1 invalid (10.0%)",
+        "invalid: not_json x 1", "4 skipped", "11 calls, 2 from cache", "1,200 + 80 tokens", "$0.5000",
+        "sent ahead 3: 0 used, 3 wasted", "above 43% of random agents", "decisions:01234567",
+        "Sharpe: daily UTC equity.", "a warning with [brackets]", "BTCUSDT",
+    ):  # fmt: skip
+        assert expected in text
+    assert "\x1b" not in text
+
+
+def test_banners_and_warnings_stand_on_top() -> None:
+    lines = plain(summary()).splitlines()
+    assert [line.strip() for line in lines[:3]] == [
+        "SAMPLE MARKET",
+        "STAND-IN MODEL",
+        "warning: a warning with [brackets]",
+    ]
+
+
+def test_undefined_measures_and_missing_baselines_are_dashes() -> None:
+    rows = {line.split("  ")[0].strip(): line for line in plain(summary()).splitlines()}
+    assert rows["Sharpe"].count("–") == 4
+    assert rows["final equity"].count("–") == 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_nothing_is_cut_and_no_line_is_too_wide(width: int) -> None:
+    text = plain(summary(), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+
+
+def test_unknown_cost_is_said() -> None:
+    assert "cost unknown (2 calls unpriced)" in plain(summary(tally=Tally(total=1, calls=2, unpriced=2)))
+
+
+def test_rule_shows_no_model_line() -> None:
+    assert "tokens" not in plain(summary(tally=Tally(total=1), waste=Waste()))
+
+
+def test_run_without_decisions_can_be_shown() -> None:
+    assert "0 over 1,000 bars" in plain(summary(tally=Tally()))
+
+
+def test_terminal_gets_colour() -> None:
+    out = StringIO()
+    Console(file=out, force_terminal=True, color_system="truecolor", width=100).print(render(summary()))
+    assert "\x1b[" in out.getvalue()
