@@ -45,10 +45,13 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     about, status = summary.get("about", {}), summary["status"]
     colour = "green" if status == "done" else "red" if status == "failed" else "yellow"
     text = Text.assemble(("\n" + summary["run_id"], "bold"), "  ", (status, f"bold {colour}"))
-    described = [str(value) for key, value in about.items() if value is not None and key != "name"]
+    described = [_LABELS.get(key, "{}").format(value) for key, value in about.items() if value is not None]
     if described:
-        text.append("\n" + " · ".join(described), style="dim")
+        text.append("\n" + " · ".join(filter(None, described)), style="dim")
     return text
+
+
+_LABELS = {"name": "", "every": "every {}", "start": "from {}", "end": "to {}", "initial_cash": "cash {:,.0f}"}
 
 
 def _measures(summary: Mapping[str, Any]) -> Table:
@@ -67,11 +70,12 @@ def _cell(measures: Mapping[str, Any] | None, key: str, form: Callable[[float], 
     value = None if measures is None else measures[key]
     if value is None:
         return Text(DASH, style="dim")
-    return Text(form(value), style="red" if key in _SIGNED and value < 0 else "")
+    text = form(value)
+    return Text(text, style="red" if key in _SIGNED and text.startswith("-") else "")
 
 
 def _money(value: float) -> str:
-    return f"{value:,.2f}"
+    return f"{round(value, 2) + 0.0:,.2f}"  # + 0.0: rounding noise is no negative amount
 
 
 def _percent(value: float) -> str:

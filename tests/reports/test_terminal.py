@@ -75,6 +75,11 @@ def test_nothing_is_cut_and_no_line_is_too_wide(width: int) -> None:
     assert "…" not in text
 
 
+def test_rounding_noise_is_no_negative_amount() -> None:
+    noisy = {**summary()["performance"], "unrealised_pnl": -1e-12}
+    assert "-0.00" not in plain(summary(performance=noisy))
+
+
 def test_unknown_cost_is_said() -> None:
     assert "cost unknown (2 calls unpriced)" in plain(summary(tally=Tally(total=1, calls=2, unpriced=2)))
 
