@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -118,13 +120,19 @@ class Transport:
     def _http(self) -> httpx.Client:
         with self._lock:
             if self._client is None:
-                self._client = httpx.Client(timeout=self._timeout_s, follow_redirects=True)
+                self._client = httpx.Client(verify=_tls(), timeout=self._timeout_s, follow_redirects=True)
             return self._client
 
     def _give_up(self, host: str, error: DataError) -> DataError:
         # Hundreds of files may be waiting for the same answer: one attempt for all of them is enough.
         self._given_up[host] = error
         return error
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    # Reading all root certificates takes longer than most requests.
+    return httpx.create_ssl_context()
 
 
 def _ban(host: str, status: int, wait: float | None) -> Banned:
