@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import common, data, doctor, features, init, prompts, schema
+from agent_bt.cli import common, data, doctor, features, init, prompts, runs, schema
 from agent_bt.core.errors import AgentBtError, UsageError
 
 EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
@@ -128,6 +128,7 @@ app.command("schema")(schema.schema)
 app.add_typer(data.app)
 app.add_typer(features.app)
 app.add_typer(prompts.app)
+app.add_typer(runs.app)
 
 
 def main() -> None:
