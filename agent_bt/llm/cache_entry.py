@@ -76,7 +76,11 @@ def unpack_reply(packed: bytes) -> Reply:
         DamagedEntry: the bytes are not what was stored (zlib's checksum covers them).
     """
     try:
-        return reply_from_plain(json.loads(zlib.decompress(packed)))
+        plain = zlib.decompress(packed)
+        try:
+            return reply_from_plain(orjson.loads(plain))
+        except orjson.JSONDecodeError:  # half of a surrogate pair, which orjson does not take
+            return reply_from_plain(json.loads(plain))
     except (zlib.error, ValueError, KeyError, TypeError) as error:
         raise DamagedEntry(f"a reply cannot be read: {error}") from error
 

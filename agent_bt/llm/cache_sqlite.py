@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from agent_bt.core.errors import RecordError
 from agent_bt.llm.cache_entry import DamagedEntry
@@ -87,28 +88,39 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def in_words(path: Path) -> Iterator[None]:
-    """Turn the failures of SQLite and of damaged entries into a RecordError that says what to do."""
-    try:
-        yield
-    except DamagedEntry as error:
-        raise RecordError(_damaged(path, error)) from error
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", None) or ""
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            message = _damaged(path, error)
-        elif name.startswith("SQLITE_FULL"):
-            message = f"no room to write {path}: the disk is full. Free some space and run the same again"
-        elif name.startswith("SQLITE_READONLY"):
-            message = f"{path} cannot be written: the disk or the file is read-only. Give another cache.path"
-        elif name.startswith("SQLITE_CANTOPEN"):
-            message = f"{path} cannot be opened; check that cache.path is a file in a folder you may write to"
-        elif name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            message = f"{path} is held by another process for over {_BUSY_S:.0f} s; end it and run the same again"
-        else:
-            message = f"the store of replies {path} failed: {error}"
-        raise RecordError(message) from error
+class in_words:  # noqa: N801 - a context manager, as a class because it stands on the path of every read
+    """Turn the failures of SQLite and of damaged entries inside the block into a RecordError that says what to do."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, DamagedEntry):
+            raise RecordError(_damaged(self._path, error)) from error
+        if isinstance(error, sqlite3.Error):
+            raise RecordError(_failure(self._path, error)) from error
+
+
+def _failure(path: Path, error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return _damaged(path, error)
+    if name.startswith("SQLITE_FULL"):
+        return f"no room to write {path}: the disk is full. Free some space and run the same again"
+    if name.startswith("SQLITE_READONLY"):
+        return f"{path} cannot be written: the disk or the file is read-only. Give another cache.path"
+    if name.startswith("SQLITE_CANTOPEN"):
+        return f"{path} cannot be opened; check that cache.path is a file in a folder you may write to"
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return f"{path} is held by another process for over {_BUSY_S:.0f} s; end it and run the same again"
+    return f"the store of replies {path} failed: {error}"
 
 
 def _damaged(path: Path, error: Exception) -> str:

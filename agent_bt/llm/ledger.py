@@ -11,6 +11,7 @@ import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from agent_bt.core.errors import RecordError
@@ -85,6 +86,14 @@ class Ledger:
                 self._file = path.open("a", encoding="utf-8")
             except OSError as error:
                 raise RecordError(f"the ledger {path} cannot be used: {error}") from error
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def spent(self) -> Spend:

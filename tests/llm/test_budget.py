@@ -1,0 +1,374 @@
+"""The budget is never passed, whatever the calls do; the ledger; the guard against endless failure."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_bt.config import BudgetConfig, PricesConfig
+from agent_bt.core.canonical import canonical
+from agent_bt.core.errors import AuthenticationFailed, BudgetReached, ConfigError, EndpointDown, RecordError
+from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.llm.budget import BudgetLLM
+from agent_bt.llm.guard import FailureGuard
+from agent_bt.llm.ledger import NOTHING, Ledger, Spend
+from agent_bt.llm.prices import PriceTable
+from agent_bt.llm.speculation import speculating
+
+PRICES = PriceTable(provider="openai", model="m", prices=PricesConfig(input=10.0, output=100.0))
+UNPRICED = PriceTable(provider="openai", model="no-such-model")
+
+
+def make_request(content: str = "x", max_tokens: int = 50) -> Request:
+    body = {"model": "m", "max_tokens": max_tokens, "messages": [{"role": "user", "content": content}]}
+    return Request(provider="openai", endpoint_id="host", body=body)
+
+
+def worst_tokens(request: Request) -> int:
+    return len(canonical(request.body)) + request.body["max_tokens"]
+
+
+class Manual:
+    """Calls wait for the test to answer them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Request, Future[Reply]]] = []
+
+    def submit(self, request: Request) -> Future[Reply]:
+        future: Future[Reply] = Future()
+        self.calls.append((request, future))
+        return future
+
+    def complete(self, request: Request) -> Reply:
+        return self.submit(request).result()
+
+    def close(self) -> None:
+        pass
+
+    def answer(self, at: int, prompt: int = 10, completion: int = 5, **reply: Any) -> None:
+        usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+        self.calls[at][1].set_result(Reply(**{"text": "ok", "usage": usage, **reply}))
+
+
+def make_budget(inner: Any, prices: PriceTable = PRICES, ledger: Ledger | None = None, **limits: Any) -> BudgetLLM:
+    return BudgetLLM(inner, BudgetConfig(**limits), ledger or Ledger(), prices)
+
+
+def test_without_limits_it_only_keeps_the_ledger() -> None:
+    inner, ledger = Manual(), Ledger()
+    llm = make_budget(inner, ledger=ledger)
+    future = llm.submit(make_request())
+    assert ledger.reserved.calls == 1
+    inner.answer(0, prompt=1000, completion=100)
+    assert future.result(1).cost_usd == pytest.approx(1000 * 10e-6 + 100 * 100e-6)
+    assert (ledger.spent.calls, ledger.spent.tokens, ledger.reserved) == (1, 1100, NOTHING)
+    assert ledger.spent.usd == pytest.approx(0.02)
+
+
+def test_calls_in_flight_count() -> None:
+    inner = Manual()
+    llm = make_budget(inner, calls=2)
+    futures = [llm.submit(make_request(str(n))) for n in range(3)]
+    assert len(inner.calls) == 2
+    inner.answer(0)
+    assert not futures[2].done()  # one is still in flight, and may yet turn out to be unpaid
+    inner.answer(1)
+    with pytest.raises(BudgetReached, match=r"budget\.calls 2; spent: 2 calls.*run the same command again"):
+        futures[2].result(1)
+    assert BudgetReached.exit_code == 4
+
+
+def test_a_demand_waits_for_calls_that_settle_below_their_worst_case() -> None:
+    inner = Manual()
+    request = make_request()
+    llm = make_budget(inner, tokens=2 * worst_tokens(request) - 10)
+    first, second = llm.submit(request), llm.submit(request)
+    assert len(inner.calls) == 1
+    inner.answer(0, prompt=10, completion=5)
+    assert len(inner.calls) == 2
+    inner.answer(1)
+    assert first.result(1).text == second.result(1).text == "ok"
+
+
+def test_an_unpaid_call_gives_its_budget_back() -> None:
+    inner, ledger = Manual(), Ledger()
+    llm = make_budget(inner, calls=1, ledger=ledger)
+    for failure in ("rate_limit", "server_error", "connection"):
+        future = llm.submit(make_request())
+        inner.calls[-1][1].set_result(Reply(failure=failure))
+        assert future.result(1).failure == failure
+    future = llm.submit(make_request())
+    inner.calls[-1][1].set_exception(AuthenticationFailed("no"))
+    with pytest.raises(AuthenticationFailed):
+        future.result(1)
+    assert ledger.spent == NOTHING
+
+
+def test_a_call_that_may_have_been_billed_counts_with_its_worst_case() -> None:
+    for outcome in (Reply(failure="timeout"), Reply(failure="bad_response"), Reply(text="ok")):
+        inner, ledger = Manual(), Ledger()
+        llm = make_budget(inner, ledger=ledger)
+        llm.submit(make_request())
+        inner.calls[0][1].set_result(outcome)
+        assert (ledger.spent.calls, ledger.spent.tokens) == (1, worst_tokens(make_request()))
+
+
+def test_cancelling_a_waiting_call_prevents_it_and_releases_what_was_set_aside() -> None:
+    inner, ledger = Manual(), Ledger()
+    llm = make_budget(inner, calls=1, ledger=ledger)
+    first, waiting = llm.submit(make_request("1")), llm.submit(make_request("2"))
+    assert waiting.cancel() and waiting.cancelled()
+    assert first.cancel() and ledger.reserved == NOTHING
+    third = llm.submit(make_request("3"))
+    assert inner.calls[-1][1].set_running_or_notify_cancel()
+    assert not third.cancel()
+    inner.answer(-1)
+    assert third.result(1).text == "ok"
+    assert [request.messages[0]["content"] for request, _ in inner.calls] == ["1", "3"]
+
+
+def test_hold_instead_of_stop() -> None:
+    llm = make_budget(Manual(), calls=0, on_limit="hold")
+    reply = llm.complete(make_request())
+    assert (reply.failure, reply.attempts) == ("budget", 0)
+    assert reply.error is not None and "budget.calls 0" in reply.error
+
+
+def test_speculation_leaves_the_last_of_the_budget_to_demands() -> None:
+    inner = Manual()
+    llm = make_budget(inner, calls=10)
+    with speculating():
+        guesses = [llm.submit(make_request(str(n))) for n in range(10)]
+    assert len(inner.calls) == 9
+    assert guesses[9].result(1).failure == "budget"
+    demand = llm.submit(make_request("demand"))
+    assert len(inner.calls) == 10
+    inner.answer(9)
+    assert demand.result(1).text == "ok"
+
+
+def test_speculation_does_not_overtake_a_waiting_demand() -> None:
+    inner = Manual()
+    request = make_request()
+    llm = make_budget(inner, tokens=3 * worst_tokens(request))
+    for _ in range(3):
+        llm.submit(request)
+    demand = llm.submit(request)
+    with speculating():
+        assert llm.submit(make_request("g", max_tokens=1)).result(1).failure == "budget"
+    assert not demand.done()
+
+
+def test_dollars_need_a_price() -> None:
+    with pytest.raises(ConfigError, match=r"llm\.prices"):
+        make_budget(Manual(), prices=UNPRICED, usd=1.0)
+    make_budget(Manual(), prices=UNPRICED, calls=1, tokens=5)
+
+
+def test_a_bound_needs_max_tokens() -> None:
+    request = Request(provider="p", endpoint_id="e", body={"model": "m", "messages": []})
+    with pytest.raises(ConfigError, match="max_tokens"):
+        make_budget(Manual(), tokens=1000).submit(request)
+    make_budget(Manual(), calls=1).submit(request)
+
+
+def test_unpriced_is_never_zero() -> None:
+    inner, ledger = Manual(), Ledger()
+    llm = make_budget(inner, prices=UNPRICED, ledger=ledger, calls=1)
+    llm.submit(make_request())
+    inner.answer(0)
+    assert (ledger.spent.usd, ledger.spent.unpriced, ledger.spent.tokens) == (None, 1, 15)
+    with pytest.raises(BudgetReached, match="unpriced"):
+        llm.complete(make_request())
+    assert (Spend(calls=1, unpriced=1) + Spend(calls=1, usd=0.5)) == Spend(calls=2, usd=0.5, unpriced=1)
+
+
+def test_a_long_queue_of_ready_replies_does_not_recurse() -> None:
+    class Ready(Manual):
+        def submit(self, request: Request) -> Future[Reply]:
+            future = super().submit(request)
+            if len(self.calls) > 1:
+                future.set_result(Reply(text="ok", usage=Usage(prompt_tokens=1, completion_tokens=1)))
+            return future
+
+    inner = Ready()
+    llm = make_budget(inner, tokens=worst_tokens(make_request()) + 6000)
+    futures = [llm.submit(make_request(max_tokens=5990)) for _ in range(2000)]
+    inner.answer(0, prompt=1, completion=1)
+    assert all(future.done() for future in futures)
+
+
+class Wild:
+    """Answers late, in any order, sometimes with a failure; keeps what it has really charged."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.lock = threading.Lock()
+        self.charged_calls = self.charged_tokens = 0
+        self.charged_usd = 0.0
+
+    def submit(self, request: Request) -> Future[Reply]:
+        future: Future[Reply] = Future()
+        with self.lock:
+            delay, kind = self.random.uniform(0, 0.004), self.random.random()
+            prompt = self.random.randint(1, len(canonical(request.body)))
+            completion = self.random.randint(0, request.body["max_tokens"])
+        threading.Timer(delay, self._finish, (future, kind, prompt, completion)).start()
+        return future
+
+    def _finish(self, future: Future[Reply], kind: float, prompt: int, completion: int) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        if kind < 0.1:
+            future.set_result(Reply(failure="rate_limit"))
+            return
+        with self.lock:
+            self.charged_calls += 1
+            self.charged_tokens += prompt + completion
+            self.charged_usd += prompt * 10e-6 + completion * 100e-6
+        if kind < 0.2:
+            future.set_result(Reply(failure="timeout"))  # answered, and billed, but too late
+        elif kind < 0.25:
+            future.set_exception(EndpointDown("closed"))
+        else:
+            future.set_result(Reply(text="ok", usage=Usage(prompt_tokens=prompt, completion_tokens=completion)))
+
+    def close(self) -> None:
+        pass
+
+
+def check_never_passed(seed: int, limits: dict[str, Any], calls: int, threads: int) -> None:
+    inner, ledger, chance = Wild(seed), Ledger(), random.Random(seed)
+    llm = make_budget(inner, ledger=ledger, **limits)
+
+    def work(n: int) -> str:
+        request = make_request("y" * chance.randint(0, 50), max_tokens=chance.randint(1, 60))
+        if chance.random() < 0.3:
+            with speculating():
+                future = llm.submit(request)
+            if chance.random() < 0.5:
+                future.cancel()
+            return "guess"
+        try:
+            return llm.submit(request).result(10).failure or "ok"
+        except (BudgetReached, EndpointDown) as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(calls)))
+    deadline = time.monotonic() + 5
+    while ledger.reserved.calls and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert ledger.reserved == NOTHING
+    spent = ledger.spent
+    for name, limit in limits.items():
+        charged = getattr(inner, f"charged_{name}")
+        counted = getattr(spent, name) or 0
+        assert charged <= counted + 1e-9 <= limit + 2e-9, (name, charged, counted, limit)
+
+
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={"calls": st.integers(0, 40), "tokens": st.integers(0, 5000), "usd": st.floats(0, 0.2, allow_nan=False)},
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), limits=LIMITS, threads=st.integers(1, 8))
+def test_a_budget_is_never_passed(seed: int, limits: dict[str, Any], threads: int) -> None:
+    check_never_passed(seed, limits, calls=60, threads=threads)
+
+
+@pytest.mark.verify
+@settings(max_examples=400, deadline=None)
+@given(seed=st.integers(0, 2**32), limits=LIMITS, threads=st.integers(1, 16))
+def test_a_budget_is_never_passed_at_length(seed: int, limits: dict[str, Any], threads: int) -> None:
+    check_never_passed(seed, limits, calls=200, threads=threads)
+
+
+def test_a_ledger_goes_on_where_a_killed_run_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    settled = ledger.reserve(Spend(calls=1, prompt_tokens=100, completion_tokens=50, usd=1.0))
+    ledger.settle(settled, Spend(calls=1, prompt_tokens=80, completion_tokens=5, usd=0.25))
+    ledger.reserve(Spend(calls=1, prompt_tokens=100, completion_tokens=50, usd=1.0))
+    # Killed here: nothing is closed, and the next line was being written.
+    with path.open("a") as file:
+        file.write('["settle", 1, 1,')
+    with Ledger(path) as again:
+        assert again.spent == Spend(calls=2, prompt_tokens=180, completion_tokens=55, usd=1.25)
+        again.settle(again.reserve(Spend(calls=1)), Spend(calls=1, prompt_tokens=1))
+    with Ledger(path) as third:
+        assert third.spent.calls == 3
+    ledger.close()
+
+
+def test_a_raised_budget_continues(tmp_path: Path) -> None:
+    inner = Manual()
+    with Ledger(tmp_path / "l") as ledger:
+        llm = make_budget(inner, calls=1, ledger=ledger)
+        llm.submit(make_request())
+        inner.answer(0)
+        with pytest.raises(BudgetReached):
+            llm.complete(make_request())
+    with Ledger(tmp_path / "l") as ledger, pytest.raises(BudgetReached):
+        make_budget(inner, calls=1, ledger=ledger).complete(make_request())
+    with Ledger(tmp_path / "l") as ledger:
+        raised = make_budget(inner, calls=2, ledger=ledger).submit(make_request())
+        inner.answer(1)
+        assert raised.result(1).text == "ok"
+
+
+def test_a_file_that_is_no_ledger_is_told_so(tmp_path: Path) -> None:
+    for text in ("hello\n", "[1, 2]\n", json.dumps(["pay", 0, 1, 1, 1, None, 0]) + "\n"):
+        (tmp_path / "l").write_text(text)
+        with pytest.raises(RecordError, match="line 1: not a line of a ledger"):
+            Ledger(tmp_path / "l")
+    with pytest.raises(RecordError, match="cannot be used"):
+        Ledger(tmp_path)
+
+
+def test_a_long_unbroken_row_of_failures_stops_the_run() -> None:
+    inner = Manual()
+    llm = FailureGuard(inner, 3)
+    for n in range(2):
+        future = llm.submit(make_request())
+        inner.calls[n][1].set_result(Reply(failure="timeout"))
+        assert future.result(1).failure == "timeout"
+    future = llm.submit(make_request())
+    inner.calls[2][1].set_result(Reply(failure="server_error", error="HTTP 503"))
+    with pytest.raises(EndpointDown, match=r"3 calls in a row.*server_error \(HTTP 503\)"):
+        future.result(1)
+    with pytest.raises(EndpointDown):
+        llm.complete(make_request())
+    assert len(inner.calls) == 3
+
+
+def test_an_answer_breaks_the_row_and_a_budget_refusal_does_not_count() -> None:
+    inner = Manual()
+    llm = FailureGuard(inner, 2)
+    for n, reply in enumerate(
+        [Reply(failure="timeout"), Reply(failure="budget"), Reply(text="ok"), Reply(failure="timeout")]
+    ):
+        future = llm.submit(make_request())
+        inner.calls[n][1].set_result(reply)
+        assert future.result(1) == reply
+
+
+def test_the_guard_passes_cancelling_on() -> None:
+    inner = Manual()
+    llm = FailureGuard(inner, 2)
+    future = llm.submit(make_request())
+    assert future.cancel() and inner.calls[0][1].cancelled()
+    sent = llm.submit(make_request())
+    inner.calls[1][1].set_running_or_notify_cancel()
+    assert not sent.cancel()

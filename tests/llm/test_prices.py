@@ -1,0 +1,187 @@
+"""Token counts from the usage of many providers, and what they cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from agent_bt.config import PricesConfig
+from agent_bt.core.types import Reply, Usage
+from agent_bt.llm.prices import PriceTable, metered, price_table_version, reported_cost, usage_from_body
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+BODIES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int]]] = {
+    "openai, reasoning and cached": (
+        {
+            "prompt_tokens": 2006,
+            "completion_tokens": 300,
+            "total_tokens": 2306,
+            "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 192, "accepted_prediction_tokens": 0},
+        },
+        (2006, 300, 1920, 192),
+    ),
+    "deepseek": (
+        {
+            "prompt_tokens": 500,
+            "completion_tokens": 60,
+            "total_tokens": 560,
+            "prompt_cache_hit_tokens": 448,
+            "prompt_cache_miss_tokens": 52,
+            "completion_tokens_details": {"reasoning_tokens": 40},
+        },
+        (500, 60, 448, 40),
+    ),
+    "anthropic's own names": (
+        {"input_tokens": 50, "cache_read_input_tokens": 900, "cache_creation_input_tokens": 50, "output_tokens": 20},
+        (1000, 20, 900, 0),
+    ),
+    "anthropic, compatible endpoint": (
+        {"prompt_tokens": 300, "completion_tokens": 20, "total_tokens": 320},
+        (300, 20, 0, 0),
+    ),
+    "openrouter": (
+        {
+            "prompt_tokens": 194,
+            "completion_tokens": 2,
+            "total_tokens": 196,
+            "cost": 0.00014,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+        (194, 2, 0, 0),
+    ),
+    "vllm": (
+        {"prompt_tokens": 41, "total_tokens": 60, "completion_tokens": 19, "prompt_tokens_details": None},
+        (41, 19, 0, 0),
+    ),
+    "ollama": ({"prompt_tokens": 26, "completion_tokens": 298, "total_tokens": 324}, (26, 298, 0, 0)),
+    "gemini: thoughts only in the total": (
+        {"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623},
+        (20, 603, 0, 0),
+    ),
+    "gemini: thoughts in the details, not in the completion": (
+        {
+            "prompt_tokens": 21,
+            "completion_tokens": 0,
+            "total_tokens": 81,
+            "completion_tokens_details": {"reasoning_tokens": 60},
+        },
+        (21, 60, 0, 60),
+    ),
+    "grok: reasoning beside the completion": (
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 135,
+            "prompt_tokens_details": {"cached_tokens": 6, "text_tokens": 32},
+            "completion_tokens_details": {"reasoning_tokens": 94},
+        },
+        (32, 103, 6, 94),
+    ),
+    "responses": (
+        {
+            "input_tokens": 81,
+            "output_tokens": 1035,
+            "total_tokens": 1116,
+            "input_tokens_details": {"cached_tokens": 10},
+            "output_tokens_details": {"reasoning_tokens": 832},
+        },
+        (81, 1035, 10, 832),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_usage_of_a_provider(name: str) -> None:
+    usage, (prompt, completion, cached, reasoning) = BODIES[name]
+    assert usage_from_body({"usage": usage}) == Usage(
+        prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached, reasoning_tokens=reasoning
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"usage": None}, {"usage": []}, {"usage": {}}, {"usage": {"prompt_tokens": "7", "completion_tokens": True}}],
+)
+def test_no_usage_is_none_and_not_zero(body: dict[str, Any]) -> None:
+    assert usage_from_body(body) is None
+
+
+def test_absurd_counts_are_not_believed() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": -5, "prompt_tokens_details": {"cached_tokens": 10**30}}
+    assert usage_from_body({"usage": usage}) == Usage(prompt_tokens=10, completion_tokens=0)
+
+
+def test_the_table_prices_what_it_knows() -> None:
+    # gpt-4o-mini, published by OpenAI: 0.15 input, 0.075 cached input, 0.60 output, US dollars per million tokens.
+    table = PriceTable(provider="openai", model="gpt-4o-mini")
+    usage = Usage(prompt_tokens=1000, completion_tokens=100, cached_tokens=400)
+    assert table.cost_usd(usage, AT) == pytest.approx((600 * 0.15 + 400 * 0.075 + 100 * 0.6) / 1e6)
+    # Reasoning tokens are part of the completion and not charged again.
+    thinking = Usage(prompt_tokens=1000, completion_tokens=100, cached_tokens=400, reasoning_tokens=90)
+    assert table.cost_usd(thinking, AT) == table.cost_usd(usage, AT)
+    assert table.version == price_table_version()
+    assert table.version.startswith("genai-prices ")
+
+
+@pytest.mark.parametrize(
+    ("model", "base_url"),
+    [
+        ("no-such-model", None),
+        ("gpt-4o-mini", "http://127.0.0.1:8000/v1"),  # the same name on one's own machine
+        ("llama3", "http://localhost:11434/v1"),
+        ("gemma-3", "https://generativelanguage.googleapis.com/v1beta/openai/"),  # listed without prices
+    ],
+)
+def test_an_unknown_price_is_none_and_not_zero(model: str, base_url: str | None) -> None:
+    table = PriceTable(provider="openai", model=model, base_url=base_url)
+    assert table.cost_usd(Usage(prompt_tokens=10, completion_tokens=10), AT) is None
+    assert not table.priced
+
+
+def test_own_prices_come_first() -> None:
+    own = PricesConfig(input=2.0, output=10.0, cached_input=0.5)
+    table = PriceTable(provider="openai", model="gpt-4o-mini", prices=own)
+    usage = Usage(prompt_tokens=1_000_000, completion_tokens=100_000, cached_tokens=400_000)
+    assert table.cost_usd(usage) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 0.1 * 10)
+    assert table.version == "llm.prices"
+    plain = PriceTable(provider="openai", model="x", prices=PricesConfig(input=2.0, output=10.0))
+    assert plain.cost_usd(usage) == pytest.approx(1.0 * 2 + 0.1 * 10)
+    assert PriceTable(provider="openai", model="x", prices=PricesConfig(input=0, output=0)).cost_usd(usage) == 0.0
+
+
+def test_embedded_models_cost_nothing_and_are_known_to() -> None:
+    table = PriceTable(provider="stand_in", model="baseline")
+    assert table.priced and table.cost_usd(Usage(prompt_tokens=5, completion_tokens=5)) == 0.0
+
+
+def test_prices_change_with_the_date() -> None:
+    # deepseek-chat: cheaper at night (16:30 to 00:30 UTC) until 2025-09-05.
+    table = PriceTable(provider="openai", model="deepseek-chat", base_url="https://api.deepseek.com")
+    usage = Usage(prompt_tokens=1_000_000, completion_tokens=0)
+    day, night = datetime(2025, 6, 1, 12, tzinfo=UTC), datetime(2025, 6, 1, 20, tzinfo=UTC)
+    assert table.cost_usd(usage, day) == pytest.approx(0.27)
+    assert table.cost_usd(usage, night) == pytest.approx(0.135)
+
+
+def test_what_the_endpoint_says_it_charged_comes_first() -> None:
+    table = PriceTable(provider="openai", model="gpt-4o-mini")
+    body = '{"usage": {"prompt_tokens": 10, "completion_tokens": 2, "cost": 0.5}}'
+    assert metered(Reply(body=body), table) == Reply(
+        body=body, usage=Usage(prompt_tokens=10, completion_tokens=2), cost_usd=0.5
+    )
+    assert reported_cost({"usage": {"cost": True}}) is None
+    assert reported_cost({"usage": {"cost": float("nan")}}) is None
+    assert reported_cost({"usage": {"cost": 0}}) == 0.0
+
+
+def test_a_reply_without_usage_has_no_cost() -> None:
+    table = PriceTable(provider="openai", model="gpt-4o-mini")
+    for body in ("", "<html>", "[]", '{"choices": []}'):
+        assert metered(Reply(body=body), table).cost_usd is None
+    usage = Usage(prompt_tokens=1_000_000, completion_tokens=0)
+    assert metered(Reply(usage=usage), table).cost_usd == pytest.approx(0.15)
