@@ -83,6 +83,11 @@ def run(
     )
     if as_json:
         common.print_json(result.to_dict())
+    elif not quiet:
+        from agent_bt.reports.terminal import render
+
+        common.show(render(result.summary))
+        common.tell(f"\n{result.run_dir}")
     if result.error is not None:
         raise result.error
     raise typer.Exit(EXIT_CODES[result.status])
@@ -101,6 +106,24 @@ def validate(
     from agent_bt import app as application
 
     common.show_findings(application.validate(settings, config), as_json=as_json)
+
+
+@app.command()
+def report(
+    run: runs.RunArgument = "latest",
+    root: runs.RootOption = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Everything inside one file, about 5 MB, to send around.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to; default: in the run's folder.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the HTML report of a run."""
+    from agent_bt.records.read import resolve_run
+    from agent_bt.reports.html import write_report
+
+    typer.echo(write_report(resolve_run(runs.find_root(root), run), single_file=single_file, out=output))
 
 
 @app.command()

@@ -25,7 +25,7 @@ def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
     """List runs, oldest first; unfinished ones are continued by the command that began them."""
     from agent_bt.records.read import list_runs
 
-    where = _root(root)
+    where = find_root(root)
     runs = list_runs(where)
     if as_json:
         keys = ("run_id", "name", "status", "started", "decisions", "total_return")
@@ -54,7 +54,7 @@ def show(run: RunArgument = "latest", root: RootOption = None, as_json: common.J
     """Show the summary of a run beside its baselines."""
     from agent_bt.records.read import load_run, resolve_run
 
-    loaded = load_run(resolve_run(_root(root), run))
+    loaded = load_run(resolve_run(find_root(root), run))
     if as_json:
         common.print_json(loaded.summary)
         return
@@ -69,7 +69,7 @@ def verify(run: RunArgument = "latest", root: RootOption = None, as_json: common
     from agent_bt.records.read import resolve_run
     from agent_bt.records.verify import verify as derive
 
-    path = resolve_run(_root(root), run)
+    path = resolve_run(find_root(root), run)
     differences = derive(path)
     if as_json:
         found = [{"what": each.what, "recorded": each.recorded, "derived": each.derived} for each in differences]
@@ -84,7 +84,7 @@ def verify(run: RunArgument = "latest", root: RootOption = None, as_json: common
         raise typer.Exit(1)
 
 
-def _root(root: Path | None) -> Path:
+def find_root(root: Path | None) -> Path:
     """The folder that was given, else that of the settings in the environment."""
     if root is not None:
         return root
