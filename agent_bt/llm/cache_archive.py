@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+import polars as pl
+
 from agent_bt.core.errors import RecordError
 from agent_bt.core.types import Request
 from agent_bt.llm.cache_entry import Entry, reply_from_plain, reply_to_plain
@@ -78,6 +81,36 @@ def import_replies(store: ReplyStore, path: Path) -> Added:
         if store.recall(key) is None:
             store.remember(key, value)
     return added
+
+
+def addresses_of_run(folder: Path) -> set[str]:
+    """Addresses of the requests behind the decisions of a run folder, finished or not.
+
+    Raises:
+        RecordError: the folder holds no decisions, or they cannot be read.
+    """
+    table, journal = folder / "decisions.parquet", folder / "journal.jsonl"
+    try:
+        if table.is_file():
+            return _addresses_in_table(table)
+        if journal.is_file():
+            with journal.open("rb") as lines:
+                return {address for line in lines if line.endswith(b"\n") for address in _addresses_in_line(line)}
+    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        raise RecordError(f"the decisions of {folder} cannot be read: {error}") from error
+    raise RecordError(f"{folder} is no run folder: it has neither decisions.parquet nor journal.jsonl")
+
+
+def _addresses_in_table(path: Path) -> set[str]:
+    first = pl.scan_parquet(path).select(address=pl.col("request"))
+    others = pl.scan_parquet(path).select(address=pl.col("others").list.explode().struct.field("request"))
+    return set(pl.concat([first, others]).drop_nulls().unique().collect()["address"])
+
+
+def _addresses_in_line(line: bytes) -> list[str]:
+    content = orjson.loads(line)["content"]
+    exchanges = [content, *(content["others"] or ())]
+    return [exchange["request"] for exchange in exchanges if exchange["request"] is not None]
 
 
 def _read(path: Path, notes: list[tuple[Any, Any]]) -> Iterator[Entry]:
