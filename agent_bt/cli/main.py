@@ -14,7 +14,7 @@ import typer
 
 from agent_bt import __version__
 from agent_bt.cli import common, data, doctor, features, init, prompts, runs, schema
-from agent_bt.core.errors import AgentBtError, UsageError
+from agent_bt.core.errors import AgentBtError, QualityGate, UsageError
 
 EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
 """What `run` ends with, by the status of the run."""
@@ -90,6 +90,13 @@ def run(
         common.tell(f"\n{result.run_dir}")
     if result.error is not None:
         raise result.error
+    if result.status == "failed":
+        counts = result.summary["decisions"]
+        failed = counts["total"] - counts["model"]
+        raise QualityGate(
+            f"{failed:,} of {counts['total']:,} decisions failed, more than risk.max_failed_share allows, so the result "
+            f"means nothing; see what went wrong: agent-bt report {result.run_dir.name}"
+        )
     raise typer.Exit(EXIT_CODES[result.status])
 
 
