@@ -94,7 +94,7 @@ def run(
         counts = result.summary["decisions"]
         failed = counts["total"] - counts["model"]
         raise QualityGate(
-            f"{failed:,} of {counts['total']:,} decisions failed, more than risk.max_failed_share allows, so the result "
+            f"{failed:,} of {counts['total']:,} decisions failed, above risk.max_failed_share, so the result "
             f"means nothing; see what went wrong: agent-bt report {result.run_dir.name}"
         )
     raise typer.Exit(EXIT_CODES[result.status])
