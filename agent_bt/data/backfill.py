@@ -41,6 +41,9 @@ from agent_bt.data.spans import (
 )
 from agent_bt.data.store import Store
 
+SETTLING = 2 * DAY
+"""Archives appear the day after: before that, a minute that is missing may still come."""
+
 
 class Progress(Protocol):
     """What a long job tells while it works; called from several threads."""
@@ -151,7 +154,7 @@ def backfill(
         spans: UTC us, on whole minutes.
         archive: where ZIPs come from.
         rest: where minutes come from that no ZIP has; None: nowhere.
-        now: UTC us; only bars closed by then are taken, and nothing of its day becomes an outage.
+        now: UTC us; only bars closed by then are taken, and nothing of the last days becomes an outage.
         jobs: months, and days, that are worked on at once.
         keep_csv: also keep the text of each archive file in `raw_csv/`.
         afresh: months to fetch again as if the store had nothing of them.
@@ -169,16 +172,18 @@ def backfill(
     stop = threading.Event()
     with store.lock(), ThreadPoolExecutor(jobs) as months, ThreadPoolExecutor(jobs) as days:
         known = store.offsets()
-        work = [
-            _Month(store, month, wanted, known, archive, rest, now=now, afresh=month in afresh, keep_csv=keep_csv)
-            for month in sorted({month for span in wanted for month in months_in(span)})
-        ]
+        results = {name: MonthResult(month=name) for span in wanted for name in months_in(span)}
+        made = (
+            _Month(store, name, wanted, known, archive, rest, now=now, afresh=name in afresh, keep_csv=keep_csv)
+            for name in sorted(results)
+        )
+        work = [month for month in made if month.todo]
         progress.begin(sum(minutes(month.todo) for month in work))
-        futures = {months.submit(month.run, days, progress, stop): month for month in work if month.todo}
-        results = {month.month: MonthResult(month=month.month) for month in work}
+        futures = {months.submit(month.run, days, progress, stop): month.month for month in work}
+        work.clear()  # a month's rows are in memory only until it is done
         try:
             for future in as_completed(futures):
-                results[futures[future].month] = future.result()
+                results[futures[future]] = future.result()
         except BaseException as error:
             stop.set()
             archive.transport.cancel()
@@ -188,9 +193,8 @@ def backfill(
                     "stopped; finished months are in the store, and the same command fetches the rest"
                 ) from None
             raise
-    return BackfillResult(
-        span=Span(wanted[0].start, wanted[-1].end), months=tuple(results[month.month] for month in work)
-    )
+    span = Span(wanted[0].start, wanted[-1].end)
+    return BackfillResult(span=span, months=tuple(results[name] for name in sorted(results)))
 
 
 class _Month:
@@ -285,11 +289,11 @@ class _Month:
             self._merge(rows.frame, replaces=False)
             if odd := describe(rows.notes):
                 self._odd.append(f"REST, {span}: {odd}")
-            past = Span(span.start, min(span.end, self._today))
+            settled = Span(span.start, min(span.end, self._today - SETTLING))
             self._covered = merge([*self._covered, Span(span.start, self._answered_until(span))])
             if not self._problems:
                 # An archive that could not be read might have had the minute: then nothing is known about it.
-                self._outages = merge([*self._outages, *intersect(self._missing(), [past])])
+                self._outages = merge([*self._outages, *intersect(self._missing(), [settled])])
 
     def _answered_until(self, span: Span) -> int:
         # The day that is not over is answered for up to its last bar only.

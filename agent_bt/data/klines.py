@@ -37,7 +37,7 @@ FIRST_MICROSECOND = 10**14
 """Times from here on are microseconds (1973 as such); below they are milliseconds (the year 5138)."""
 
 MOST_UNSOUND = 0.01
-"""More unsound rows than this share, and the file is not what it says it is."""
+"""More unsound rows than this share (and than ten), and the file is not what it says it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ def normalise(raw: pl.DataFrame, span: Span, name: str) -> Klines:
         name: for messages.
 
     Raises:
-        ArchiveError: no rows, or more than `MOST_UNSOUND` of them unsound.
+        ArchiveError: no sound rows, or more than `MOST_UNSOUND` of them unsound.
     """
     if raw.is_empty():
         raise ArchiveError(f"{name}: no rows")
@@ -122,7 +122,7 @@ def normalise(raw: pl.DataFrame, span: Span, name: str) -> Klines:
     ).with_columns(sound=_sound(span))
     sound = table.filter(pl.col("sound"))
     unsound = len(table) - len(sound)
-    if unsound > MOST_UNSOUND * len(table):
+    if sound.is_empty() or unsound > max(10, MOST_UNSOUND * len(table)):
         raise ArchiveError(f"{name}: {unsound} of {len(table)} rows cannot be minute bars of {span}")
 
     end = pl.col("open_time") + MINUTE

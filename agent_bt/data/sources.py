@@ -18,13 +18,6 @@ from agent_bt.data.spans import Span, subtract
 from agent_bt.data.store import Store
 
 
-class LabelledSource(Protocol):
-    """What every source here offers beside `DataSource`: `label`, the words by which reports name it."""
-
-    symbol: str
-    label: str
-
-
 class StoreSource:
     """Bars of the backfilled store of one symbol.
 

@@ -129,6 +129,15 @@ def test_the_day_that_is_not_over_is_taken_as_far_as_it_goes_and_makes_no_outage
     assert store.offsets().covered == (Span(us("2021-02-01"), us("2021-02-02T10:00")),)
 
 
+def test_what_may_still_come_is_no_outage_yet(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+    hole = ("2021-02-01T11:00", "2021-02-01T11:30")
+    exchange.listed = rows("2021-02-01", "2021-02-02", without=(hole,))
+    fill("2021-02-01", "2021-02-02", rest=True, now="2021-02-02T00:01")
+    assert store.offsets().outages == ()
+    exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02"))
+    assert fill("2021-02-01", "2021-02-02", rest=True, now="2021-02-03").added == 30
+
+
 def test_an_open_minute_is_never_taken(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     exchange.listed = rows("2021-02-02", "2021-02-02T09:31")
     fill("2021-02-02", "2021-02-03", rest=True, now="2021-02-02T09:30:59")

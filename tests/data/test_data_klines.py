@@ -87,6 +87,22 @@ def test_a_row_that_cannot_be_is_left_out_and_counted(values: dict[str, float]) 
     assert len(klines.frame) == 1439
 
 
+def test_one_bad_row_does_not_cost_its_neighbours() -> None:
+    klines = parse_csv(csv(changed(day()[:5], 2, volume=-1.0)), DAY, "page")
+    assert (klines.notes, len(klines.frame)) == ({"unsound": 1}, 4)
+
+
+@pytest.mark.parametrize(("bad", "refused"), [(14, False), (15, True)])
+def test_too_many_bad_rows_are_another_file(bad: int, refused: bool) -> None:
+    table = day()
+    table = pl.concat([table[:bad].with_columns(volume=-table["volume"][:bad]), table[bad:]])
+    if refused:
+        with pytest.raises(ArchiveError, match="15 of 1440 rows"):
+            parse_csv(csv(table), DAY, "day")
+    else:
+        assert len(parse_csv(csv(table), DAY, "day").frame) == 1440 - bad
+
+
 def test_duplicates_disorder_and_contradictions() -> None:
     table = day()
     contradiction = changed(table[9:10], 0, volume=999.0)
