@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import common, data, doctor, features, init, prompts, runs, schema
+from agent_bt.cli import common, doctor, init, runs, schema
+from agent_bt.cli.lazy import LazyGroup
 from agent_bt.core.errors import AgentBtError, QualityGate, UsageError
 
 EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
@@ -21,6 +22,7 @@ EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
 
 app = typer.Typer(
     name="agent-bt",
+    cls=LazyGroup,
     help="Backtest the decisions of LLM agents.",
     epilog="Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 too many failed decisions, 4 budget reached, "
     "5 replay miss or divergence, 130 interrupted. After 4 and 130 the same command continues the run.",
@@ -155,10 +157,6 @@ def test(
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)
-app.add_typer(data.app)
-app.add_typer(features.app)
-app.add_typer(prompts.app)
-app.add_typer(runs.app)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import agent_bt as package
 from agent_bt import __version__
 from agent_bt.cli import main as cli
+from agent_bt.cli.lazy import GROUPS
 from agent_bt.core import errors
 
 HEAVY = {"numpy", "polars", "numba", "talib", "openai", "httpx", "pydantic", "pyarrow", "plotly", "yaml", "jinja2"}
@@ -164,9 +166,26 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_command_has_help() -> None:
     runner = CliRunner()
     listing = runner.invoke(cli.app, ["--help"]).output
-    for name in ("run", "validate", "init", "doctor", "schema", "test", "version", "data"):
+    for name in ("run", "validate", "init", "doctor", "schema", "test", "version", "report"):
         assert name in listing
         assert runner.invoke(cli.app, [name, "--help"]).exit_code == 0
+
+
+def test_every_group_is_listed_with_its_own_words() -> None:
+    modules = [path.stem for path in Path(cli.__file__).parent.glob("*.py") if path.stem not in ("main", "__init__")]
+    groups = {name: getattr(import_module(f"agent_bt.cli.{name}"), "app", None) for name in modules}
+    assert {name: group.info.help for name, group in groups.items() if group is not None} == GROUPS
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_is_loaded_when_asked_for(name: str) -> None:
+    module = import_module(f"agent_bt.cli.{name}")
+    help_text = CliRunner().invoke(cli.app, [name, "--help"]).output
+    commands = [info.name or (info.callback and info.callback.__name__) for info in module.app.registered_commands]
+    assert commands
+    for command in commands:
+        assert str(command) in help_text
+        assert CliRunner().invoke(cli.app, [name, str(command), "--help"]).exit_code == 0
 
 
 def test_the_version_is_told_both_ways() -> None:
@@ -190,3 +209,12 @@ def test_shell_completion_names_the_commands(shell: str, tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert "validate" in done.stdout
     assert "version" in done.stdout
+
+
+def test_shell_completion_reaches_into_a_group() -> None:
+    words = {"COMP_WORDS": "agent-bt data b", "COMP_CWORD": "2", "_AGENT_BT_COMPLETE": "complete_bash"}
+    code = "import sys; sys.argv[0] = 'agent-bt'\nfrom agent_bt.cli.main import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["backfill"]
