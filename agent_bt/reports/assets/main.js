@@ -1,0 +1,79 @@
+// Puts the page together: loads the blocks, ties chart, table and detail to one selected decision, hears the keyboard.
+
+async function main() {
+  const [decisions, candles, curves] = await Promise.all([Decisions.load(), Candles.load(), Curves.load()]);
+  const detail = new Detail({ decisions, candles });
+  let current = -1;
+
+  const open = async (index) => {
+    if (!(index >= 0 && index < decisions.count)) return;
+    current = index;
+    list.select(index);
+    chart.select(index);
+    await detail.show(index);
+  };
+  const select = (index) => {
+    try { history.replaceState(null, "", `#d=${index}`); } catch { /* some browsers keep a file's address fixed */ }
+    return open(index);
+  };
+  const pick = (index) => {
+    byId("decisions").scrollIntoView({ block: "nearest" });
+    return select(index);
+  };
+  const step = (direction, test) => select(list.beside(current, direction, test));
+  const list = new DecisionList(decisions, (index) => select(index));
+  const chart = new Chart(byId("chart"), { candles, curves, decisions, onPick: select });
+
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  byId("ranges").addEventListener("click", ({ target }) => {
+    if (target.dataset.days) chart.showDays(Number(target.dataset.days));
+  });
+
+  const recolour = () => {
+    const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    document.documentElement.dataset.theme = theme;
+    try { localStorage.setItem("agent-bt-theme", theme); } catch { /* a file may have no storage */ }
+    chart.redraw();
+  };
+  byId("theme-button").addEventListener("click", recolour);
+  byId("help-button").addEventListener("click", () => byId("help").showModal());
+
+  const isTrade = (index) => decisions.ordered(index);
+  const isFailed = (index) => decisions.source[index] > 0;
+  let before = null;
+  const zoom = () => {
+    if (before) { chart.show(before); before = null; return; }
+    before = [...chart.range];
+    chart.showDays(2);
+  };
+  const keys = {
+    j: () => step(1), k: () => step(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1),
+    n: () => step(1, isTrade), p: () => step(-1, isTrade), f: () => step(1, isFailed), z: zoom, t: recolour,
+    "/": () => byId("search").focus(), "?": () => byId("help").showModal(),
+  };
+  document.addEventListener("keydown", (event) => {
+    const { target, key } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+    if (key === "Escape") { target.blur(); return; }
+    if (target.matches("input[type=search], select")) return;
+    const inTable = target.closest("#decision-table") && { ArrowDown: () => step(1), ArrowUp: () => step(-1) }[key];
+    const action = inTable || keys[key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+
+  const linked = /^#d=(\d+)$/.exec(location.hash);
+  const firstTrade = decisions.flags.findIndex((_, at) => decisions.ordered(at));
+  await Promise.all([open(linked ? Number(linked[1]) : Math.max(0, firstTrade)), chart.draw()]);
+  window.__ready = performance.now();
+  showTrades(decisions, pick);
+  showFailures(pick);
+}
+
+main().catch((error) => {
+  window.__failed = String(error);
+  document.querySelector("main").prepend(el("p", { class: "notice strong" }, `The page could not be put together: ${error.message}`));
+  throw error;
+});

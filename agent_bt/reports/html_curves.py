@@ -1,0 +1,89 @@
+"""Candles and curves of a run for the page: bars as whole ticks, equity and drawdown on a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from agent_bt.reports.html_pack import Column, decimals_of, pack_columns, quantise, significant
+
+MAX_CANDLES = 400_000
+MAX_POINTS = 30_000
+
+_STEPS_MIN = (1, 2, 3, 5, 10, 15, 30, 60, 120, 240, 480, 720, 1440, 4320, 10080)
+BASELINES = ("buy_and_hold", "random", "sma")
+
+
+def pack_candles(bars: pl.DataFrame) -> str:
+    """The bars (`BAR_SCHEMA`), whole where there are at most `MAX_CANDLES`, else merged to the next longer interval.
+
+    `close` is coded against the close before it, `open` against that too, `high` and `low` against the body.
+    """
+    columns = ("open", "high", "low", "close", "volume")
+    start = bars["open_time"].to_physical().to_numpy() // 1000
+    span = int((bars["close_time"].to_physical() - bars["open_time"].to_physical()).max() or 0) // 1000  # type: ignore[operator,arg-type,call-overload]
+    opens, highs, lows, closes, volumes = (bars[name].to_numpy() for name in columns)
+    step = _step_ms(start, MAX_CANDLES)
+    if step > span:
+        first = _bucket_starts(start, step)
+        start, span = start[first] // step * step, step
+        last = np.append(first[1:], len(opens)) - 1
+        opens, closes = opens[first], closes[last]
+        highs, lows = np.maximum.reduceat(highs, first), np.minimum.reduceat(lows, first)
+        volumes = np.add.reduceat(volumes, first)
+    decimals = max(decimals_of(prices) for prices in (opens, highs, lows, closes))
+    o, h, low, c = (np.rint(prices * 10.0**decimals).astype(np.int64) for prices in (opens, highs, lows, closes))
+    before = np.concatenate([c[:1], c[:-1]])
+    return pack_columns(
+        [
+            Column(name="time", codes=start, delta=True),
+            Column(name="span", codes=np.array([span])),
+            Column(name="first_open", codes=o[:1]),
+            Column(name="close", codes=c, decimals=decimals, delta=True),
+            Column(name="open", codes=o - before, decimals=decimals),
+            Column(name="high", codes=h - np.maximum(o, c), decimals=decimals),
+            Column(name="low", codes=np.minimum(o, c) - low, decimals=decimals),
+            quantise("volume", volumes, significant(volumes[volumes > 0], 6)),
+        ]
+    )
+
+
+def pack_curves(equity: pl.DataFrame, baselines: pl.DataFrame | None) -> str:
+    """Equity (last of each step), drawdown (deepest of it) and the baselines' equity, at most `MAX_POINTS` each."""
+    time = equity["time"].to_physical().to_numpy() // 1000
+    # A bar belongs to the step it closes in: its close time is the end of what it covers.
+    first = _bucket_starts(time - 1, _step_ms(time, MAX_POINTS))
+    last = np.append(first[1:], len(time)) - 1
+    values = equity["equity"].to_numpy()
+    decimals = significant(values, 8)
+    packed = [
+        Column(name="time", codes=time[last], delta=True),
+        quantise("strategy", values[last], decimals, delta=True),
+        quantise("drawdown", np.minimum.reduceat(equity["drawdown"].to_numpy(), first), 6),
+    ]
+    if baselines is not None:
+        aligned = equity.select("time").join(baselines, on="time", how="left", maintain_order="left")
+        for name in BASELINES:
+            if name in aligned.columns:
+                curve = aligned[name].cast(pl.Float64).to_numpy()
+                packed.append(quantise(name, curve[last], decimals, delta=True))
+    return pack_columns(packed)
+
+
+def read_baselines(folder: Path) -> pl.DataFrame | None:
+    """The baselines' equity per bar, where the run has them."""
+    path = folder / "baselines.parquet"
+    return pl.read_parquet(path) if path.exists() else None
+
+
+def _step_ms(time: np.ndarray, most: int) -> int:
+    """The shortest step under which the times fall into at most `most` buckets."""
+    span = int(time[-1] - time[0]) if len(time) else 0
+    return next((m * 60_000 for m in _STEPS_MIN if span / (m * 60_000) <= most), _STEPS_MIN[-1] * 60_000)
+
+
+def _bucket_starts(time: np.ndarray, step: int) -> np.ndarray:
+    buckets = time // step
+    return np.flatnonzero(np.concatenate([[True], buckets[1:] != buckets[:-1]]))

@@ -1,0 +1,156 @@
+"""The decisions of a run for the page: one packed index of all, and their full records in chunks to decode when asked.
+
+The index holds what markers, the table and its filters need. A chunk holds everything else of `CHUNK` decisions:
+messages, replies, accounts, orders, telemetry, and the features at the decision bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from agent_bt.core.view import BAR_COLUMNS
+from agent_bt.reports.html_pack import Column, decimals_of, deflated, pack_columns, pack_json, quantise
+from agent_bt.records.schema import json_schema
+
+CHUNK = 64
+_ROWS_AT_ONCE = 8 * CHUNK
+
+SIDES = ("HOLD", "BUY", "SELL")
+SOURCES = ("model", "invalid", "transport", "budget")
+VERDICTS = ("none", "clipped", "rejected")
+
+_IN_INDEX_ONLY = ("index", "bar", "window", "note")
+
+
+class Decisions:
+    """Reads `decisions.parquet`, a part at a time, in memory that does not grow with the run."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = pl.scan_parquet(path)
+        self._schema = self._table.collect_schema()
+        self.count = int(self._table.select(pl.len()).collect().item())
+
+    def index(self) -> dict[str, str]:
+        """The packed blocks `index` (numbers) and `texts` (notes, reasons) over all decisions."""
+        call = pl.col("telemetry").struct
+        lots = pl.col("orders").list.eval(pl.element().struct.field("lots"))
+        frame = self._table.select(
+            "time",
+            "action",
+            "size",
+            "provenance",
+            "reason",
+            "note",
+            "risk",
+            pl.col("prices").list.first().struct.field("price"),
+            pl.col("account").struct.field("equity"),
+            bought=(lots.list.max() > 0).fill_null(False),
+            sold=(lots.list.min() < 0).fill_null(False),
+            filled=pl.col("fills").list.len(),
+            quantity=pl.col("positions").list.first().struct.field("quantity").fill_null(0.0),
+            latency=pl.when(call.field("cached")).then(None).otherwise(call.field("latency_ms")),
+            cached=call.field("cached").fill_null(False),
+            speculated=call.field("speculated").fill_null(False),
+            tokens=call.field("prompt_tokens") + call.field("completion_tokens"),
+        ).collect()
+        ordered = frame["bought"] | frame["sold"]
+        by_target = frame["action"] == "TARGETS"
+        side = _codes(frame["action"], SIDES)
+        side = np.where(by_target, np.where(frame["bought"], 1, np.where(frame["sold"], 2, 0)), side)
+        flags = (
+            ordered.to_numpy() * 1
+            + frame["cached"].to_numpy() * 2
+            + frame["speculated"].to_numpy() * 4
+            + by_target.to_numpy() * 8
+        )
+        price, equity = _floats(frame["price"]), _floats(frame["equity"])
+        share = np.divide(_floats(frame["quantity"]) * price, equity, out=np.zeros(len(frame)), where=equity != 0)
+        numbers = [
+            Column(name="time", codes=frame["time"].to_physical().to_numpy() // 1000, delta=True),
+            quantise("price", price, decimals_of(price)),
+            quantise("equity", equity, 2),
+            quantise("share", share, 4),
+            Column(name="side", codes=side.astype(np.int64)),
+            Column(name="source", codes=_codes(frame["provenance"], SOURCES)),
+            Column(name="risk", codes=_codes(frame["risk"], VERDICTS)),
+            Column(name="flags", codes=flags.astype(np.int64)),
+            quantise("size", _floats(frame["size"]), 4),
+            quantise("latency", _floats(frame["latency"]), 1),
+            quantise("tokens", _floats(frame["tokens"]), 0),
+        ]
+        texts = {"note": frame["note"].fill_null("").to_list(), "reason": frame["reason"].fill_null("").to_list()}
+        return {"index": pack_columns(numbers), "texts": pack_json(texts)}
+
+    def chunks(self) -> Iterator[str]:
+        """Packed JSON of `CHUNK` decisions each, in order."""
+        with ThreadPoolExecutor(2) as pool:
+            for start in range(0, self.count, _ROWS_AT_ONCE):
+                yield from pool.map(deflated, self._details(start))
+
+    def calls(self) -> pl.DataFrame:
+        """Latency and tokens of every decision's first call: telemetry columns, null where nobody was asked."""
+        names = ("latency_ms", "cached", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+        return self._table.select(pl.col("telemetry").struct.field(name) for name in names).collect()
+
+    def failures(self) -> pl.DataFrame:
+        """The decisions that are no answer of the model's: index, time, provenance, reason, detail, start of reply."""
+        return (
+            self._table.filter(pl.col("provenance") != "model")
+            .select(
+                "index",
+                "time",
+                "provenance",
+                "reason",
+                pl.coalesce(
+                    pl.col("telemetry").struct.field("error"), pl.col("telemetry").struct.field("detail")
+                ).alias("detail"),
+                pl.col("reply").str.slice(0, 200),
+            )
+            .collect()
+        )
+
+    def _details(self, start: int) -> Iterator[bytes]:
+        rows = self._table.slice(start, _ROWS_AT_ONCE).select(self._columns()).collect()
+        rows = rows.cast(json_schema(rows.schema))
+        for at in range(0, len(rows), CHUNK):
+            lines = BytesIO()
+            rows[at : at + CHUNK].write_ndjson(lines)
+            yield b"[" + lines.getvalue().rstrip(b"\n").replace(b"\n", b",") + b"]"
+
+    def _columns(self) -> list[pl.Expr]:
+        schema = self._schema
+        columns = [pl.col(name) for name in schema if name not in (*_IN_INDEX_ONLY, "telemetry")]
+        call = pl.col("telemetry").struct
+        fields = [field.name for field in schema["telemetry"].fields]  # type: ignore[attr-defined]
+        # The body of an answer says nothing that the reply and its tokens don't; that of a failure is all there is.
+        failed = pl.col("provenance") != "model"
+        telemetry = [call.field(name) for name in fields if name != "body"]
+        columns.append(pl.struct(*telemetry, pl.when(failed).then(call.field("body")).alias("body")).alias("telemetry"))
+        if "window" in schema:
+            names = [field.name for field in schema["window"].fields]  # type: ignore[attr-defined]
+            window = pl.col("window").struct
+            features = [
+                window.field(name).list.last().round_sig_figs(8)
+                for name in names
+                if name not in (*BAR_COLUMNS, "close_time")
+            ]
+            columns.append(window.field("close_time").list.len().alias("window_rows"))
+            if features:
+                columns.append(pl.struct(features).alias("features"))
+        return columns
+
+
+def _codes(values: pl.Series, names: tuple[str, ...]) -> np.ndarray:
+    """The position of each text in `names`; 0 for any other."""
+    codes = values.replace_strict(names, range(len(names)), default=0, return_dtype=pl.Int64)
+    return codes.to_numpy()
+
+
+def _floats(values: pl.Series) -> np.ndarray:
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
