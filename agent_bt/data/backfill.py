@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -182,8 +182,11 @@ def backfill(
         futures = {months.submit(month.run, days, progress, stop): month.month for month in work}
         work.clear()  # a month's rows are in memory only until it is done
         try:
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
+            waiting = set(futures)
+            while waiting:
+                # Polars' signal handler does not wake a wait without end: Ctrl-C would be heard only after it.
+                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                results |= {futures[future]: future.result() for future in done}
         except BaseException as error:
             stop.set()
             archive.transport.cancel()
@@ -245,18 +248,19 @@ class _Month:
             progress.advance(left - minutes(self.todo))
         progress.advance(minutes(self.todo))
         failures = self._settle()
+        warnings = self._odd + ([] if failures else list(dict.fromkeys(self._problems)))
         if not failures or self._sources or self._pages:
             try:
                 self._commit()
             except DataError as error:
-                failures.append(str(error))
+                return MonthResult(month=self.month, warnings=tuple(warnings), failures=(*failures, str(error)))
         return MonthResult(
             month=self.month,
             added=len(self._frame) - self._rows_before,
             files=tuple(sorted(self._sources)),
             pages=self._pages,
             outages=minutes(self._outages) - self._minutes_out_before,
-            warnings=tuple(self._odd + ([] if failures else list(dict.fromkeys(self._problems)))),
+            warnings=tuple(warnings),
             failures=tuple(failures),
         )
 

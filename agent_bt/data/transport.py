@@ -48,7 +48,7 @@ class Transport:
     """
 
     def __init__(
-        self, *, retries: int = 4, timeout_s: float = 30.0, sleep: Callable[[float], object] | None = None
+        self, *, retries: int = 4, timeout_s: float = 15.0, sleep: Callable[[float], object] | None = None
     ) -> None:
         """`sleep` waits so many seconds; None: until then, or until `cancel`."""
         self._retries = retries

@@ -12,11 +12,27 @@ import sys
 import zipfile
 from collections.abc import Callable
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import polars as pl
 import pytest
-from fake_exchange import KLINES, FakeExchange, Fault, csv, cut, flipped, html, path_of, rows, short, status, us, zipped
+from fake_exchange import (
+    KLINES,
+    FakeExchange,
+    Fault,
+    answer,
+    csv,
+    cut,
+    flipped,
+    html,
+    path_of,
+    rows,
+    short,
+    status,
+    us,
+    zipped,
+)
 
 from agent_bt.core.errors import ArchiveError, DataError
 from agent_bt.data import archive as archive_module
@@ -267,8 +283,6 @@ def test_rest_survives_a_fault(exchange: FakeExchange, transport: Transport, fau
     "body", [b"{}", b"[[1]]", b"null", b'[["x"]]', b"[1]", b"<html>", b'{"code":-1121,"msg":"Invalid symbol."}']
 )
 def test_rest_answers_that_are_none_are_refused(exchange: FakeExchange, transport: Transport, body: bytes) -> None:
-    from fake_exchange import answer
-
     exchange.faults[KLINES] = [lambda request, _: answer(request, 200, body)] * 5
     with pytest.raises(ArchiveError):
         Rest(exchange.url, transport).fetch("BTCUSDT", Span(us("2021-02-01"), us("2021-02-02")))
@@ -283,8 +297,6 @@ def test_rest_that_gives_the_same_page_for_ever_is_noticed(exchange: FakeExchang
 
 
 def test_an_unknown_symbol_is_told_in_the_words_of_the_exchange(exchange: FakeExchange, fill: Fill) -> None:
-    from fake_exchange import answer
-
     exchange.faults[KLINES] = [lambda request, _: answer(request, 400, b'{"code":-1121,"msg":"Invalid symbol."}')]
     result = fill(DAY, "2021-02-02", rest=True)
     assert "Invalid symbol." in result.failures[0]
@@ -315,7 +327,7 @@ if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 span = Span(time_us("2021-02-01"), time_us("2021-04-01"))
 result = backfill(Store(root, "BTCUSDT"), [span], Archive(url, Transport()), None, now=time_us("2022-01-01"), jobs=1)
-print(*result.failures)
+print(result.added, *result.failures)
 sys.exit(1 if result.failures else 0)
 """
 
@@ -377,12 +389,37 @@ def test_kill_9_while_fetching(exchange: FakeExchange, store: Store, fill: Fill)
     assert exchange.zips_asked() == [path_of("2021-03")]
 
 
+def test_ctrl_c_stops_with_what_is_finished(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+    publish_two_months(exchange)
+    process = None
+
+    def interrupt(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        assert process is not None
+        process.send_signal(signal.SIGINT)
+        answer(request, 429, body, {"Retry-After": "100"})
+
+    exchange.faults[path_of("2021-03")] = [interrupt] * 5
+    words = f"data backfill --start 2021-02-01 --end 2021-04-01 --no-rest --jobs 1 --root {store.root}".split()
+    command = [sys.executable, "-m", "agent_bt", *words, "--archive-url", exchange.archive_url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        stdout, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, stdout) == (130, "")
+    assert "finished months are in the store" in stderr
+    assert store.offsets().covered == (Span(us("2021-02-01"), us("2021-03-01")),)
+    exchange.faults.clear()
+    check_and_finish(exchange, store, fill)
+
+
 def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing_half(
     exchange: FakeExchange, store: Store, fill: Fill
 ) -> None:
     publish_two_months(exchange)
     done = child(exchange.archive_url, store.root, limit=500_000)
     assert done.returncode == 1
+    assert done.stdout.startswith("0 ")
     assert "cannot be written" in done.stdout
     assert "make room" in done.stdout
     assert not list(store.klines.glob("*"))
