@@ -23,7 +23,7 @@ def pack_candles(bars: pl.DataFrame) -> str:
     """
     columns = ("open", "high", "low", "close", "volume")
     start = bars["open_time"].to_physical().to_numpy() // 1000
-    span = int((bars["close_time"].to_physical() - bars["open_time"].to_physical()).max() or 0) // 1000  # type: ignore[operator,arg-type,call-overload]
+    span = int(bars.select((pl.col("close_time") - pl.col("open_time")).dt.total_milliseconds().max()).item() or 0)
     opens, highs, lows, closes, volumes = (bars[name].to_numpy() for name in columns)
     step = _step_ms(start, MAX_CANDLES)
     if step > span:
@@ -40,7 +40,7 @@ def pack_candles(bars: pl.DataFrame) -> str:
         [
             Column(name="time", codes=start, delta=True),
             Column(name="span", codes=np.array([span])),
-            Column(name="first_open", codes=o[:1]),
+            Column(name="first_open", codes=o[:1], decimals=decimals),
             Column(name="close", codes=c, decimals=decimals, delta=True),
             Column(name="open", codes=o - before, decimals=decimals),
             Column(name="high", codes=h - np.maximum(o, c), decimals=decimals),

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from agent_bt.core.view import BAR_COLUMNS
-from agent_bt.reports.html_pack import Column, decimals_of, deflated, pack_columns, pack_json, quantise
 from agent_bt.records.schema import json_schema
+from agent_bt.reports.html_pack import Column, decimals_of, deflated, pack_columns, pack_json, quantise
 
 CHUNK = 64
 _ROWS_AT_ONCE = 8 * CHUNK

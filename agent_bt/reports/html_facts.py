@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 import yaml
 
-from agent_bt.core.clock import iso
 from agent_bt.evaluation.metrics import daily_returns
 from agent_bt.records.read import Run
 from agent_bt.reports.html_format import DASH, amount, count, dollars, milliseconds, percent, ratio, signed_percent
@@ -227,7 +226,7 @@ def _monthly(times: np.ndarray, equity: np.ndarray, initial: float) -> dict[tupl
     return {(1970 + n // 12, n % 12 + 1): value for n, value in zip(numbers.tolist(), returns, strict=True)}
 
 
-def _compound(returns: Any) -> float:
+def _compound(returns: Iterable[float]) -> float:
     return math.prod(1.0 + value for value in returns) - 1.0
 
 
@@ -381,9 +380,3 @@ def _made_of(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tu
         ("machine", manifest.get("platform")),
     ]
     return [(name, str(value)) for name, value in rows if value]
-
-
-def period_text(times: pl.Series) -> str:
-    """First and last instant of a curve, in words."""
-    first, last = int(times.to_physical()[0]), int(times.to_physical()[-1])
-    return f"{iso(first)} to {iso(last)}"

@@ -18,7 +18,7 @@ from agent_bt.records.files import write_whole
 from agent_bt.records.run_folder import RunFolder, write_json
 from agent_bt.records.schema import decision_schema, fill_row, json_schema
 from agent_bt.records.summary import build_summary
-from agent_bt.records.tables import FILL_SCHEMA, equity_frame, fills_frame
+from agent_bt.records.tables import equity_frame, fills_frame
 from agent_bt.records.tally import Tally
 
 START = time_us("2024-07-01")
@@ -31,7 +31,8 @@ SCRIPT = "</script><script>window.__pwned = 1</script><img src=x onerror='window
 NASTY = {
     1: SCRIPT,
     2: "quotes \" ' ` \\ & &amp; &lt;b&gt; <b>bold</b> {{ 7 * 7 }} ${8 * 8} <!-- --> ]]>",
-    3: "市場は上昇しています。买入信号，趋势向上。매수 신호 \U0001f680 \u202eevil\u202c \u2028 \u2029 \ufeff \x00 \x1b[31m",
+    3: "市場は上昇しています。买入信号，趋势向上。매수 신호 \U0001f680 "
+    "\u202eevil\u202c \u2028 \u2029 \ufeff \x00 \x1b[31m",
     4: "long " * 20_480,
 }
 """Decision -> text that is its reply, its note and part of its prompt."""
@@ -126,7 +127,7 @@ class _Rows:
             "action": action, "size": size, "sizing": "available", "note": note, "provenance": failed or "model",
             "reason": {"invalid": "not_json", "transport": "timeout", "": ""}[failed], "repaired": "",
             "targets": None,
-            "trades": None if action == "HOLD" else [{"symbol": "BTCUSDT", "share": size if action == "BUY" else -size}],
+            "trades": [{"symbol": "BTCUSDT", "share": size if action == "BUY" else -size}] if size else None,
             "risk": "none", "risk_cuts": [],
             "orders": [{"symbol": "BTCUSDT", "lots": round(f.quantity * 1e5), "quantity": f.quantity} for f in fills],
             "fills": [fill_row(fill) for fill in fills], "account": before, "positions": held,
@@ -271,6 +272,3 @@ def _manifest(folder: RunFolder, summary: dict[str, Any]) -> dict[str, Any]:
         "code": "f" * 64, "packages": {"agent-bt": "0.1.0", "polars": "2.1.0"}, "python": "3.11.9",
         "platform": "Linux x86_64",
     }  # fmt: skip
-
-
-EMPTY_FILLS = pl.DataFrame(schema=FILL_SCHEMA)
