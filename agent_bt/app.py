@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent_bt import assembly, runner
-from agent_bt.agents.agent import PromptAgent
 from agent_bt.agents.context import prompt_context
 from agent_bt.agents.prompt import Prompt
 from agent_bt.assembly import LoadedBars
@@ -21,9 +22,11 @@ from agent_bt.core.protocols import Strategy
 from agent_bt.core.types import Decision, FeatureSpec, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.features.specs import feature_specs
-from agent_bt.models import Model, open_model
+from agent_bt.models import open_model
 from agent_bt.records.hashes import data_hash
 from agent_bt.records.read import Run, load_run
+from agent_bt.records.run_folder import RunFolder
+from agent_bt.settings import load_config
 from agent_bt.strategies.registry import make_strategy
 
 
@@ -77,8 +80,13 @@ def run_config(
     limit: int | None = None,
     progress: Progress | None = None,
     fresh: bool = False,
+    offline: bool = False,
 ) -> Result:
     """Run a backtest; what ended it early is in the result, not raised, once there is something to show.
+
+    Args:
+        config, config_path, limit, progress, fresh: as for `run`.
+        offline: replies come from the cache alone; no socket is opened.
 
     Raises:
         AgentBtError: the run could not begin, or nothing could be recorded.
@@ -88,52 +96,84 @@ def run_config(
     loaded = assembly.load_bars(config)
     identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
     folder = runner.find_folder(config, identity, fresh=fresh)
-    recorded = runner.recorded_replies(folder) if folder else {}
-    model: Model | None = None
-    try:
-        if prompt is not None:
-            effective = ((folder.read_manifest().get("llm") or {}) if folder else {}).get("effective")
-            model = open_model(config, effective=effective)
-            model.answer_first_from(recorded)
-        strategy = build_strategy(config, prompt, model)
-        books = assembly.open_books(config)
-        stage = assembly.set_stage(config, loaded.bars, strategy, limit)
-        folder = folder or runner.make_folder(config, identity, prompt, model)
-        prepared = runner.Prepared(
-            config=config, loaded=loaded, stage=stage, books=books, strategy=strategy, prompt=prompt, model=model,
-            folder=folder, identity=identity, continued=bool(recorded),
-        )  # fmt: skip
-        walked = runner.execute(prepared, progress or SilentProgress())
-    finally:
-        if model is not None:
-            model.close()
-    if walked.summary is None:
-        assert walked.error is not None
-        raise walked.error
-    return Result(run_dir=folder.path, summary=walked.summary, error=walked.error)
+    return _run(config, prompt, loaded, identity, folder, limit, progress, offline)
 
 
-def build_strategy(config: Config, prompt: Prompt | None, model: Model | None) -> Strategy:
-    """The strategy that `strategy.kind` names.
+def resume(
+    folder: RunFolder,
+    *,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    offline: bool = False,
+) -> Result:
+    """Continue an unfinished run from its folder; `overrides` may change what does not make the run what it is.
 
     Raises:
-        ConfigError: there is no such strategy, or its parameters don't fit.
+        UsageError: the run is finished.
+        ConfigError: its config, prompt or data are no longer what they were; the message says what differs.
     """
-    if prompt is None or model is None:
-        return make_strategy(config.strategy.kind, config.strategy.params)
-    if config.strategy.params:
-        raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
-    return PromptAgent(
-        prompt=prompt,
-        form=model.form,
-        llm=model.llm,
-        window=config.features.window,
-        every=duration_us(config.strategy.every),
-        features=feature_specs(config.features),
-        summary=config.features.summary,
-        sizing=config.strategy.sizing,
-        strip=config.llm.strip,
-    )
+    if not folder.unfinished:
+        raise UsageError(f"{folder.run_id} is finished; `agent-bt replay {folder.run_id}` walks through it again")
+    config = load_config(folder.config, overrides)
+    kept = folder.read_manifest()
+    prompt = assembly.find_prompt(config, None)
+    loaded = assembly.load_bars(config)
+    limit = kept["identity"].get("limit")
+    identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
+    changes = runner.identity_changes(kept["identity"], identity)
+    if changes:
+        listed = "\n".join(f"  {change}" for change in changes)
+        raise ConfigError(
+            f"{folder.run_id} cannot be continued, it would be another run:\n{listed}\n"
+            "Restore what changed, or begin a new run with `agent-bt run`"
+        )
+    return _run(config, prompt, loaded, identity, folder, limit, progress, offline)
+
+
+def _run(
+    config: Config,
+    prompt: Prompt | None,
+    loaded: LoadedBars,
+    identity: Mapping[str, Any],
+    folder: RunFolder | None,
+    limit: int | None,
+    progress: Progress | None,
+    offline: bool,
+) -> Result:
+    """Open the model, set the stage, walk; a new folder in which nothing was recorded disappears again."""
+    made = folder is None
+    folder = folder or runner.make_folder(config, identity, prompt)
+    try:
+        with ExitStack() as opened:
+            model = None
+            recorded = runner.recorded_replies(folder)
+            if prompt is not None:
+                effective = (folder.read_manifest().get("llm") or {}).get("effective")
+                model = open_model(config, effective=effective, ledger_path=folder.ledger, offline=offline)
+                opened.callback(model.close)
+                runner.note_model(folder, model)
+                model.answer_first_from(recorded)
+            form, llm = (model.form, model.llm) if model else (None, None)
+            strategy = assembly.build_strategy(config, prompt, form, llm)
+            prepared = runner.Prepared(
+                config=config,
+                loaded=loaded,
+                stage=assembly.set_stage(config, loaded.bars, strategy, limit),
+                books=assembly.open_books(config),
+                strategy=strategy,
+                prompt=prompt,
+                folder=folder,
+                identity=identity,
+                continued=bool(recorded),
+            )
+            executed = runner.execute(prepared, progress or SilentProgress())
+    finally:
+        if made and runner.is_blank(folder):
+            shutil.rmtree(folder.path)
+    if executed.summary is None:
+        assert executed.error is not None
+        raise executed.error
+    return Result(run_dir=folder.path, summary=executed.summary, error=executed.error)
 
 
 def load_market(config: Config) -> LoadedBars:

@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import Prompt, load_prompt, prompt_roots
 from agent_bt.config import Config
 from agent_bt.core.clock import duration_us, interval_us, iso, time_us
 from agent_bt.core.errors import ConfigError, DataError
-from agent_bt.core.protocols import DataSource, Strategy
+from agent_bt.core.protocols import LLM, DataSource, Strategy
 from agent_bt.engine.market import Market
 from agent_bt.engine.schedule import Schedule, decision_schedule
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
 from agent_bt.execution.sizing import make_limits, make_rules
+from agent_bt.features.specs import feature_specs
+from agent_bt.strategies.registry import make_strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,29 @@ def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int
         schedule = decision_schedule(market, every, int(market.times[-1]))
         schedule = Schedule(bars=schedule.bars[:limit], skipped=schedule.skipped)
     return Stage(market=market, schedule=schedule)
+
+
+def build_strategy(config: Config, prompt: Prompt | None, form: RequestForm | None, llm: LLM | None) -> Strategy:
+    """The strategy that `strategy.kind` names; an agent needs its prompt, the form of its requests, and a model.
+
+    Raises:
+        ConfigError: there is no such strategy, or its parameters don't fit.
+    """
+    if prompt is None or form is None or llm is None:
+        return make_strategy(config.strategy.kind, config.strategy.params)
+    if config.strategy.params:
+        raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
+    return PromptAgent(
+        prompt=prompt,
+        form=form,
+        llm=llm,
+        window=config.features.window,
+        every=duration_us(config.strategy.every),
+        features=feature_specs(config.features),
+        summary=config.features.summary,
+        sizing=config.strategy.sizing,
+        strip=config.llm.strip,
+    )
 
 
 def build_market(config: Config, bars: pl.DataFrame, strategy: Strategy) -> Market:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from agent_bt.agents.agent import RequestForm
 from agent_bt.agents.reply import REPLY_SCHEMA
 from agent_bt.config import Config, LLMConfig
-from agent_bt.core.errors import ConfigError
+from agent_bt.core.errors import ConfigError, ReplayError
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.ledger import Ledger
@@ -78,29 +78,49 @@ class JournaledLLM:
         self._inner.close()
 
 
-def open_model(config: Config, *, effective: Mapping[str, Any] | None = None, ledger_path: Path | None = None) -> Model:
+def open_model(
+    config: Config,
+    *,
+    effective: Mapping[str, Any] | None = None,
+    ledger_path: Path | None = None,
+    offline: bool = False,
+) -> Model:
     """Open the model that `llm` names.
 
     Args:
         config: the run's.
-        effective: the ladder's result of an earlier part of the run; None: it is found now.
+        effective: the ladder's result of an earlier part of the run; None: the cache knows it, or it is found now.
         ledger_path: where the ledger of this run is kept; None: in memory.
+        offline: answer from the cache alone, and open no socket.
 
     Raises:
         ModelError: the endpoint cannot be used.
+        ReplayError: offline, and the cache lacks what is needed.
         ConfigError: a parameter does not fit the provider.
     """
     llm = config.llm
     if llm.provider == "openai":
-        return _open_endpoint(config, effective, ledger_path)
+        return _open_cached(config, effective) if offline else _open_endpoint(config, effective, ledger_path)
+    return Model(llm=_embedded(llm), form=request_form(llm, None), requested=request_parameters(llm))
+
+
+def request_form(llm: LLMConfig, effective: Mapping[str, Any] | None) -> RequestForm:
+    """How the requests of a run look; `effective` is the ladder's result, None for an embedded model."""
     requested = request_parameters(llm)
-    form = RequestForm(
-        provider=llm.provider,
-        endpoint_id=llm.endpoint_id or llm.provider,
-        replicate=llm.replicate,
-        body=lambda messages: {**requested, "messages": messages},
-    )
-    return Model(llm=_embedded(llm), form=form, requested=requested)
+
+    def plain(messages: list[dict[str, str]]) -> Mapping[str, Any]:
+        return {**requested, "messages": messages}
+
+    body = plain
+    if effective is not None:
+        from agent_bt.llm.ladder import Negotiated, apply
+
+        found = Negotiated.from_dict(effective)
+
+        def body(messages: list[dict[str, str]]) -> Mapping[str, Any]:
+            return apply(found, plain(messages), REPLY_SCHEMA)
+
+    return RequestForm(provider=llm.provider, endpoint_id=endpoint_id(llm), replicate=llm.replicate, body=body)
 
 
 def request_parameters(llm: LLMConfig) -> dict[str, Any]:
@@ -118,8 +138,8 @@ def request_parameters(llm: LLMConfig) -> dict[str, Any]:
 
 def endpoint_id(llm: LLMConfig) -> str:
     """The name of the endpoint in cache keys: as configured, else its host (and port)."""
-    if llm.endpoint_id:
-        return llm.endpoint_id
+    if llm.endpoint_id or llm.provider != "openai":
+        return llm.endpoint_id or llm.provider
     return urlsplit(llm.base_url).netloc if llm.base_url else "api.openai.com"
 
 
@@ -145,14 +165,13 @@ def _open_endpoint(config: Config, effective: Mapping[str, Any] | None, ledger_p
     from agent_bt.llm.cache import CachedLLM
     from agent_bt.llm.cache_store import ReplyStore
     from agent_bt.llm.guard import FailureGuard
-    from agent_bt.llm.ladder import Negotiated, apply, negotiate
+    from agent_bt.llm.ladder import negotiate
     from agent_bt.llm.limiter import AdaptiveGate
     from agent_bt.llm.openai_provider import OpenAILLM, api_key_from_env
     from agent_bt.llm.prices import PriceTable
 
     llm = config.llm
-    opened = ExitStack()
-    with opened:
+    with ExitStack() as opened:
         prices = PriceTable(provider=llm.provider, model=llm.model, base_url=llm.base_url, prices=llm.prices)
         ledger = Ledger(ledger_path)
         opened.callback(ledger.close)
@@ -166,31 +185,53 @@ def _open_endpoint(config: Config, effective: Mapping[str, Any] | None, ledger_p
         )
         opened.callback(provider.close)
         paid = BudgetLLM(provider, config.budget, ledger, prices)
-        stack = CachedLLM(FailureGuard(paid, config.risk.max_failures_in_a_row), store)
-        requested, endpoint = request_parameters(llm), endpoint_id(llm)
-        if effective is None:
+        requested = request_parameters(llm)
+        found = effective or store.recall(ladder_key(llm))
+        if found is None:
             found = negotiate(
                 paid,
                 requested,
                 wanted=llm.response_format,
                 schema=REPLY_SCHEMA,
                 provider=llm.provider,
-                endpoint_id=endpoint,
-            )
-        else:
-            found = Negotiated.from_dict(effective)
-        form = RequestForm(
-            provider=llm.provider,
-            endpoint_id=endpoint,
-            replicate=llm.replicate,
-            body=lambda messages: apply(found, {**requested, "messages": messages}, REPLY_SCHEMA),
-        )
+                endpoint_id=endpoint_id(llm),
+            ).to_dict()
+            store.remember(ladder_key(llm), found)
         return Model(
-            llm=stack,
-            form=form,
+            llm=CachedLLM(FailureGuard(paid, config.risk.max_failures_in_a_row), store),
+            form=request_form(llm, found),
             requested=requested,
-            effective=found.to_dict(),
+            effective=found,
             prices=prices.version,
             ledger=ledger,
             _opened=opened.pop_all(),
         )
+    raise AssertionError  # pragma: no cover - the block above returns or raises
+
+
+def _open_cached(config: Config, effective: Mapping[str, Any] | None) -> Model:
+    from agent_bt.llm.cache_store import ReplyStore
+    from agent_bt.llm.offline import OfflineLLM
+
+    llm = config.llm
+    with ExitStack() as opened:
+        store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
+        found = effective or store.recall(ladder_key(llm))
+        if found is None:
+            raise ReplayError(
+                f"{config.cache.path} has no replies of {llm.model} at {endpoint_id(llm)}: run once without --offline, "
+                f"or bring replies in with `agent-bt cache import`"
+            )
+        return Model(
+            llm=OfflineLLM(store, config.cache.offline_miss),
+            form=request_form(llm, found),
+            requested=request_parameters(llm),
+            effective=found,
+            _opened=opened.pop_all(),
+        )
+    raise AssertionError  # pragma: no cover - the block above returns or raises
+
+
+def ladder_key(llm: LLMConfig) -> list[Any]:
+    """What the ladder's result depends on: the endpoint, the model, what was wanted, the parameters sent."""
+    return ["ladder", llm.provider, endpoint_id(llm), llm.model, llm.response_format, sorted(request_parameters(llm))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,16 @@ from agent_bt.agents.prompt import Prompt
 from agent_bt.assembly import Books, LoadedBars, Stage
 from agent_bt.config import Config
 from agent_bt.core.canonical import tagged_hash
-from agent_bt.core.errors import AgentBtError, BudgetReached, ConfigError, EndpointDown, Interrupted, ModelError
+from agent_bt.core.clock import iso
+from agent_bt.core.errors import (
+    AgentBtError,
+    BudgetReached,
+    ConfigError,
+    EndpointDown,
+    Interrupted,
+    ModelError,
+    ReplayError,
+)
 from agent_bt.core.progress import Progress
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Step
@@ -29,6 +38,7 @@ from agent_bt.core.types import Decision, Fill, Portfolio, Reply
 from agent_bt.core.view import MarketView
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.loop import walk
+from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Guess, Prefetcher, PrefetchStats
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.finish import Ended, finish
@@ -57,7 +67,7 @@ _OPERATIONAL_RISK = {"max_failed_share", "max_failures_in_a_row"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What a run is made of, put together by `app`; `model` is None for a strategy that asks none."""
+    """What a run is made of, put together by `app`; `prompt` is None for a strategy that asks no model."""
 
     config: Config
     loaded: LoadedBars
@@ -65,7 +75,6 @@ class Prepared:
     books: Books
     strategy: Strategy
     prompt: Prompt | None
-    model: Model | None
     folder: RunFolder
     identity: Mapping[str, Any]
     continued: bool
@@ -102,7 +111,26 @@ def find_folder(config: Config, identity: Mapping[str, Any], *, fresh: bool) -> 
     return None if fresh else run_folder.find_unfinished(Path(config.output), config_hash(identity))
 
 
-def make_folder(config: Config, identity: Mapping[str, Any], prompt: Prompt | None, model: Model | None) -> RunFolder:
+def identity_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """What differs between two identities, one line a value: `market.start: 2024-07-01 -> 2024-08-01`."""
+    changes = []
+    for key in sorted(before.keys() | now.keys()):
+        one, other, name = before.get(key), now.get(key), f"{path}{key}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            changes += identity_changes(one, other, f"{name}.")
+        elif one != other:
+            changes.append(_CHANGED.get(name) or f"{name}: {one} -> {other}")
+    return changes
+
+
+_CHANGED = {
+    "data": "the bars in that range are not the same any more",
+    "prompt": "the text of the prompt file has changed",
+    "source": "the source of the strategy has changed",
+}
+
+
+def make_folder(config: Config, identity: Mapping[str, Any], prompt: Prompt | None) -> RunFolder:
     """A new folder for the run."""
     return run_folder.create(
         Path(config.output),
@@ -110,10 +138,20 @@ def make_folder(config: Config, identity: Mapping[str, Any], prompt: Prompt | No
         config_text=config_to_yaml(config),
         identity=identity,
         prompt=None if prompt is None else {"name": prompt.reference, "hash": prompt.hash, "text": prompt.text},
-        llm=None
-        if model is None
-        else {"requested": dict(model.requested), "effective": model.effective, "prices": model.prices},
     )
+
+
+def note_model(folder: RunFolder, model: Model) -> None:
+    """Write into the manifest how the model is asked, so that nothing has to be found out again."""
+    folder.update_manifest(
+        llm={"requested": dict(model.requested), "effective": model.effective, "prices": model.prices}
+    )
+
+
+def is_blank(folder: RunFolder) -> bool:
+    """Whether no decision was recorded: there is nothing in the folder to keep."""
+    recorded = folder.journal.exists() and folder.journal.stat().st_size > 0
+    return not recorded and not folder.summary.exists()
 
 
 def recorded_replies(folder: RunFolder) -> dict[str, Reply]:
@@ -219,13 +257,20 @@ def _walk(
         # The failures that led here are no decisions: they are asked again when the run is continued.
         journal.drop_failures()
         return "interrupted", down
-    except ModelError as failed:
-        return "interrupted", failed
+    except (ModelError, ReplayError) as failed:
+        return "interrupted", _at_decision(failed, market, bars, journal.count)
     finally:
         progress.stop()
         if prefetcher:
             prefetcher.close()
     return "done", None
+
+
+def _at_decision(error: AgentBtError, market: Market, bars: Sequence[int], index: int) -> AgentBtError:
+    """The error, saying which decision it stopped."""
+    if index < len(bars):
+        error.args = (f"decision {index} at {iso(int(market.times[bars[index]]))}: {error}",)
+    return error
 
 
 def _prefetcher(run: Prepared, broker: SimulatedBroker) -> Prefetcher | None:

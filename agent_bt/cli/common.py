@@ -6,9 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from agent_bt.app import Result
 
 from agent_bt.core.finding import Finding
 
@@ -29,6 +32,9 @@ SetOption = Annotated[
     typer.Option("--set", metavar="A.B=C", help="Set one value of the config; repeatable.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+ProgressOption = Annotated[
+    Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live, plain lines, or none.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table; errors only.")]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="More on stderr; tracebacks of errors.", callback=_set_verbose)
@@ -71,6 +77,32 @@ def show_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
             typer.echo(finding.what + (f"\n        -> {finding.advice}" if finding.advice else ""))
     if failed:
         raise typer.Exit(2)
+
+
+def show_result(result: Result, *, as_json: bool, quiet: bool) -> None:
+    """What came out of a run, then the way out: the error that ended it early, the quality gate, or nothing.
+
+    Raises:
+        AgentBtError: the run did not end well.
+    """
+    from agent_bt.core.errors import QualityGate
+
+    if as_json:
+        print_json(result.to_dict())
+    elif not quiet:
+        from agent_bt.reports.terminal import render
+
+        show(render(result.summary))
+        tell(f"\n{result.run_dir}")
+    if result.error is not None:
+        raise result.error
+    if result.status == "failed":
+        counts = result.summary["decisions"]
+        failed = counts["total"] - counts["model"]
+        raise QualityGate(
+            f"{failed:,} of {counts['total']:,} decisions failed, above risk.max_failed_share, so the result "
+            f"means nothing; see what went wrong: agent-bt report {result.run_dir.name}"
+        )
 
 
 def show(renderable: Any) -> None:

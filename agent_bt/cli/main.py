@@ -8,17 +8,17 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import common, doctor, init, runs, schema
+from agent_bt.cli import again, common, doctor, init, runs, schema
 from agent_bt.cli.lazy import LazyGroup
-from agent_bt.core.errors import AgentBtError, QualityGate, UsageError
+from agent_bt.core.errors import AgentBtError, UsageError
 
-EXIT_CODES = {"done": 0, "failed": 3, "budget": 4, "interrupted": 130}
-"""What `run` ends with, by the status of the run."""
+if TYPE_CHECKING:
+    from agent_bt.config import Config
 
 app = typer.Typer(
     name="agent-bt",
@@ -61,10 +61,14 @@ def run(
         int | None, typer.Option(min=1, metavar="N", help="Stop after N decisions.", show_default=False)
     ] = None,
     as_json: common.JsonOption = False,
-    progress: Annotated[
-        Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live, plain lines, or none.")
-    ] = "auto",
+    progress: common.ProgressOption = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; do not continue an unfinished run.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate calls, tokens and cost; nothing is sent.")
+    ] = False,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
@@ -73,6 +77,9 @@ def run(
 
     # Before anything heavy is loaded: a wrong config is told at once.
     settings = load_config(config, overrides or ())
+    if dry_run:
+        _estimate(settings, config, limit, as_json=as_json)
+        return
     from agent_bt import app as application
     from agent_bt.cli.progress import make_progress
 
@@ -82,24 +89,25 @@ def run(
         limit=limit,
         progress=make_progress("none" if quiet else progress),
         fresh=fresh,
+        offline=offline,
     )
-    if as_json:
-        common.print_json(result.to_dict())
-    elif not quiet:
-        from agent_bt.reports.terminal import render
+    common.show_result(result, as_json=as_json, quiet=quiet)
 
-        common.show(render(result.summary))
-        common.tell(f"\n{result.run_dir}")
-    if result.error is not None:
-        raise result.error
-    if result.status == "failed":
-        counts = result.summary["decisions"]
-        failed = counts["total"] - counts["model"]
-        raise QualityGate(
-            f"{failed:,} of {counts['total']:,} decisions failed, above risk.max_failed_share, so the result "
-            f"means nothing; see what went wrong: agent-bt report {result.run_dir.name}"
-        )
-    raise typer.Exit(EXIT_CODES[result.status])
+
+def _estimate(settings: Config, path: Path, limit: int | None, *, as_json: bool) -> None:
+    from agent_bt.estimate import estimate
+
+    found = estimate(settings, config_path=path, limit=limit)
+    if as_json:
+        common.print_json(found.to_dict())
+        return
+    cost = "unpriced" if found.cost_usd is None else f"{found.cost_usd:,.4f} USD"
+    most = "" if found.cost_usd_most is None else f", at most {found.cost_usd_most:,.4f} USD"
+    typer.echo(f"decisions    {found.decisions:,}, of which {found.cached:,} are answered by the cache")
+    typer.echo(f"calls        {found.calls:,}; with calls sent ahead and not used at most {found.calls_most:,}")
+    typer.echo(f"tokens       {found.prompt_tokens:,} of prompts, {found.completion_tokens:,} of replies")
+    typer.echo(f"             (replies: {found.completion_tokens_from})")
+    typer.echo(f"cost         {cost}{most}  (prices: {found.prices})")
 
 
 @app.command()
@@ -154,6 +162,8 @@ def test(
     raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
+app.command("resume")(again.resume)
+app.command("replay")(again.replay)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)

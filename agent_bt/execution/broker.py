@@ -32,6 +32,7 @@ class SimulatedBroker:
     """One account over one tape, from row `first` on.
 
     Attributes:
+        first: row of the first bar of the run.
         account, positions: the state records of `core.accounting`; read them, don't write them.
         equity, exposure: float64 (T,), filled up to the current bar; NaN where not reached.
         dropped: orders given up at the fill, because cash, holding or a minimum size no longer allowed them.
@@ -41,6 +42,7 @@ class SimulatedBroker:
         """`rules` as made by `execution.sizing.make_rules`; `cash` in quote units."""
         symbols = len(tape.symbols)
         self.tape = tape
+        self.first = first
         self.rules = rules
         self.account = np.zeros(1, accounting.ACCOUNT)
         self.account[0]["cash"] = self.account[0]["equity"] = self.account[0]["peak"] = cash

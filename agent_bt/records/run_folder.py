@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "journal.jsonl"
 
     @property
+    def ledger(self) -> Path:
+        """What the run has spent, call by call."""
+        return self.path / "ledger.jsonl"
+
+    @property
     def decisions(self) -> Path:
         """One row a decision."""
         return self.path / "decisions.parquet"
