@@ -4,11 +4,11 @@ Endpoints limit how many calls may be under way (here: the window) or how many m
 429 does not say which. Both are found out from what is answered and what is refused:
 
 1. The window starts modest and grows with every answer while callers wait for it, until the first 429.
-2. A 429 to a call that was one more than have ever been under way together is blamed on the window, which goes back
-   to one less (`Window.narrow`).
-3. Any other 429, and one that follows at once, is blamed on the pace: calls then start no faster than they have been
-   taken lately (`Pace.slow_down`), and until one is answered they test the endpoint one by one, after pauses that
-   double.
+2. Of a first 429 the window is suspected, unless calls were waiting for their turn: it becomes one less than what was
+   under way (`Window.narrow`). If the next call is taken, that was it.
+3. If the next call is refused as well, it was the pace: the window is given back, and calls start no faster than they
+   have been taken lately (`Pace.slow_down`); until one is answered they test the endpoint one by one, after pauses
+   that double.
 4. Where a limit is known, a little more is tried now and then: ever more rarely while that is refused (`Patience`).
 5. `Retry-After`, and an allowance that `x-ratelimit-*` headers call used up, hold everybody back.
 
@@ -28,7 +28,7 @@ from agent_bt.llm.rate_headers import Spare
 from agent_bt.llm.retry import retry_after_s
 from agent_bt.llm.speculation import Urgency, current_urgency
 
-_FIRST_PAUSE_S = 0.05
+_FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 15.0
 _LONGEST_ORDER_S = 900.0
 
@@ -64,6 +64,7 @@ class AdaptiveGate:
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._hold_until = 0.0
+        self._spread_until = 0.0
         self._held_by_pace = False
         self._latency_s = 0.0
         self._refusal_s = 0.0
@@ -103,7 +104,7 @@ class AdaptiveGate:
     def release(self, status: int | None, headers: Mapping[str, str]) -> None:
         """Report how a call ended: its HTTP status (None: no response came) and the response's headers."""
         now = _now()
-        caller = self._leave(refused=status == 429, now=now)
+        caller = self._leave(refused=status == 429)
         asked_s = retry_after_s(headers)
         if asked_s is not None:
             self._hold_until = max(self._hold_until, now + min(asked_s, _LONGEST_ORDER_S))
@@ -115,15 +116,13 @@ class AdaptiveGate:
             self._answered(caller, now)
         self._dispatch()
 
-    def _leave(self, *, refused: bool, now: float) -> _Caller:
+    def _leave(self, *, refused: bool) -> _Caller:
         task = asyncio.current_task()
         caller = next((one for one in self._under_way if one.task is task), self._under_way[0])
         self._under_way.remove(caller)
-        # Who was refused, or was answered just as others started, was not under way together with them.
-        just_now = now - 0.1 * self._latency_s - 0.002
-        for one in self._under_way:
-            if one.number > caller.number and (refused or one.started >= just_now):
-                one.level -= 1
+        if refused:
+            for one in self._under_way:
+                one.level -= one.number > caller.number
         return caller
 
     def _dispatch(self) -> None:
@@ -136,7 +135,7 @@ class AdaptiveGate:
             if len(self._under_way) >= self.window:
                 self._held_by_pace = False
                 return
-            start_at = max(self._hold_until, self._pace.next_start, self._spare.next_start(now))
+            start_at = max(self._hold_until, self._spread_until, self._pace.next_start, self._spare.next_start(now))
             if start_at > now:
                 self._held_by_pace = start_at == self._pace.next_start
                 self._timer = asyncio.get_running_loop().call_at(start_at, self._dispatch)
@@ -153,6 +152,9 @@ class AdaptiveGate:
             self._hold_until = now + 2 * self._refusal_s + 0.005
         self._under_way.append(caller)
         self._pace.started(now)
+        if self._window.limited:
+            # Calls that end together would start together again, and a small bucket of tokens runs over.
+            self._spread_until = now + 0.5 * self._latency_s / self._window.size
         self._spare.take()
         caller.number, caller.started = next(self._numbers), now
         caller.level, caller.epoch = len(self._under_way), self._epoch
@@ -161,12 +163,21 @@ class AdaptiveGate:
 
     def _answered(self, caller: _Caller, now: float) -> None:
         self._latency_s += 0.1 * (now - caller.started - self._latency_s)
-        self._window.taken(caller.level)
-        if caller.epoch == self._epoch:
-            self._refused_from = None
-            self._pause_s = _FIRST_PAUSE_S
-        if self._waiting and self._refused_from is None:
-            (self._pace if self._held_by_pace else self._window).try_more()
+        if self._refused_from is not None and caller.epoch == self._epoch:
+            self._recovered(caller, self._refused_from)
+        if not self._waiting or self._refused_from is not None:
+            return
+        if self._held_by_pace:
+            self._pace.try_more(now)
+        else:
+            self._window.try_more()
+
+    def _recovered(self, caller: _Caller, refused_from: float) -> None:
+        limit = self._window if self._window.settle() else self._pace
+        calls_per_s = min(self._window.size / max(self._latency_s, 0.001), self._pace.per_s)
+        limit.patience.cost((caller.started - refused_from) * calls_per_s)
+        self._refused_from = None
+        self._pause_s = _FIRST_PAUSE_S
 
     def _refused(self, caller: _Caller, now: float) -> None:
         self._refusal_s = max(now - caller.started, 0.5 * self._refusal_s)
@@ -177,7 +188,7 @@ class AdaptiveGate:
         if self._refused_from is None:
             self._refused_from = now
             self._pace.begin_episode()
-            if self._window.blames(caller.level):
+            if not self._held_by_pace:
                 self._window.narrow(caller.level)
                 return
         else:

@@ -9,6 +9,7 @@ _MODEST = 4
 _NEAR = 0.9
 _SLACK = 0.97
 _STEP = 1.05
+_STRIDE = 1.2
 _HORIZON_S = 2.0
 _CATCH_UP_S = 0.02
 
@@ -19,10 +20,17 @@ class Patience:
     def __init__(self) -> None:
         self._answers = 16
         self._seen = 0
+        self._failures = 0
 
     def failed(self) -> None:
         """A trial was refused: wait twice as long for the next."""
         self._answers, self._seen = min(2 * self._answers, 1024), 0
+        self._failures += 1
+
+    def cost(self, calls: float) -> None:
+        """What the last refused trial has cost, in calls that were not made. Trials may cost a few per cent in all."""
+        if self._failures > 1:
+            self._answers = int(min(max(self._answers, 10 * calls), 4096))
 
     def ended(self, *, near: bool) -> bool:
         """Count one answer; True when it is time for a trial. Not near what was refused they come ever faster."""
@@ -44,32 +52,21 @@ class Window:
 
     def __init__(self, most: int) -> None:
         self.size = float(min(_MODEST, most))
+        self.patience = Patience()
         self._most = float(most)
-        self._proven = 1
         self._refused_at = _INFINITE
         self._before: tuple[float, float] | None = None
-        self._patience = Patience()
 
-    def taken(self, level: int) -> None:
-        """A call was answered that was the `level`-th under way."""
-        self._proven = max(self._proven, level)
-        self._before = None
-
-    def blames(self, level: int) -> bool:
-        """Whether the refusal of the `level`-th call under way is about the window: nothing as wide was ever taken.
-
-        If something as wide was, it is believed a little less from now on, in case the limit has come down.
-        """
-        if level > self._proven:
-            return True
-        self._proven = max(1, level - 1)
-        return False
+    @property
+    def limited(self) -> bool:
+        """Whether a limit has been met."""
+        return self._refused_at < _INFINITE
 
     def narrow(self, level: int) -> None:
         """The `level`-th call under way was one too many."""
         self._before = self.size, self._refused_at
-        self.size, self._refused_at = float(level - 1), float(level)
-        self._patience.failed()
+        self._refused_at = min(float(level), self.size)
+        self.size = max(1.0, self._refused_at - 1)
 
     def restore(self) -> None:
         """The window was blamed wrongly just now: the endpoint refuses narrower ones as well."""
@@ -77,11 +74,19 @@ class Window:
             self.size, self._refused_at = self._before
             self._before = None
 
+    def settle(self) -> bool:
+        """A narrower window is taken: that was it. False when the window was not in question."""
+        if self._before is None:
+            return False
+        self._before = None
+        self.patience.failed()
+        return True
+
     def try_more(self) -> None:
         """Count one answer that came while callers waited for a wider window."""
         if self._refused_at == _INFINITE:
             self._widen(0.5)
-        elif self._patience.ended(near=self.size >= _NEAR * self._refused_at - 1):
+        elif self.patience.ended(near=_NEAR * self._refused_at - 1 <= self.size <= self._refused_at):
             self._widen(1.0)
 
     def _widen(self, by: float) -> None:
@@ -102,8 +107,9 @@ class Pace:
         self._before = _INFINITE
         self._refused_at = _INFINITE
         self._failed = False
+        self._changed = 0.0
         self._starts: deque[float] = deque(maxlen=8192)
-        self._patience = Patience()
+        self.patience = Patience()
 
     def started(self, now: float) -> None:
         """A call starts."""
@@ -125,15 +131,19 @@ class Pace:
         """Go back to what was taken from shortly before the refusals began (`since`) until now."""
         if not self._failed:
             self._failed = True
-            self._patience.failed()
+            self.patience.failed()
         while self._starts and self._starts[0] < since - _HORIZON_S:
             self._starts.popleft()
         span_s = now - self._starts[0] if self._starts else 0.0
         taken_per_s = len(self._starts) / span_s if span_s > 0 else 1 / _HORIZON_S
         self._refused_at = min(self._before, taken_per_s)
         self.per_s = _SLACK * self._refused_at
+        self._changed = now
 
-    def try_more(self) -> None:
+    def try_more(self, now: float) -> None:
         """Count one answer that came while callers waited for their turn."""
-        if self._patience.ended(near=_NEAR * self._refused_at <= self.per_s <= 1.2 * self._refused_at):
-            self.per_s *= _STEP
+        near = _NEAR * self._refused_at <= self.per_s <= 1.1 * self._refused_at
+        # A limit per second does not show sooner than after a second.
+        if self.patience.ended(near=near) and now - self._changed >= 1.0:
+            self.per_s *= _STEP if near else _STRIDE
+            self._changed = now

@@ -1,0 +1,316 @@
+"""The adaptive gate against endpoints with hidden limits, on a clock that a test can run through in no time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from agent_bt.llm.limiter import AdaptiveGate
+from agent_bt.llm.rate_headers import requests_left, reset_s, tokens_left
+from agent_bt.llm.speculation import Urgency, urged
+
+
+class _Selector(selectors.SelectSelector):
+    """Never sleeps: where it would, the clock jumps."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only by waiting."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        return self._virtual.now
+
+
+def run(work: Awaitable[Any]) -> Any:
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Endpoint:
+    """Takes `at_once` calls at a time and `per_s` in any second; refuses quickly, answers after about `latency_s`."""
+
+    def __init__(
+        self,
+        at_once: float = float("inf"),
+        per_s: float = float("inf"),
+        latency_s: float = 0.2,
+        jitter: float = 0.5,
+        refusal_headers: Mapping[str, str] | None = None,
+        errors: float = 0.0,
+    ) -> None:
+        self.at_once, self.per_s, self.latency_s, self.jitter = at_once, per_s, latency_s, jitter
+        self.refusal_headers = refusal_headers or {}
+        self.errors = errors
+        self.random = random.Random(5)
+        self.inside = self.peak = self.taken = self.refused = 0
+        self.starts: deque[float] = deque()
+        self.refused_at: list[float] = []
+
+    async def call(self) -> tuple[int, Mapping[str, str]]:
+        await asyncio.sleep(0.001)
+        while self.starts and self.starts[0] <= now() - 1:
+            self.starts.popleft()
+        if self.inside >= self.at_once or len(self.starts) >= self.per_s:
+            self.refused += 1
+            self.refused_at.append(now())
+            await asyncio.sleep(0.001)
+            return 429, self.refusal_headers
+        self.starts.append(now())
+        self.inside += 1
+        self.peak = max(self.peak, self.inside)
+        await asyncio.sleep(self.latency_s * self.random.uniform(1 - self.jitter, 1 + self.jitter))
+        self.inside -= 1
+        self.taken += 1
+        return (500 if self.random.random() < self.errors else 200), {}
+
+
+async def send_all(gate: Any, call: Callable[[], Awaitable[tuple[int, Mapping[str, str]]]], calls: int) -> float:
+    """Seconds that `calls` answers take, 200 callers at a time, each refused one trying again."""
+    chance = random.Random(1)
+    callers = asyncio.Semaphore(200)
+
+    async def one() -> None:
+        async with callers:
+            for attempt in range(50):
+                await gate.acquire()
+                status, headers = await call()
+                gate.release(status, headers)
+                if status != 429:
+                    return
+                await asyncio.sleep(0.5 * 2 ** min(attempt, 6) * chance.uniform(0.5, 1))
+            raise AssertionError("refused 50 times")
+
+    began = now()
+    await asyncio.gather(*(one() for _ in range(calls)))
+    return now() - began
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"at_once": 2},
+        {"at_once": 10},
+        {"at_once": 40},
+        {"at_once": 10, "latency_s": 0.02},
+        {"at_once": 10, "latency_s": 1.0},
+        {"per_s": 20},
+        {"per_s": 50, "latency_s": 0.5},
+        {"per_s": 50, "latency_s": 0.05},
+        {"per_s": 200, "latency_s": 0.1},
+        {"at_once": 10, "per_s": 30},
+        {"at_once": 10, "jitter": 0.0},
+    ],
+    ids=str,
+)
+def test_hidden_limits_are_found(limits: dict[str, float]) -> None:
+    endpoint = Endpoint(**limits)  # type: ignore[arg-type]
+    best_per_s = min(endpoint.at_once / endpoint.latency_s, endpoint.per_s)
+    calls = int(min(max(1500, 60 * best_per_s), 6000))
+    seconds = run(send_all(AdaptiveGate(64), endpoint.call, calls))
+    assert calls / seconds >= 0.85 * best_per_s
+    assert endpoint.refused < 0.02 * (endpoint.taken + endpoint.refused)
+
+
+def test_without_limits_everything_is_used() -> None:
+    endpoint = Endpoint()
+    seconds = run(send_all(AdaptiveGate(32), endpoint.call, 5000))
+    assert endpoint.peak == 32
+    assert 5000 / seconds > 0.95 * 32 / endpoint.latency_s
+
+
+def test_it_starts_modest() -> None:
+    endpoint = Endpoint()
+    run(send_all(AdaptiveGate(64), endpoint.call, 4))
+    assert endpoint.peak == 4
+    again = Endpoint()
+    run(send_all(AdaptiveGate(2), again.call, 50))
+    assert again.peak == 2
+
+
+def test_server_errors_are_no_reason_to_back_off() -> None:
+    endpoint = Endpoint(errors=0.3)
+    gate = AdaptiveGate(16)
+    run(send_all(gate, endpoint.call, 500))
+    assert (gate.window, gate.pace) == (16, float("inf"))
+
+
+def test_time_outs_are_no_reason_to_back_off() -> None:
+    async def work() -> AdaptiveGate:
+        gate = AdaptiveGate(8)
+        for _ in range(20):
+            await gate.acquire()
+            gate.release(None, {})
+        return gate
+
+    assert run(work()).window == 4
+
+
+@pytest.mark.parametrize("headers", [{"retry-after": "3"}, {"retry-after-ms": "3000"}])
+def test_retry_after_pauses_everybody(headers: dict[str, str]) -> None:
+    starts = []
+
+    async def work() -> None:
+        gate = AdaptiveGate(8)
+
+        async def caller(status: int) -> None:
+            await gate.acquire()
+            starts.append(now())
+            await asyncio.sleep(0.01)
+            gate.release(status, headers if status == 429 else {})
+
+        await caller(429)
+        await asyncio.gather(*(caller(200) for _ in range(5)))
+
+    run(work())
+    assert starts[1] - starts[0] >= 3
+    assert starts[-1] - starts[0] < 4
+
+
+def test_a_used_up_allowance_is_waited_out() -> None:
+    starts: list[float] = []
+
+    async def work() -> None:
+        gate = AdaptiveGate(8)
+
+        async def caller() -> None:
+            await gate.acquire()
+            starts.append(now())
+            left = max(0, 9 - len(starts))
+            await asyncio.sleep(0.01)
+            gate.release(200, {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": "6s"})
+
+        await asyncio.gather(*(caller() for _ in range(12)))
+
+    run(work())
+    assert starts[8] - starts[0] < 1
+    assert starts[9] - starts[8] >= 5.9
+
+
+def test_tokens_that_run_out_are_waited_out() -> None:
+    starts: list[float] = []
+
+    async def work() -> None:
+        gate = AdaptiveGate(1)
+        for _ in range(8):
+            await gate.acquire()
+            starts.append(now())
+            left = 5000 - 1000 * min(len(starts), 5)
+            gate.release(200, {"x-ratelimit-remaining-tokens": str(left), "x-ratelimit-reset-tokens": "1m0s"})
+
+    run(work())
+    assert starts[4] - starts[0] < 1
+    assert starts[5] - starts[4] >= 59
+
+
+def test_demands_go_first_and_a_guess_that_is_needed_is_a_demand() -> None:
+    order = []
+
+    async def work() -> None:
+        gate = AdaptiveGate(1)
+        await gate.acquire()
+
+        async def caller(name: str, urgency: Urgency) -> None:
+            with urged(urgency):
+                await gate.acquire()
+            order.append(name)
+            gate.release(200, {})
+
+        lifted = Urgency(speculative=True)
+        urgencies = {"guess": Urgency(speculative=True), "lifted": lifted, "demand": Urgency()}
+        tasks = [asyncio.ensure_future(caller(name, urgency)) for name, urgency in urgencies.items()]
+        await asyncio.sleep(0)
+        lifted.speculative = False
+        gate.release(200, {})
+        await asyncio.gather(*tasks)
+
+    run(work())
+    assert order == ["lifted", "demand", "guess"]
+
+
+def test_cancelled_callers_leave_no_trace() -> None:
+    async def work() -> None:
+        gate = AdaptiveGate(1)
+        await gate.acquire()
+        waiting = asyncio.ensure_future(gate.acquire())
+        granted = asyncio.ensure_future(gate.acquire())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        gate.release(200, {})
+        granted.cancel()  # let through already, but not yet told
+        await asyncio.gather(waiting, granted, return_exceptions=True)
+        assert gate.in_flight == 0
+        await asyncio.wait_for(gate.acquire(), 1)
+
+    run(work())
+
+
+def test_a_limit_that_comes_down_and_goes_up_again_is_followed() -> None:
+    async def work() -> tuple[int, int]:
+        endpoint, gate = Endpoint(at_once=20), AdaptiveGate(64)
+        await send_all(gate, endpoint.call, 1000)
+        endpoint.at_once = 5
+        await send_all(gate, endpoint.call, 500)
+        before = endpoint.refused
+        await send_all(gate, endpoint.call, 1000)
+        refused = endpoint.refused - before
+        endpoint.at_once = 40
+        endpoint.peak = 0
+        await send_all(gate, endpoint.call, 10000)
+        return refused, endpoint.peak
+
+    refused, peak = run(work())
+    assert refused < 20
+    assert peak >= 30
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1.0), ("6m0s", 360.0), ("20ms", 0.02), ("1m30.5s", 90.5), ("2h1m", 7260.0), ("1.5", 1.5), ("0", 0.0)],
+)
+def test_reset_times(text: str, seconds: float) -> None:
+    assert reset_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "nan", "inf", "5 apples", "1x2s"])
+def test_reset_times_that_make_no_sense(text: str) -> None:
+    assert reset_s(text) is None
+
+
+def test_allowances_in_headers() -> None:
+    headers = {
+        "x-ratelimit-remaining-requests": "59",
+        "x-ratelimit-reset-requests": "1s",
+        "x-ratelimit-remaining-tokens": "149984",
+        "x-ratelimit-reset-tokens": "6m0s",
+    }
+    calls, tokens = requests_left(headers), tokens_left(headers)
+    assert calls is not None and (calls.left, calls.reset_s) == (59, 1.0)
+    assert tokens is not None and (tokens.left, tokens.reset_s) == (149984, 360.0)
+    assert requests_left({"x-ratelimit-remaining": "3", "x-ratelimit-reset": "2"}) is not None
+    assert requests_left({"x-ratelimit-remaining-requests": "many", "x-ratelimit-reset-requests": "1s"}) is None
+    assert requests_left({}) is None
