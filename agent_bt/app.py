@@ -26,6 +26,7 @@ from agent_bt.models import open_model
 from agent_bt.records.hashes import data_hash
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.run_folder import RunFolder
+from agent_bt.reports.html import write_report
 from agent_bt.settings import load_config
 from agent_bt.strategies.registry import make_strategy
 
@@ -81,12 +82,14 @@ def run_config(
     progress: Progress | None = None,
     fresh: bool = False,
     offline: bool = False,
+    report: bool = True,
 ) -> Result:
     """Run a backtest; what ended it early is in the result, not raised, once there is something to show.
 
     Args:
         config, config_path, limit, progress, fresh: as for `run`.
         offline: replies come from the cache alone; no socket is opened.
+        report: write `report.html`.
 
     Raises:
         AgentBtError: the run could not begin, or nothing could be recorded.
@@ -96,7 +99,7 @@ def run_config(
     loaded = assembly.load_bars(config)
     identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
     folder = runner.find_folder(config, identity, fresh=fresh)
-    return _run(config, prompt, loaded, identity, folder, limit, progress, offline)
+    return _run(config, prompt, loaded, identity, folder, limit, progress, offline, report)
 
 
 def resume(
@@ -127,7 +130,7 @@ def resume(
             f"{folder.run_id} cannot be continued, it would be another run:\n{listed}\n"
             "Restore what changed, or begin a new run with `agent-bt run`"
         )
-    return _run(config, prompt, loaded, identity, folder, limit, progress, offline)
+    return _run(config, prompt, loaded, identity, folder, limit, progress, offline, report=True)
 
 
 def _run(
@@ -139,6 +142,7 @@ def _run(
     limit: int | None,
     progress: Progress | None,
     offline: bool,
+    report: bool,
 ) -> Result:
     """Open the model, set the stage, walk; a new folder in which nothing was recorded disappears again."""
     made = folder is None
@@ -173,6 +177,8 @@ def _run(
     if executed.summary is None:
         assert executed.error is not None
         raise executed.error
+    if report:
+        write_report(folder.path)
     return Result(run_dir=folder.path, summary=executed.summary, error=executed.error)
 
 

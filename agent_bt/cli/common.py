@@ -93,7 +93,8 @@ def show_result(result: Result, *, as_json: bool, quiet: bool) -> None:
         from agent_bt.reports.terminal import render
 
         show(render(result.summary))
-        tell(f"\n{result.run_dir}")
+        made = result.run_dir / "report.html"
+        tell(f"\n{made if made.exists() else result.run_dir}")
     if result.error is not None:
         raise result.error
     if result.status == "failed":

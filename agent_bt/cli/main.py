@@ -69,6 +69,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate calls, tokens and cost; nothing is sent.")
     ] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
@@ -90,6 +91,7 @@ def run(
         progress=make_progress("none" if quiet else progress),
         fresh=fresh,
         offline=offline,
+        report=report,
     )
     common.show_result(result, as_json=as_json, quiet=quiet)
 
@@ -125,8 +127,8 @@ def validate(
     common.show_findings(application.validate(settings, config), as_json=as_json)
 
 
-@app.command()
-def report(
+@app.command("report")
+def write_report(
     run: runs.RunArgument = "latest",
     root: runs.RootOption = None,
     single_file: Annotated[
@@ -138,9 +140,9 @@ def report(
 ) -> None:
     """Write the HTML report of a run."""
     from agent_bt.records.read import resolve_run
-    from agent_bt.reports.html import write_report
+    from agent_bt.reports import html
 
-    typer.echo(write_report(resolve_run(runs.find_root(root), run), single_file=single_file, out=output))
+    typer.echo(html.write_report(resolve_run(runs.find_root(root), run), single_file=single_file, out=output))
 
 
 @app.command()
