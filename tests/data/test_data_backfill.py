@@ -138,6 +138,11 @@ def test_what_may_still_come_is_no_outage_yet(exchange: FakeExchange, store: Sto
     assert fill("2021-02-01", "2021-02-02", rest=True, now="2021-02-03").added == 30
 
 
+def test_archives_of_what_is_not_over_are_not_asked_for(exchange: FakeExchange, fill: Fill) -> None:
+    fill("2021-02-01", "2021-03-01", now="2021-02-03T12:00")
+    assert exchange.asked == [path_of("2021-02-01"), path_of("2021-02-02")]
+
+
 def test_an_open_minute_is_never_taken(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     exchange.listed = rows("2021-02-02", "2021-02-02T09:31")
     fill("2021-02-02", "2021-02-03", rest=True, now="2021-02-02T09:30:59")
