@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.clock import iso
+from agent_bt.core.errors import StrategyError
 
 Action = Literal["BUY", "SELL", "HOLD", "TARGETS"]
 ProvenanceKind = Literal["model", "invalid", "transport", "budget"]
 Sizing = Literal["available", "equity"]
+
+_ACTIONS, _SIZINGS = get_args(Action), get_args(Sizing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +180,9 @@ class Decision:
     `trades`: symbol -> +p or -p with p in [0, 1]: under sizing `available` spend p of the cash (costs included) or
     sell p of the holding; under `equity` change the position by p x equity. `detail` says in words why a reply was
     not valid.
+
+    Raises:
+        StrategyError: the parts do not make one decision.
     """
 
     targets: Mapping[str, float] | None = None
@@ -188,6 +194,18 @@ class Decision:
     provenance: Provenance = MODEL
     detail: str = ""
     exchanges: tuple[Exchange, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.action not in _ACTIONS:
+            raise StrategyError(f"a decision's action is one of {', '.join(_ACTIONS)}, not {self.action!r}")
+        if self.sizing not in _SIZINGS:
+            raise StrategyError(f"a decision's sizing is one of {', '.join(_SIZINGS)}, not {self.sizing!r}")
+        if not isinstance(self.note, str):
+            raise StrategyError(f"a decision's note is text, not {self.note!r}")
+        if self.targets is not None and (self.trades is not None or self.action != "TARGETS"):
+            raise StrategyError("a decision with targets has action TARGETS and no trades; make it with Decision.to")
+        if self.trades is not None and self.action not in ("BUY", "SELL"):
+            raise StrategyError("a decision with trades is a BUY or a SELL; make it with Decision.buy or Decision.sell")
 
     @classmethod
     def hold(cls, note: str = "") -> Decision:

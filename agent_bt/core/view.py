@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -52,7 +53,10 @@ class MarketView:
         summary: tuple[DaySummary, ...] = (),
         index: Mapping[str, int] | None = None,
     ) -> None:
-        """`data` is float64 (n, symbols, columns), owned by the view from here on; `index` maps column names."""
+        """`data` is float64 (n, symbols, columns), the view's own and read-only from here on.
+
+        `index` maps column names to the third axis of `data`.
+        """
         self.now = now
         self.interval = interval
         self.symbols = symbols
@@ -61,7 +65,11 @@ class MarketView:
         self.summary = summary
         self._data = data
         self._index = index if index is not None else {name: at for at, name in enumerate(columns)}
-        self.prices: dict[str, float] = dict(zip(symbols, data[-1, :, self._index["close"]].tolist(), strict=True))
+        # What a strategy was shown goes into the record after it has decided: nobody may write to it.
+        data.setflags(write=False)
+        times.setflags(write=False)
+        closes = data[-1, :, self._index["close"]].tolist()
+        self.prices: Mapping[str, float] = MappingProxyType(dict(zip(symbols, closes, strict=True)))
 
     def __len__(self) -> int:
         return len(self.times)

@@ -73,6 +73,7 @@ def test_last_row_is_the_last_line_of_the_table_with_names() -> None:
 
 def test_undefined_values_are_na_and_an_outage_has_no_volume() -> None:
     view = make_view(rows=3, warm=10)
+    view._data.flags.writeable = True
     view.matrix()[:, BAR_COLUMNS.index("volume")] = 0.0
     assert inputs(view)["window"].table("volume", "rsi").split("\n")[1:] == ["0,na", "0,na", "0,na"]
 

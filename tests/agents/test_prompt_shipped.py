@@ -102,6 +102,7 @@ def test_v2_shows_what_v1_does_not() -> None:
     assert uses["v2"] - uses["v1"] == {"summary.place", "window.last"}
     view = make_view()
     before = {version: texts(prompt, view) for version, prompt in SHIPPED.items()}
+    view._data.flags.writeable = True
     view.matrix()[-1, COLUMNS.index("macd_hist")] *= -1
     view.matrix()[-1, COLUMNS.index("atr")] *= 2
     assert texts(SHIPPED["v1"], view) == before["v1"]

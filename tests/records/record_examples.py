@@ -213,13 +213,16 @@ exchanges = st.builds(
     request=st.builds(Request, provider=texts, endpoint_id=texts, body=st.fixed_dictionaries({"messages": messages})),
     reply=replies,
 )
-shares = st.one_of(st.none(), st.dictionaries(texts, finite, max_size=3))
+shares = st.dictionaries(texts, finite, max_size=3)
+wants = st.one_of(
+    st.fixed_dictionaries({"action": st.sampled_from(["BUY", "SELL", "HOLD", "TARGETS"])}),
+    st.fixed_dictionaries({"action": st.just("TARGETS"), "targets": shares}),
+    st.fixed_dictionaries({"action": st.sampled_from(["BUY", "SELL"]), "trades": shares}),
+)
 decisions = st.builds(
-    Decision,
-    targets=shares,
-    trades=shares,
+    lambda wanted, **parts: Decision(**wanted, **parts),
+    wanted=wants,
     sizing=st.sampled_from(["available", "equity"]),
-    action=st.sampled_from(["BUY", "SELL", "HOLD", "TARGETS"]),
     size=st.one_of(st.none(), st.floats(0, 1), st.integers(0, 1)),
     note=texts,
     provenance=st.builds(
