@@ -30,6 +30,7 @@ from agent_bt.core.errors import (
     Interrupted,
     ModelError,
     ReplayError,
+    StrategyError,
 )
 from agent_bt.core.progress import Progress
 from agent_bt.core.protocols import Strategy
@@ -95,6 +96,9 @@ def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int 
         key: dump[key] for key in ("mode", "market", "features", "strategy", "account", "execution", "seed")
     }
     identity["risk"] = {key: value for key, value in dump["risk"].items() if key not in _OPERATIONAL_RISK}
+    if config.market.source not in ("sample", "store"):
+        # The bars count, not where their file lies: moved or on another machine it is the same run.
+        identity["market"] = {**dump["market"], "source": "file"}
     identity["data"] = data
     identity["limit"] = limit
     if prompt is not None:
@@ -259,6 +263,8 @@ def _walk(
         return "interrupted", down
     except (ModelError, ReplayError) as failed:
         return "interrupted", _at_decision(failed, market, bars, journal.count)
+    except StrategyError as broken:
+        return "interrupted", broken
     finally:
         progress.stop()
         if prefetcher:

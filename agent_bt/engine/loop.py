@@ -11,8 +11,11 @@ For every decision bar:
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable
 
+from agent_bt.core.clock import iso
+from agent_bt.core.errors import AgentBtError, StrategyError
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Journal, Step
 from agent_bt.core.types import Decision, Fill, Portfolio
@@ -39,6 +42,9 @@ def walk(
 
     `fills` receives every fill as it happens, so that nothing is lost when the walk is interrupted. `decide` stands
     in for `strategy.decide` where it comes to the same decisions sooner (prefetch).
+
+    Raises:
+        StrategyError: the strategy failed or decided what cannot be; the message names it, the decision and the bar.
     """
     for index, bar in enumerate(bars):
         events = broker.advance(bar)
@@ -46,8 +52,15 @@ def walk(
         if broker.halted:
             break
         view, portfolio = market.at(bar), broker.portfolio()
-        decision = decide(index, view, portfolio) if decide else strategy.decide(view, portfolio)
-        sized = desk.size(decision, broker)
+        try:
+            decision = decide(index, view, portfolio) if decide else strategy.decide(view, portfolio)
+            if not isinstance(decision, Decision):
+                raise StrategyError(f"decide returned {decision!r}, which is no Decision")
+            sized = desk.size(decision, broker)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, AgentBtError) and not isinstance(error, StrategyError):
+                raise
+            raise _told(error, strategy, index, view) from error
         due = broker.submit(sized.orders)
         fills += due
         journal.append(
@@ -63,3 +76,12 @@ def walk(
             )
         )
     fills += broker.advance(len(market) - 1)
+
+
+def _told(error: BaseException, strategy: Strategy, index: int, view: MarketView) -> StrategyError:
+    """What a strategy's mistake is told as: who made it, at which bar, and where in the code."""
+    words = str(error)
+    if not isinstance(error, StrategyError):
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{type(error).__name__}: {words} ({at.filename}, line {at.lineno})"
+    return StrategyError(f"strategy {strategy.name}, decision {index} at {iso(view.now)}: {words}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import FeatureSpec
 from agent_bt.features.specs import Columns, resolve
 
@@ -21,12 +22,15 @@ def compute(bars: Columns, specs: Sequence[FeatureSpec]) -> np.ndarray:
         float64 (T, len(specs)), NaN where undefined. Row t depends on the bars up to and including t only.
 
     Raises:
-        StrategyError: a kind is unknown, or its periods are not the ones it takes.
+        StrategyError: a kind is unknown, its periods are not the ones it takes, or it cannot be computed.
     """
     resolved = [resolve(spec) for spec in specs]
     names = {name for kind, _ in resolved for name in kind.inputs}
     arrays = {name: np.ascontiguousarray(bars[name], dtype=np.float64) for name in names}
     table = np.empty((len(bars["close"]), len(specs)))
     for at, (kind, periods) in enumerate(resolved):
-        table[:, at] = kind.compute(*(arrays[name] for name in kind.inputs), *periods)
+        try:
+            table[:, at] = kind.compute(*(arrays[name] for name in kind.inputs), *periods)
+        except Exception as error:
+            raise StrategyError(f"feature {specs[at].column!r}: {kind.name} of {periods} failed: {error}") from error
     return table

@@ -13,7 +13,7 @@ class Strategy(ABC):
     """Decides at each decision bar from the view and the account, and from nothing else.
 
     Attributes:
-        name: shown in records and reports.
+        name: shown in records and reports; left out, it is the name of the class.
         lookback: rows of bars and features the view must hold; decisions start when there are so many.
         features: columns needed beside the bars', as `FeatureSpec`s.
         summary: `calendar` or `rolling` if the 7-day summary is needed.
@@ -23,6 +23,10 @@ class Strategy(ABC):
     lookback: int = 1
     features: Sequence[FeatureSpec] = ()
     summary: str | None = None
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     @abstractmethod
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
