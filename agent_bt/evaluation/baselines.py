@@ -11,7 +11,7 @@ import numpy as np
 
 from agent_bt.core.types import Fill
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import drive
+from agent_bt.engine.vectorised import drive, drive_silently
 from agent_bt.execution.broker import SimulatedBroker
 
 RANDOM_AGENTS = 100
@@ -57,26 +57,32 @@ def run_baselines(
     plain = rules.copy()
     plain["stop_loss"] = plain["take_profit"] = plain["max_drawdown"] = 0.0
 
+    def account() -> SimulatedBroker:
+        return SimulatedBroker(tape=market, rules=plain, cash=cash, first=market.first)
+
     def run(targets: np.ndarray) -> Outcome:
-        broker = SimulatedBroker(tape=market, rules=plain, cash=cash, first=market.first)
+        broker = account()
         fills = drive(broker=broker, limits=limits, bars=bars, targets=targets.reshape(-1, 1))
         return Outcome(equity=broker.equity, exposure=broker.exposure, fills=fills)
 
+    def final(targets: np.ndarray) -> float:
+        broker = account()
+        drive_silently(broker=broker, limits=limits, bars=bars, targets=targets.reshape(-1, 1))
+        return float(broker.equity[-1])
+
     hold = np.full(len(bars), np.nan)
     hold[:1] = 1.0
-    final = float(strategy.equity[-1])
-    random = sorted((run(targets) for targets in _random_targets(strategy, bars, market.first, seed)), key=_final)
-    traded = bool(strategy.fills)
+    chains = _random_targets(strategy, bars, market.first, seed)
+    # Only the median agent is kept whole: a hundred equity curves of a long market would fill the memory.
+    ends = [final(chain) for chain in chains]
+    median = sorted(range(len(ends)), key=ends.__getitem__)[len(ends) // 2]
+    end = float(strategy.equity[-1])
     return Baselines(
         buy_and_hold=run(hold),
-        random=random[len(random) // 2],
+        random=run(chains[median]),
         sma=run(_on_change(_above_average(market.close[bars, 0]))),
-        random_beaten=sum(_final(outcome) < final for outcome in random) / len(random) if traded else None,
+        random_beaten=sum(other < end for other in ends) / len(ends) if strategy.fills else None,
     )
-
-
-def _final(outcome: Outcome) -> float:
-    return float(outcome.equity[-1])
 
 
 def _above_average(closes: np.ndarray) -> np.ndarray:
@@ -102,12 +108,15 @@ def _random_targets(strategy: Outcome, bars: np.ndarray, first: int, seed: int) 
     if not entries:
         return [np.full(len(bars), np.nan)]
     size = float(exposure[held].mean())
-    enter = min(1.0, entries / (len(bars) * max(1.0 - share, 1.0 / len(bars))))
-    leave = min(1.0, entries / (len(bars) * share)) if share < 1.0 else 0.0
+    # Drawn from its stationary state on, the chain has the share in the market, and these the entries, on average.
+    rate = (entries - share) / max(1, len(bars) - 1)
+    enter = min(1.0, rate / (1.0 - share)) if share < 1.0 else 0.0
+    leave = min(1.0, rate / share)
     chains = []
-    for draws in np.random.default_rng(seed).random((RANDOM_AGENTS, len(bars))):
-        state, long = np.zeros(len(bars)), False
-        for at, draw in enumerate(draws.tolist()):
+    for draws in np.random.default_rng(seed).random((RANDOM_AGENTS, len(bars))).tolist():
+        state, long = np.zeros(len(bars)), draws[0] < share
+        state[0] = size if long else 0.0
+        for at, draw in enumerate(draws[1:], start=1):
             long = draw >= leave if long else draw < enter
             state[at] = size if long else 0.0
         chains.append(_on_change(state))
