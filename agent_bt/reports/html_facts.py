@@ -54,10 +54,10 @@ _STATUS = {
 }
 _VARIANTS = {
     "as_run": "As run",
-    "next_open": "Filled at the next open",
+    "next_open": "Next open",
     "plus_1_bar": "1 bar later",
     "plus_5_bars": "5 bars later",
-    "double_costs": "Double fees and slippage",
+    "double_costs": "Double costs",
 }
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _BINS = 28
@@ -199,7 +199,7 @@ def _returns(equity: pl.DataFrame, baselines: pl.DataFrame | None, initial: floa
     curves = {"Strategy": equity["equity"]}
     times = equity["time"].to_physical().to_numpy()
     if baselines is not None and len(baselines) == len(equity):
-        curves["Buy and hold"] = baselines["buy_and_hold"]
+        curves["B&H"] = baselines["buy_and_hold"]
     months = {name: _monthly(times, curve.to_numpy(), initial) for name, curve in curves.items()}
     years = sorted({year for year, _ in months["Strategy"]})
     largest = max((abs(v) for by_month in months.values() for v in by_month.values()), default=0.0)
@@ -351,8 +351,11 @@ def _histogram(title: str, values: pl.Series, write: Any) -> dict[str, Any] | No
     if not len(numbers) or not numbers.max() > 0:
         return None
     low, high = (float(np.quantile(numbers, share)) for share in (0.0, 0.995))
-    counts, edges = np.histogram(numbers, bins=_BINS, range=(low, high if high > low else low + 1.0))
     whole = int if write is count else float
+    # Bins of whole numbers hold equally many of them, or there would be gaps that mean nothing.
+    width = max(1.0, math.ceil((high - low + 1) / _BINS)) if whole is int else (high - low) / _BINS or 1.0
+    bins = min(_BINS, math.ceil((high - low + (whole is int)) / width) or 1)
+    counts, edges = np.histogram(numbers, bins=bins, range=(low, low + bins * width))
     return {
         "title": title,
         "bars": [

@@ -2,7 +2,7 @@
 
 const KINDS = ["HOLD", "BUY", "SELL", "failed"];
 const NAMES = { strategy: "Strategy", buy_and_hold: "B&H", random: "Random", sma: "SMA" };
-const MOST_HOLDS = 150;
+const MOST_HOLDS = 200;
 
 // plotly's script is beside the page or inside it; false if it is neither.
 const plotlyLoaded = new Promise((resolve) => {
@@ -39,9 +39,9 @@ class Chart {
     const { traces, layout } = this.figure();
     const config = { displayModeBar: false, doubleClick: false, responsive: true, showTips: false };
     await Plotly.newPlot(this.element, traces, layout, config);
-    this.element.on("plotly_click", ({ points }) => {
-      const point = points.find((candidate) => candidate.customdata !== undefined);
-      if (point) this.onPick(point.customdata);
+    this.element.on("plotly_click", ({ event }) => {
+      const index = this.nearest(event);
+      if (index >= 0) this.onPick(index);
     });
     this.element.on("plotly_relayout", (change) => {
       if ("xaxis.range[0]" in change) this.show(this.axisRange());
@@ -50,6 +50,23 @@ class Chart {
     this.element.on("plotly_doubleclick", () => this.show(this.full));
     this.element.on("plotly_afterplot", () => this.placeCursor());
     this.placeCursor();
+  }
+
+  // The decision whose marker is nearest to a mouse event, -1 if none is near: plotly would also offer the candles.
+  nearest({ clientX, clientY }) {
+    const { xaxis, yaxis } = this.element._fullLayout;
+    const box = this.element.getBoundingClientRect();
+    const [x, y] = [clientX - box.left - xaxis._offset, clientY - box.top - yaxis._offset];
+    let best = -1;
+    let least = 14;
+    for (const trace of this.element.data) {
+      if (!trace.customdata || trace.visible === false) continue;
+      for (let at = 0; at < trace.x.length; at++) {
+        const distance = Math.hypot(xaxis.l2p(trace.x[at]) - x, yaxis.l2p(trace.y[at]) - y);
+        if (distance < least) [best, least] = [trace.customdata[at], distance];
+      }
+    }
+    return best;
   }
 
   axisRange() {
@@ -147,8 +164,8 @@ class Chart {
       type: "scatter", mode: "markers", name: kind, x: [], y: [], customdata: [], text: [], hoverinfo: "text",
       visible: !this.hidden.has(kind),
       marker: {
-        symbol: [], size: size * ({ HOLD: 5, failed: 9 }[kind] ?? 12), color: colour(kind === "HOLD" ? "hold" : kind.toLowerCase()),
-        line: { color: colour(kind === "failed" ? "failed" : "card"), width: kind === "failed" ? 2.5 * size : kind === "HOLD" ? 0 : 1 },
+        symbol: [], size: size * ({ HOLD: 4.5, failed: 9 }[kind] ?? 12), color: colour(kind === "HOLD" ? "card" : kind.toLowerCase()),
+        line: { color: colour({ HOLD: "hold", failed: "failed" }[kind] ?? "card"), width: { HOLD: 1, failed: 2.5 * size }[kind] ?? 1 },
       },
     };
     if (kind === "HOLD" && last - first > MOST_HOLDS) return trace;
@@ -189,7 +206,7 @@ class Chart {
     return {
       margin: { l: 12, r: 66, t: 8, b: 38 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
       hovermode: "closest", dragmode: "zoom", font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: colour("ink") },
-      hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 }, align: "left" },
+      hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12, family: getComputedStyle(document.body).fontFamily }, align: "left" },
       xaxis: {
         ...axis, side: "bottom", type: "date", range: this.range, anchor: "y3", fixedrange: false, rangeslider: { visible: false },
         showspikes: true, spikemode: "across", spikesnap: "cursor", spikethickness: 1, spikedash: "dot", spikecolor: colour("faint"),
@@ -197,9 +214,9 @@ class Chart {
       yaxis: { ...axis, domain: [0.42, 1], range: padded([...merged.low, ...merged.high], 0.06), tickformat: ",~r" },
       yaxis2: { ...axis, domain: [0.17, 0.385], range: padded(shown.flatMap((line) => line.y), 0.08), nticks: 4, tickformat: ",~r" },
       yaxis3: { ...axis, domain: [0, 0.135], range: [Math.min(-0.001, ...drawdown.y) * 1.15, 0], nticks: 3, tickformat: ".1~%" },
-      annotations: [["price", 1], ["equity", 0.385], ["drawdown", 0.135]].map(([text, y]) => ({
-        text, x: 0, y, xref: "paper", yref: "paper", xanchor: "left", yanchor: "top", showarrow: false,
-        font: { size: 11, color: colour("faint") }, bgcolor: colour("card"), borderpad: 1,
+      annotations: [["price", 1, "top"], ["equity", 0.395, "top"], ["drawdown", 0, "bottom"]].map(([text, y, yanchor]) => ({
+        text, x: 0, y, xref: "paper", yref: "paper", xanchor: "left", yanchor, showarrow: false,
+        font: { size: 11, color: colour("faint") },
       })),
     };
   }
@@ -209,7 +226,7 @@ class Chart {
     byId("legend").replaceChildren(...entries.map((key) => {
       const sign = key in GLYPHS ? el("span", { class: `mark ${key}` }, GLYPHS[key][0]) : el("i", { class: `swatch ${key}` });
       const name = NAMES[key] ?? key;
-      const title = key === "HOLD" ? "HOLD decisions show when at most 150 are in view" : `Show or hide ${name}`;
+      const title = key === "HOLD" ? `HOLD decisions show when at most ${MOST_HOLDS} decisions are in view` : `Show or hide ${name}`;
       const button = el("button", { type: "button", "aria-pressed": "true", title }, sign, name);
       button.addEventListener("click", () => {
         if (!this.hidden.delete(key)) this.hidden.add(key);

@@ -48,9 +48,9 @@ class DecisionList {
         { title: "Time (UTC)", width: "122px", cell: (at) => instant(decisions.time[at]) },
         { title: "Price", width: "76px", right: true, cell: (at) => number(decisions.price[at], Math.min(2, decisions.decimals)) },
         { title: "Decision", width: "92px", cell: (at) => el("span", {}, el("span", { class: `mark ${decisions.kinds[at]}` }, decisions.glyph(at)), ` ${decisions.action(at)}`) },
-        { title: "Position", width: "56px", right: true, dim: true, cell: (at) => Math.abs(decisions.share[at]) < 5e-5 ? "flat" : percent(decisions.share[at], 0) },
+        { title: "Position", width: "50px", right: true, dim: true, from: 700, cell: (at) => Math.abs(decisions.share[at]) < 5e-5 ? "flat" : percent(decisions.share[at], 0) },
         { title: "Equity", width: "80px", right: true, cell: (at) => number(decisions.equity[at]) },
-        { title: "Latency", width: "64px", right: true, dim: true, cell: (at) => decisions.flags[at] & CACHED ? "cached" : milliseconds(decisions.latency[at]) },
+        { title: "Latency", width: "54px", right: true, dim: true, from: 760, cell: (at) => decisions.flags[at] & CACHED ? "cached" : milliseconds(decisions.latency[at]) },
         { title: "Note or reason", width: "minmax(80px, 1fr)", cell: (at) => this.remark(at) },
       ],
     });

@@ -86,7 +86,7 @@ class Detail {
     if (!exchange.messages.length) return null;
     const title = full.others.length ? `Prompt ${at + 1}` : "Prompt";
     const parts = exchange.messages.flatMap((message) => [
-      el("p", { class: "role" }, message.role), el("pre", { class: "message" }, message.content)]);
+      el("p", { class: "role" }, message.role), el("pre", { class: `message ${message.role === "system" ? "short" : ""}` }, message.content)]);
     const text = exchange.messages.map((message) => message.content).join("\n\n");
     return this.section("prompt", title, el("div", {}, ...parts), full.prompt ?? "", text);
   }

@@ -3,24 +3,36 @@
 const ROW_HEIGHT = 26;
 
 class GridTable {
-  // columns: [{ title, width, right, cell(row) -> text or element }]; onPick(row) when a row is clicked.
+  // columns: [{ title, width, right, dim, from, cell(row) -> text or element }]: `from` is the least width of the
+  // table that has room for the column. onPick(row) when a row is clicked.
   constructor(container, { columns, onPick, empty = "Nothing here.", label }) {
     this.columns = columns;
     this.onPick = onPick;
     this.rows = [];
     this.pool = new Map();
     this.selected = -1;
-    container.style.setProperty("--columns", columns.map((column) => column.width).join(" "));
-    const head = el("div", { class: "gt-head", role: "row" }, ...columns.map((column) =>
-      el("span", { class: column.right ? "r" : "", role: "columnheader" }, column.title)));
+    this.container = container;
+    this.head = el("div", { class: "gt-head", role: "row" });
     this.space = el("div");
     this.empty = el("div", { class: "gt-empty", hidden: true }, empty);
     this.body = el("div", { class: "gt-body", tabindex: "0", role: "rowgroup" }, this.space, this.empty);
     container.setAttribute("role", "table");
     container.setAttribute("aria-label", label);
-    container.replaceChildren(head, this.body);
+    container.replaceChildren(this.head, this.body);
+    this.fit();
     this.body.addEventListener("scroll", () => this.draw(), { passive: true });
-    new ResizeObserver(() => this.draw()).observe(this.body);
+    new ResizeObserver(() => { this.fit(); this.draw(); }).observe(container);
+  }
+
+  fit() {
+    const fitting = this.columns.filter((column) => this.container.clientWidth >= (column.from ?? 0));
+    if (fitting.length === this.fitting?.length) return;
+    this.fitting = fitting;
+    this.container.style.setProperty("--columns", fitting.map((column) => column.width).join(" "));
+    this.head.replaceChildren(...fitting.map((column) =>
+      el("span", { class: column.right ? "r" : "", role: "columnheader" }, column.title)));
+    for (const element of this.pool.values()) element.remove();
+    this.pool.clear();
   }
 
   show(rows) {
@@ -65,7 +77,7 @@ class GridTable {
     const row = this.rows[position];
     const element = el("div", { class: "gt-row", role: "row", "data-position": position, onclick: () => this.onPick(row, position) });
     element.style.top = `${position * ROW_HEIGHT}px`;
-    for (const column of this.columns) {
+    for (const column of this.fitting) {
       const content = column.cell(row);
       const cell = el("span", { class: `${column.right ? "r" : ""} ${column.dim ? "dim" : ""}`, role: "cell" }, content);
       if (typeof content === "string" && content.length > 24) cell.title = content.slice(0, 400);

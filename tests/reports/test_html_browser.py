@@ -1,0 +1,317 @@
+"""The report in headless Chromium: it opens without an error, and what is clicked is what is shown."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from report_runs import NASTY, make_run
+
+from agent_bt.core.clock import MINUTE
+from agent_bt.records.read import load_run
+from agent_bt.reports.html import write_report
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--force-prefers-reduced-motion",
+    "--window-size=1280,800",
+)  # fmt: skip
+DECISIONS = 400
+
+COUNT_INFLATIONS = """
+window.__inflated = 0;
+const Original = DecompressionStream;
+window.DecompressionStream = class { constructor(kind) { window.__inflated += 1; return new Original(kind); } };
+"""
+
+
+class Page:
+    """A browser with a report open."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def open(self, path: Path, fragment: str = "") -> None:
+        self.driver.get("about:blank")
+        self.driver.get_log("browser")
+        self.driver.get(path.as_uri() + fragment)
+        self.wait(lambda: self.js("return window.__ready || window.__failed"))
+        assert self.js("return window.__failed ?? null") is None
+        self.js("document.getElementById('decisions').scrollIntoView()")
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.02)
+        raise AssertionError(f"the page did not come to it; its log: {self.driver.get_log('browser')}")
+
+    def wait_for_detail(self, index: int) -> None:
+        self.wait(lambda: self.js("return document.getElementById('detail-body').dataset.index") == str(index))
+
+    def key(self, key: str) -> None:
+        self.driver.switch_to.active_element.send_keys(key)
+
+    def click(self, selector: str) -> None:
+        self.driver.find_element("css selector", selector).click()
+
+    def errors(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    @property
+    def shown(self) -> int:
+        return int(self.js("return document.getElementById('detail-body').dataset.index"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("runs"), DECISIONS)
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def decisions(run: Path) -> pl.DataFrame:
+    return load_run(run).decisions
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no Chromium with chromedriver; on Debian: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    session.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": COUNT_INFLATIONS})
+    yield Page(session)
+    session.quit()
+
+
+@pytest.fixture
+def page(browser: Page, run: Path) -> Iterator[Page]:
+    """The report, freshly opened; after every test its console must be empty."""
+    browser.open(run / "report.html")
+    yield browser
+    assert browser.errors() == []
+
+
+def test_it_opens_on_the_first_trade_and_fetches_nothing_from_a_network(page: Page, decisions: pl.DataFrame) -> None:
+    first = decisions.filter(pl.col("orders").list.len() > 0)["index"][0]
+    assert page.shown == first
+    resources = page.js("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in resources if not name.startswith(("file:", "blob:", "data:"))] == []
+    assert page.js("return document.querySelectorAll('#chart .main-svg').length") > 0
+
+
+def test_of_the_prompts_only_the_chunk_in_view_is_decoded(page: Page) -> None:
+    """index, texts, candles, curves, trades, failures and one chunk, of seven."""
+    chunks = page.js("return document.querySelectorAll('script[id^=chunk-]').length")
+    assert chunks == 7
+    page.wait(lambda: page.js("return document.querySelectorAll('#failed-table .gt-row').length"))
+    assert page.js("return window.__inflated") == 7
+
+
+def test_a_row_shows_the_exact_prompt_reply_and_note(page: Page, decisions: pl.DataFrame) -> None:
+    for index, text in NASTY.items():
+        page.js("document.querySelector('#decision-table .gt-body').scrollTop = 0")
+        page.wait(
+            lambda index=index: page.js(f"return document.querySelector('#decision-table [data-position=\"{index}\"]')")
+        )
+        page.click(f"#decision-table [data-position='{index}']")
+        page.wait_for_detail(index)
+        row = decisions.row(index, named=True)
+        messages = page.js("return [...document.querySelectorAll('#detail pre.message')].map((pre) => pre.textContent)")
+        assert messages == [message["content"] for message in row["messages"]]
+        assert page.js("return document.querySelector('#detail pre.reply').textContent") == row["reply"] == text
+        assert page.js("return document.getElementById('detail-note').textContent") == row["note"]
+        assert page.js("return window.__pwned ?? null") is None
+        assert page.js("return document.querySelectorAll('img, main script, iframe').length") == 0
+        assert page.js("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_marker_opens_its_decision(page: Page, decisions: pl.DataFrame) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    page.js("document.querySelector('#ranges [data-days=\"7\"]').click()")
+    for kind, chosen in (
+        ("BUY", pl.col("action") == "BUY"),
+        ("SELL", pl.col("action") == "SELL"),
+        ("failed", pl.col("provenance") == "invalid"),
+        ("HOLD", (pl.col("action") == "HOLD") & (pl.col("provenance") == "model")),
+    ):
+        index = decisions.filter(chosen & (pl.col("index") > 20))["index"][0]
+        x, y = page.wait(
+            lambda index=index, kind=kind: page.js(
+                """
+                const chart = document.getElementById("chart");
+                const trace = chart.data.find((trace) => trace.name === arguments[1]);
+                const at = trace.customdata.indexOf(arguments[0]);
+                if (at < 0) return null;
+                const { xaxis, yaxis } = chart._fullLayout;
+                const box = chart.getBoundingClientRect();
+                const [x, y] = [xaxis._offset + xaxis.l2p(trace.x[at]), yaxis._offset + yaxis.l2p(trace.y[at])];
+                return [box.left + x, box.top + y];
+                """,
+                index,
+                kind,
+            )
+        )
+        actions = ActionChains(page.driver)
+        actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
+        actions.pause(0.2)
+        actions.click()
+        actions.perform()
+        page.wait_for_detail(index)
+        assert page.js("return document.getElementById('detail-name').textContent").startswith(f"#{index} ")
+
+
+def test_candles_follow_the_zoom_and_are_those_of_the_bars(page: Page, run: Path) -> None:
+    bars = load_run(run).market
+    steps = set()
+    for days in (0, 7, 1):
+        page.js(f"document.querySelector('#ranges [data-days=\"{days}\"]').click()")
+        page.wait(lambda: page.js("return document.getElementById('chart').data"))
+        trace = page.js("return (({x, open, high, low, close}) => ({x, open, high, low, close}))(chart.data[0])")
+        step = int(trace["x"][1] - trace["x"][0])
+        steps.add(step)
+        expected = bars.group_by_dynamic("open_time", every=f"{step}ms").agg(
+            pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last()
+        )
+        starts = pl.Series([int(x - step / 2) * 1000 for x in trace["x"]]).cast(pl.Datetime("us", "UTC"))
+        expected = starts.to_frame("open_time").join(expected, on="open_time", how="left", maintain_order="left")
+        for name in ("open", "high", "low", "close"):
+            # The last candle may end where the view does; every other is whole.
+            assert trace[name][:-1] == expected[name].to_list()[:-1]
+    assert len(steps) == 3
+    assert min(steps) * 1000 <= 10 * MINUTE
+
+
+def test_filters_leave_what_they_say(page: Page, decisions: pl.DataFrame) -> None:
+    def passing() -> int:
+        text = page.js("return document.getElementById('filter-count').textContent")
+        return int(text.split()[0].replace(",", ""))
+
+    def choose(control: str, value: str) -> None:
+        page.js(
+            "const e = document.getElementById(arguments[0]);"
+            "if (e.type === 'checkbox') e.checked = arguments[1] === 'on'; else e.value = arguments[1];"
+            "e.dispatchEvent(new Event('input', { bubbles: true }));",
+            control,
+            value,
+        )
+
+    count = DECISIONS
+    assert passing() == count
+    for control, value, none, expected in (
+        ("only-failed", "on", "", pl.col("provenance") != "model"),
+        ("only-trades", "on", "", pl.col("orders").list.len() > 0),
+        ("filter-action", "1", "", pl.col("action") == "BUY"),
+        ("filter-source", "2", "", pl.col("provenance") == "transport"),
+        ("search", "NOT_json", "", pl.col("reason") == "not_json"),
+        ("search", "市場", "", pl.col("note").str.contains("市場")),
+        ("search", "<script>", "", pl.col("note").str.contains("<script>", literal=True)),
+    ):
+        choose(control, value)
+        assert passing() == decisions.filter(expected).height > 0
+        assert page.js("return document.querySelectorAll('#decision-table .gt-row').length") <= min(passing(), 60)
+        choose(control, none)
+    choose("only-failed", "on")
+    failed = decisions.filter(pl.col("provenance") != "model")["index"].to_list()
+    page.click("#decision-table [data-position='0']")
+    page.wait_for_detail(failed[0])
+    page.click("#next")
+    page.wait_for_detail(failed[1])
+    choose("search", "no such note")
+    assert passing() == 0
+    assert page.driver.find_element("css selector", "#decision-table .gt-empty").is_displayed()
+
+
+def test_the_keyboard_goes_from_decision_to_decision(page: Page, decisions: pl.DataFrame) -> None:
+    trades = decisions.filter(pl.col("orders").list.len() > 0)["index"].to_list()
+    failed = decisions.filter(pl.col("provenance") != "model")["index"].to_list()
+    start = page.shown
+    for key, expected in (
+        ("j", start + 1), ("j", start + 2), ("k", start + 1), ("\ue014", start + 2), ("\ue012", start + 1),
+        ("n", next(i for i in trades if i > start + 1)), ("p", max(i for i in trades if i <= start)),
+        ("f", next(i for i in failed if i > start)),
+    ):  # fmt: skip
+        page.key(key)
+        page.wait_for_detail(expected)
+    assert page.js("return document.querySelector('#decision-table .selected').dataset.position") == str(page.shown)
+    assert page.js("return location.hash") == f"#d={page.shown}"
+    page.key("/")
+    page.key("j")
+    assert page.js("return document.getElementById('search').value") == "j"
+
+
+def test_trades_and_failed_replies_lead_to_their_decision(page: Page, run: Path, decisions: pl.DataFrame) -> None:
+    for table, index in (
+        ("failed-table", decisions.filter(pl.col("provenance") != "model")["index"][1]),
+        ("trade-table", decisions.filter(pl.col("fills").list.len() > 0)["index"][1]),
+    ):
+        page.wait(lambda table=table: page.js(f"return document.querySelector('#{table} [data-position=\"1\"]')"))
+        page.js(f"document.querySelector('#{table} [data-position=\"1\"]').click()")
+        page.wait_for_detail(index)
+
+
+def test_a_link_to_a_decision_opens_it(page: Page, run: Path) -> None:
+    page.open(run / "report.html", "#d=333")
+    page.wait_for_detail(333)
+
+
+def test_light_and_dark_and_the_sizes_of_laptops(page: Page) -> None:
+    def background() -> str:
+        return str(page.js("return getComputedStyle(document.body).backgroundColor"))
+
+    light = background()
+    page.key("t")
+    dark = background()
+    assert sum(map(int, light[4:-1].split(","))) > 600 > 200 > sum(map(int, dark[4:-1].split(",")))
+    for width, height in ((1280, 800), (1440, 900), (1024, 768)):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        assert page.js("return document.documentElement.scrollWidth") <= width
+        assert page.js("return document.getElementById('chart').clientHeight") > 250
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.key("t")
+    assert background() == light
+
+
+def test_a_single_file_opens_anywhere(page: Page, run: Path, tmp_path: Path) -> None:
+    page.open(write_report(run, single_file=True, out=tmp_path / "one.html"))
+    assert page.js("return document.querySelectorAll('#chart .main-svg').length") > 0
+
+
+def test_without_plotly_beside_it_the_page_says_so_and_the_rest_works(browser: Page, run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "report.html", tmp_path / "sent.html")
+    browser.open(tmp_path / "sent.html")
+    assert "--single-file" in browser.js("return document.getElementById('chart').textContent")
+    browser.key("j")
+    assert browser.wait(lambda: browser.js("return document.querySelector('#detail pre.message')"))
+    assert len(browser.errors()) == 1
+
+
+def test_a_run_that_decided_nothing_opens(browser: Page, tmp_path: Path) -> None:
+    run = make_run(tmp_path, 4)
+    decisions = pl.read_parquet(run / "decisions.parquet")
+    decisions.head(0).write_parquet(run / "decisions.parquet")
+    browser.open(write_report(run))
+    assert browser.errors() == []
