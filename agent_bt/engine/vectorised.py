@@ -21,14 +21,20 @@ def drive(*, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targ
     `bars`: rows of the decision bars, int64 (D,), ascending; `targets`: signed shares of equity, float64 (D, N), NaN
     where a symbol is left alone. Returns the fills in order; `broker.equity` and `.exposure` are filled.
     """
+    drive_silently(broker=broker, limits=limits, bars=bars, targets=targets)
+    return broker.take_fills()
+
+
+def drive_silently(*, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray) -> None:
+    """The same without turning the events into fills, for whoever wants the equity alone."""
     tape = broker.tape
     # An order gives one event, a position at most one stop, and there are no more positions than orders.
     broker.events = np.zeros(2 * (targets.size + len(tape.symbols)), accounting.EVENT)
-    broker.resume_at(_drive(
+    _drive(
         tape.open, tape.high, tape.low, tape.close, tape.traded, broker.account, broker.positions, broker.queue,
         broker.rules, limits, broker.events, broker.equity, broker.exposure, broker.bar + 1, bars, targets,
-    ))  # fmt: skip
-    return broker.advance(len(tape.times) - 1)
+    )  # fmt: skip
+    broker.resume_at(len(tape.times))
 
 
 @njit
@@ -55,4 +61,7 @@ def _drive(
                 ordered = True
         if ordered:
             accounting.settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)
-    return first
+    last = len(closes) - 1
+    accounting.advance(
+        opens, highs, lows, closes, traded, account, positions, queue, rules, events, equity, exposure, first, last
+    )

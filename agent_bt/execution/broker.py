@@ -79,7 +79,7 @@ class SimulatedBroker:
             self.rules, self.events, self.equity, self.exposure, self._next, bar,
         )  # fmt: skip
         self._next = bar + 1
-        return self._drain() if self.account[0]["events"] else []
+        return self.take_fills() if self.account[0]["events"] else []
 
     def submit(self, orders: Sequence[Order]) -> list[Fill]:
         """Accept orders at the close of the current bar; returns the fills due at this close."""
@@ -93,7 +93,7 @@ class SimulatedBroker:
             tape.close, tape.traded, self.account, self.positions, self.queue,
             self.rules, self.events, self.equity, self.exposure, bar,
         )  # fmt: skip
-        return self._drain()
+        return self.take_fills()
 
     def resume_at(self, bar: int) -> None:
         """Tell that a compiled driver has run the market up to, not including, row `bar`."""
@@ -120,8 +120,8 @@ class SimulatedBroker:
         copy.equity, copy.exposure = self._scratch
         return copy
 
-    def _drain(self) -> list[Fill]:
-        """Turn the buffered events into fills."""
+    def take_fills(self) -> list[Fill]:
+        """Empty the buffer of events; returns what filled, in order."""
         count = int(self.account[0]["events"])
         if count > len(self.events):
             raise StrategyError(f"{count} events between two decisions overflow the buffer of {len(self.events)}")

@@ -47,11 +47,24 @@ class SlowAccount:
         self.fees += abs(quantity * paid) * self.fee
         self.log.append((bar, why, quantity, paid))
 
-    def order_fills(self, bar: int, order: dict[str, Any], price: float) -> None:
+    def orders_fill(self, bar: int, orders: list[dict[str, Any]], price: float) -> None:
+        """Sells first; buys of the same instant share the cash in proportion."""
+        for order in [o for o in orders if o["quantity"] < 0]:
+            self.order_fills(bar, order, price, 1.0)
+        buys = [o for o in orders if o["quantity"] > 0]
+        needed = sum(o["quantity"] for o in buys) * price * (1 + self.slippage) * (1 + self.fee)
+        share = max(self.cash, 0.0) / needed if needed > self.cash else 1.0
+        for order in buys:
+            self.order_fills(bar, order, price, share)
+
+    def order_fills(self, bar: int, order: dict[str, Any], price: float, share: float) -> None:
+        self.orders.remove(order)
         quantity = order["quantity"]
         if quantity < 0:
             quantity = -min(-quantity, self.quantity)
         else:
+            if share < 1.0:
+                quantity = min(quantity, float(whole_lots(quantity * share, self.step)))
             most = max(self.cash, 0.0) / (price * (1 + self.slippage) * (1 + self.fee))
             quantity = min(quantity, float(whole_lots(most, self.step)))
         if quantity and abs(quantity) * price >= self.min_notional:
@@ -60,9 +73,7 @@ class SlowAccount:
     def run_bar(self, at: int, bar: dict[str, float], traded: bool) -> None:
         if traded:
             ready = [o for o in self.orders if o["due"] < at or (o["due"] == at and not self.at_close)]
-            for order in sorted(ready, key=lambda o: o["quantity"] > 0):
-                self.order_fills(at, order, bar["open"])
-                self.orders.remove(order)
+            self.orders_fill(at, ready, bar["open"])
             if self.quantity > 0:
                 if self.stop and bar["low"] <= self.average * (1 - self.stop):
                     self.trade(at, -self.quantity, min(bar["open"], self.average * (1 - self.stop)), "stop_loss")
@@ -74,9 +85,7 @@ class SlowAccount:
     def close_fills(self, at: int, bar: dict[str, float]) -> None:
         if not self.at_close:
             return
-        for order in sorted([o for o in self.orders if o["due"] == at], key=lambda o: o["quantity"] > 0):
-            self.order_fills(at, order, bar["close"])
-            self.orders.remove(order)
+        self.orders_fill(at, [order for order in self.orders if order["due"] == at], bar["close"])
 
     def decide(self, at: int, bar: dict[str, float], share: float) -> None:
         """Spend `share` of the cash, or sell -share of the holding, at the close of the bar."""
