@@ -1,0 +1,1 @@
+"""The statistics behind A/B verdicts: pure functions over arrays, randomness only through a seed."""
