@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,7 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
     config = load_config(
         HERE.parent / "configs" / "backtest.yaml", overrides=[f"{key}={value}" for key, value in settings.items()]
     )
+    began = sum(os.times()[:2])
     result = app.run_config(config, limit=spec.decisions, fresh=True)
     if result.error is not None:
         raise result.error
@@ -106,10 +108,11 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
     return {
         **asdict(spec),
         "seconds": timing["seconds"],
+        "cpu_seconds": round(sum(os.times()[:2]) - began, 3),
         "decisions_made": summary["decisions"]["total"],
         "hold": summary["decisions"]["hold"],
         "calls": calls,
-        "accounted": llm["calls"] + llm["speculation_wasted"],
+        "accounted": llm["calls"],
         "hits": llm["speculation_hits"],
         "wasted": llm["speculation_wasted"],
         "cached": llm["cached"],

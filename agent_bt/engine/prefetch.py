@@ -5,17 +5,20 @@ One decision (`Prefetcher.decide`):
   2. each takes the call that was sent ahead under its address, or goes out now `_claim`
   3. while one is under way, the account is rolled forward on the guess, and the requests of the next decisions are
      sent behind the needed ones                                                `_top_up`
-  4. the replies are awaited; a failed guess-call is thrown away and asked again `_await`
-  5. `agent.interpret` turns them into the decision, as without prefetch
+  4. what may be sent next is built while there is nothing to do but wait        `_build_while_waiting`
+  5. the replies are awaited; a failed guess-call is thrown away and asked again `_await`
+  6. `agent.interpret` turns them into the decision, as without prefetch
 
-A *track* is a fork of the account, rolled ahead on the guess. It stays good as long as the real account equals, byte
-for byte, what the fork was at the same decision; otherwise a new track starts from the real account. Replies are
-matched by address alone, so one that was asked for on an abandoned track still fits when the same prompt comes up.
+A *track* is a fork of the account, rolled ahead on the guess. It stays good as long as the real account asks what the
+track has asked for the same decision; else the track that has is gone back to, or a new one starts from the real
+account. That only steers what is sent: replies are matched by address alone, so none is used for another question, and
+one that was asked for on an abandoned track still fits when the same prompt comes up.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
@@ -36,22 +39,50 @@ Guess = Callable[[MarketView, Portfolio, Decision | None], Decision | None]
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One request that was sent: for which decision, on what terms, and when."""
+    """One request that was sent: for which decision, on what terms, when, and whether its guess has failed since."""
 
     index: int
     future: Future[Reply]
     urgency: Urgency
     sent: float
+    abandoned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """An account as far as it matters for what comes next: what it makes the agent ask, and the orders that wait."""
+
+    addresses: tuple[str, ...]
+    orders: bytes
 
 
 @dataclass(slots=True, kw_only=True)
 class Track:
-    """A fork of the account on its way through the next decisions; `at` is the next one to build requests for."""
+    """A fork of the account on its way through the next decisions.
+
+    Attributes:
+        at: the next decision to build requests for.
+        expects: the accounts it has come through, by decision.
+        unsent: decisions whose requests are built and not sent, with these.
+    """
 
     broker: SimulatedBroker
     at: int
-    marks: dict[int, bytes] = field(default_factory=dict)
-    asked: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    expects: dict[int, Situation] = field(default_factory=dict)
+    unsent: deque[tuple[int, tuple[Request, ...]]] = field(default_factory=deque)
+
+    @property
+    def next(self) -> int:
+        """The next decision to send requests for."""
+        return self.unsent[0][0] if self.unsent else self.at
+
+    def forget(self, upto: int) -> None:
+        """Drop what was built for decisions that are past, and go on behind them."""
+        for past in [at for at in self.expects if at <= upto]:
+            del self.expects[past]
+        while self.unsent and self.unsent[0][0] <= upto:
+            self.unsent.popleft()
+        self.at = max(self.at, upto + 1)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,8 +117,8 @@ class Prefetcher:
     ) -> None:
         """`bars`: rows of all decision bars; `guess`: what the decisions are assumed to be, None for HOLD.
 
-        `keep_states`: account states whose next requests are kept warm: 1 follows the guess alone, more keep the
-        accounts met before a trade going, as if it had not happened.
+        `keep_states`: the most account states whose next requests are kept warm: 1 follows the guess alone, more keep
+        the accounts met before a trade going, as if it had not happened. `control` may allow fewer.
         """
         self.stats = PrefetchStats()
         self._agent = agent
@@ -97,7 +128,7 @@ class Prefetcher:
         self._broker = broker
         self._guess = guess
         self._control = control
-        self._keep = keep_states
+        self._keep = control.tracks(keep_states)
         self._tracks: list[Track] = []
         self._calls: dict[str, Call] = {}
         self._latency = 0.0
@@ -110,6 +141,7 @@ class Prefetcher:
         self._follow(index, view, portfolio, tuple(request.address for request in asked))
         if self._must_wait(claimed):
             self._top_up(index)
+            self._build_while_waiting(index, [call.future for call, _ in claimed])
         exchanges = [
             Exchange(request=request, reply=self._await(index, request, call, ahead))
             for request, (call, ahead) in zip(asked, claimed, strict=True)
@@ -127,8 +159,8 @@ class Prefetcher:
         """The call that answers this request, and whether it was sent ahead."""
         call = self._calls.pop(request.address, None)
         ahead = call is not None and not call.future.cancelled()
-        if ahead or any(index in track.asked for track in self._tracks):
-            self._control.observe(hit=ahead)
+        if call is not None and call.abandoned:
+            self._control.reuse.observe(hit=ahead)
         if call is None or not ahead:
             return self._send(index, request, Urgency()), False
         call.urgency.speculative = False
@@ -180,52 +212,91 @@ class Prefetcher:
         return any(not call.future.done() for call, _ in pending)
 
     def _follow(self, index: int, view: MarketView, portfolio: Portfolio, addresses: tuple[str, ...]) -> None:
-        """Keep the track that the real account is still on; drop, or park, the others."""
-        mark = _fingerprint(self._broker)
-        current = next((track for track in self._tracks if track.marks.get(index) == mark), None)
+        """Put the track that the real account is on to the front; a new one, where there is none."""
+        here = Situation(addresses=addresses, orders=_waiting_orders(self._broker))
+        current = next((track for track in self._tracks if track.expects.get(index) == here), None)
+        guessed = self._tracks[0] if self._tracks else None
+        if guessed is not None and index in guessed.expects:
+            self._control.hits.observe(hit=guessed is current)
         if current is None:
-            if self._keep == 1:
-                self._tracks.clear()
-                self._cancel_unsent()
-            # A parked track that comes to the same prompt is the same state to the model.
-            self._tracks = [track for track in self._tracks if track.asked.get(index) != addresses]
-            fork = self._broker.fork()
-            current = Track(broker=fork, at=index)
+            current = Track(broker=self._broker.fork(), at=index)
             self._step(current, view, portfolio)
-        else:
-            self._tracks.remove(current)
-        self._tracks = [current, *self._tracks][: self._keep]
+        self._tracks = [current, *(track for track in self._tracks if track is not current)]
+        kept = self._tracks[: self._keep]
+        self._tracks = [*kept, *(track for track in self._tracks[self._keep :] if track.next > index + 1)]
         for track in self._tracks:
-            for past in [at for at in track.marks if at < index]:
-                del track.marks[past]
-                track.asked.pop(past, None)
+            track.forget(index)
+        if guessed is not None and guessed is not current:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """The guess was wrong: take back what only other tracks have asked for, as far as it is not sent yet."""
+        kept = {
+            address
+            for track in self._tracks[: self._keep]
+            for expected in track.expects.values()
+            for address in expected.addresses
+        }
+        cancelled = {address for address, call in self._calls.items() if address not in kept and self._cancel(call)}
+        for address in cancelled:
+            del self._calls[address]
+        for address, call in self._calls.items():
+            call.abandoned = call.abandoned or address not in kept
+        # A track whose requests were taken back has nothing to go back to.
+        self._tracks = [
+            track
+            for track in self._tracks
+            if cancelled.isdisjoint(address for expected in track.expects.values() for address in expected.addresses)
+        ]
 
     def _top_up(self, index: int) -> None:
-        """Send the requests of the next decisions on every track, nearest first."""
-        until = min(len(self._bars), index + 1 + self._control.ahead(len(self._tracks)))
-        for at in range(index + 1, until):
-            for track in self._tracks:
-                if track.at != at or track.broker.halted:
-                    continue
-                if not self._control.affords(outstanding=len(self._calls), wasted=self.stats.wasted):
-                    return
-                track.broker.advance(self._bars[at])
-                if not track.broker.halted:
-                    self._ask_ahead(track, at)
+        """Send the requests of the next decisions, those of the real account's track first."""
+        tracks = self._tracks[: self._keep]
+        until = min(len(self._bars), index + 1 + self._control.ahead(len(tracks)))
+        for track in tracks:
+            while track.next < until and self._control.affords(
+                outstanding=len(self._calls),
+                wasted=self.stats.wasted,
+                tracks=len(tracks),
+                parked=track is not tracks[0],
+            ):
+                if not track.unsent and not self._build(track):
+                    break
+                at, requests = track.unsent.popleft()
+                for request in requests:
+                    self._send_ahead(at, request)
 
-    def _ask_ahead(self, track: Track, at: int) -> None:
-        view, portfolio = self._market.at(self._bars[at]), track.broker.portfolio()
+    def _build_while_waiting(self, index: int, awaited: Sequence[Future[Reply]]) -> None:
+        """Build the requests of another window behind the one that was sent, until the replies are there."""
+        tracks = self._tracks[: self._keep]
+        until = min(len(self._bars), index + 1 + 2 * self._control.ahead(len(tracks)))
+        for track in tracks:
+            while track.at < until and not all(future.done() for future in awaited):
+                if not self._build(track):
+                    break
+
+    def _build(self, track: Track) -> bool:
+        """Roll the fork on to its next decision and build the requests; False when it has stopped trading."""
+        if not track.broker.halted:
+            track.broker.advance(self._bars[track.at])
+        if track.broker.halted:
+            return False
+        view, portfolio = self._market.at(self._bars[track.at]), track.broker.portfolio()
         requests = self._agent.requests(view, portfolio)
-        for request in requests:
-            if request.address in self._calls:
-                continue
-            call = self._send(at, request, Urgency(speculative=True))
-            self._calls[request.address] = call
-            if not (call.future.done() and _was_cached(call.future)):
-                self.stats.speculated += 1
-        track.marks[at] = _fingerprint(track.broker)
-        track.asked[at] = tuple(request.address for request in requests)
+        track.expects[track.at] = Situation(
+            addresses=tuple(request.address for request in requests), orders=_waiting_orders(track.broker)
+        )
+        track.unsent.append((track.at, tuple(requests)))
         self._step(track, view, portfolio)
+        return True
+
+    def _send_ahead(self, at: int, request: Request) -> None:
+        if request.address in self._calls:
+            return
+        call = self._send(at, request, Urgency(speculative=True))
+        self._calls[request.address] = call
+        if not (call.future.done() and _was_cached(call.future)):
+            self.stats.speculated += 1
 
     def _step(self, track: Track, view: MarketView, portfolio: Portfolio) -> None:
         """Let the fork act on what decision number `track.at` is assumed to be."""
@@ -234,21 +305,23 @@ class Prefetcher:
             track.broker.submit(self._desk.size(decision, track.broker).orders)
         track.at += 1
 
-    def _cancel_unsent(self) -> None:
-        for address, call in list(self._calls.items()):
-            if call.future.cancel():
-                self.stats.cancelled += 1
-                self.stats.speculated -= 1
-                del self._calls[address]
+    def _cancel(self, call: Call) -> bool:
+        """Take a call back, if it has not been sent."""
+        taken_back = call.future.cancel()
+        if taken_back:
+            self.stats.cancelled += 1
+            self.stats.speculated -= 1
+        return taken_back
 
     def _discard(self, upto: int) -> None:
         """Give up the calls for decisions that are past; those that were sent count as wasted."""
         for address, call in [(a, c) for a, c in self._calls.items() if c.index <= upto]:
             del self._calls[address]
-            if call.future.cancel():
-                self.stats.cancelled += 1
-                self.stats.speculated -= 1
-            elif not (call.future.done() and _was_cached(call.future)):
+            if self._cancel(call):
+                continue
+            if call.abandoned:
+                self._control.reuse.observe(hit=False)
+            if not (call.future.done() and _was_cached(call.future)):
                 self.stats.wasted += 1
                 call.future.add_done_callback(self._count_waste)
 
@@ -271,5 +344,5 @@ def _speculated(reply: Reply) -> Reply:
     return replace(reply, speculated=True)
 
 
-def _fingerprint(broker: SimulatedBroker) -> bytes:
-    return broker.account.tobytes() + broker.positions.tobytes() + broker.queue.tobytes()
+def _waiting_orders(broker: SimulatedBroker) -> bytes:
+    return broker.queue.tobytes() if broker.account[0]["waiting"] else b""
