@@ -129,21 +129,27 @@ class Pace:
 
     def slow_down(self, *, since: float, now: float) -> None:
         """Go back to what was taken from shortly before the refusals began (`since`) until now."""
-        if not self._failed:
-            self._failed = True
-            self.patience.failed()
         while self._starts and self._starts[0] < since - _HORIZON_S:
             self._starts.popleft()
         span_s = now - self._starts[0] if self._starts else 0.0
         taken_per_s = len(self._starts) / span_s if span_s > 0 else 1 / _HORIZON_S
+        if not self._failed:
+            self._failed = True
+            self.patience.failed()
+            if self._near(self._before):
+                # A small step too far: what was taken is measured less exactly than that.
+                taken_per_s = max(taken_per_s, 0.98 * self._before)
         self._refused_at = min(self._before, taken_per_s)
         self.per_s = _SLACK * self._refused_at
         self._changed = now
 
     def try_more(self, now: float) -> None:
         """Count one answer that came while callers waited for their turn."""
-        near = _NEAR * self._refused_at <= self.per_s <= 1.1 * self._refused_at
+        near = self._near(self.per_s)
         # A limit per second does not show sooner than after a second.
         if self.patience.ended(near=near) and now - self._changed >= 1.0:
             self.per_s *= _STEP if near else _STRIDE
             self._changed = now
+
+    def _near(self, per_s: float) -> bool:
+        return _NEAR * self._refused_at <= per_s <= 1.1 * self._refused_at < _INFINITE
