@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent_bt import assembly, runner
 from agent_bt.agents.context import prompt_context
@@ -29,6 +29,9 @@ from agent_bt.records.run_folder import RunFolder
 from agent_bt.reports.html import write_report
 from agent_bt.settings import load_config
 from agent_bt.strategies.registry import make_strategy
+
+if TYPE_CHECKING:
+    from agent_bt.endpoints import Endpoints
 
 
 def run(
@@ -74,6 +77,36 @@ class Result:
         return dict(self.summary)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run that could begin: its prompt (None: no agent) and bars are there, and its identity is known."""
+
+    config: Config
+    prompt: Prompt | None
+    loaded: LoadedBars
+    identity: Mapping[str, Any]
+    limit: int | None = None
+
+
+def plan(
+    config: Config,
+    *,
+    config_path: Path | None = None,
+    limit: int | None = None,
+    load: Callable[[Config], LoadedBars] = assembly.load_bars,
+) -> Plan:
+    """Find what a run needs, without beginning it; `load` fetches its bars.
+
+    Raises:
+        AgentBtError: the prompt or the bars are not there.
+    """
+    prompt = assembly.find_prompt(config, config_path)
+    config = assembly.with_prompt_defaults(config, prompt)
+    loaded = load(config)
+    identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
+    return Plan(config=config, prompt=prompt, loaded=loaded, identity=identity, limit=limit)
+
+
 def run_config(
     config: Config,
     *,
@@ -94,12 +127,26 @@ def run_config(
     Raises:
         AgentBtError: the run could not begin, or nothing could be recorded.
     """
-    prompt = assembly.find_prompt(config, config_path)
-    config = assembly.with_prompt_defaults(config, prompt)
-    loaded = assembly.load_bars(config)
-    identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
-    folder = runner.find_folder(config, identity, fresh=fresh)
-    return _run(config, prompt, loaded, identity, folder, limit, progress, offline, report)
+    planned = plan(config, config_path=config_path, limit=limit)
+    return run_plan(planned, progress=progress, fresh=fresh, offline=offline, report=report)
+
+
+def run_plan(
+    planned: Plan,
+    *,
+    progress: Progress | None = None,
+    fresh: bool = False,
+    offline: bool = False,
+    report: bool = True,
+    endpoints: Endpoints | None = None,
+) -> Result:
+    """Run what was planned, or continue the unfinished run of its identity; `endpoints` may be shared with others.
+
+    Raises:
+        AgentBtError: the run could not begin, or nothing could be recorded.
+    """
+    folder = runner.find_folder(planned.config, planned.identity, fresh=fresh)
+    return _run(planned, folder, progress, offline, report, endpoints)
 
 
 def resume(
@@ -117,43 +164,39 @@ def resume(
     """
     if not folder.unfinished:
         raise UsageError(f"{folder.run_id} is finished; `agent-bt replay {folder.run_id}` walks through it again")
-    config = load_config(folder.config, overrides)
     kept = folder.read_manifest()
-    prompt = assembly.find_prompt(config, None)
-    loaded = assembly.load_bars(config)
-    limit = kept["identity"].get("limit")
-    identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
-    changes = runner.identity_changes(kept["identity"], identity)
+    planned = plan(load_config(folder.config, overrides), limit=kept["identity"].get("limit"))
+    changes = runner.identity_changes(kept["identity"], planned.identity)
     if changes:
         listed = "\n".join(f"  {change}" for change in changes)
         raise ConfigError(
             f"{folder.run_id} cannot be continued, it would be another run:\n{listed}\n"
             "Restore what changed, or begin a new run with `agent-bt run`"
         )
-    return _run(config, prompt, loaded, identity, folder, limit, progress, offline, report=True)
+    return _run(planned, folder, progress, offline, report=True)
 
 
 def _run(
-    config: Config,
-    prompt: Prompt | None,
-    loaded: LoadedBars,
-    identity: Mapping[str, Any],
+    planned: Plan,
     folder: RunFolder | None,
-    limit: int | None,
     progress: Progress | None,
     offline: bool,
     report: bool,
+    endpoints: Endpoints | None = None,
 ) -> Result:
     """Open the model, set the stage, walk; a new folder in which nothing was recorded disappears again."""
+    config, prompt, loaded = planned.config, planned.prompt, planned.loaded
     made = folder is None
-    folder = folder or runner.make_folder(config, identity, prompt)
+    folder = folder or runner.make_folder(config, planned.identity, prompt)
     try:
         with ExitStack() as opened:
             model = None
             recorded = runner.recorded_replies(folder)
             if prompt is not None:
                 effective = (folder.read_manifest().get("llm") or {}).get("effective")
-                model = open_model(config, effective=effective, ledger_path=folder.ledger, offline=offline)
+                model = open_model(
+                    config, effective=effective, ledger_path=folder.ledger, offline=offline, endpoints=endpoints
+                )
                 opened.callback(model.close)
                 runner.note_model(folder, model)
                 model.answer_first_from(recorded)
@@ -162,12 +205,12 @@ def _run(
             prepared = runner.Prepared(
                 config=config,
                 loaded=loaded,
-                stage=assembly.set_stage(config, loaded.bars, strategy, limit),
+                stage=assembly.set_stage(config, loaded.bars, strategy, planned.limit),
                 books=assembly.open_books(config),
                 strategy=strategy,
                 prompt=prompt,
                 folder=folder,
-                identity=identity,
+                identity=planned.identity,
                 continued=bool(recorded),
             )
             executed = runner.execute(prepared, progress or SilentProgress())

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent_bt.agents.agent import RequestForm
@@ -21,6 +21,9 @@ from agent_bt.core.errors import ConfigError, ReplayError
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.ledger import Ledger
+
+if TYPE_CHECKING:
+    from agent_bt.endpoints import Endpoints
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +87,7 @@ def open_model(
     effective: Mapping[str, Any] | None = None,
     ledger_path: Path | None = None,
     offline: bool = False,
+    endpoints: Endpoints | None = None,
 ) -> Model:
     """Open the model that `llm` names.
 
@@ -92,6 +96,7 @@ def open_model(
         effective: the ladder's result of an earlier part of the run; None: the cache knows it, or it is found now.
         ledger_path: where the ledger of this run is kept; None: in memory.
         offline: answer from the cache alone, and open no socket.
+        endpoints: shared with other runs, with their ledger; they stay open. None: this run has its own.
 
     Raises:
         ModelError: the endpoint cannot be used.
@@ -100,7 +105,9 @@ def open_model(
     """
     llm = config.llm
     if llm.provider == "openai":
-        return _open_cached(config, effective) if offline else _open_endpoint(config, effective, ledger_path)
+        if offline:
+            return _open_cached(config, effective)
+        return _open_endpoint(config, effective, ledger_path, endpoints)
     return Model(llm=_embedded(llm), form=request_form(llm, None), requested=request_parameters(llm))
 
 
@@ -160,50 +167,39 @@ def _scripted(llm: LLMConfig) -> LLM:
     return ScriptedLLM(replies)
 
 
-def _open_endpoint(config: Config, effective: Mapping[str, Any] | None, ledger_path: Path | None) -> Model:
-    from agent_bt.llm.budget import BudgetLLM
-    from agent_bt.llm.cache import CachedLLM
-    from agent_bt.llm.cache_store import ReplyStore
-    from agent_bt.llm.guard import FailureGuard
+def _open_endpoint(
+    config: Config, effective: Mapping[str, Any] | None, ledger_path: Path | None, endpoints: Endpoints | None
+) -> Model:
+    from agent_bt.endpoints import Endpoints
     from agent_bt.llm.ladder import negotiate
-    from agent_bt.llm.limiter import AdaptiveGate
-    from agent_bt.llm.openai_provider import OpenAILLM, api_key_from_env
-    from agent_bt.llm.prices import PriceTable
 
     llm = config.llm
+    requested = request_parameters(llm)
+
+    def find_out(paid: LLM) -> dict[str, Any]:
+        return negotiate(
+            paid,
+            requested,
+            wanted=llm.response_format,
+            schema=REPLY_SCHEMA,
+            provider=llm.provider,
+            endpoint_id=endpoint_id(llm),
+        ).to_dict()
+
     with ExitStack() as opened:
-        prices = PriceTable(provider=llm.provider, model=llm.model, base_url=llm.base_url, prices=llm.prices)
-        ledger = Ledger(ledger_path)
-        opened.callback(ledger.close)
-        store = opened.enter_context(ReplyStore(config.cache.path))
-        provider = OpenAILLM(
-            base_url=llm.base_url,
-            api_key=api_key_from_env(llm.api_key_env, base_url=llm.base_url),
-            timeout_s=llm.timeout_s,
-            retries=llm.retries,
-            gate=AdaptiveGate(llm.max_in_flight),
+        if endpoints is None:
+            endpoints = Endpoints(config, ledger_path)
+            opened.callback(endpoints.close)
+        found, prices = endpoints.connect(
+            llm, endpoint_id=endpoint_id(llm), known=effective, ladder_key=ladder_key(llm), negotiate=find_out
         )
-        opened.callback(provider.close)
-        paid = BudgetLLM(provider, config.budget, ledger, prices)
-        requested = request_parameters(llm)
-        found = effective or store.recall(ladder_key(llm))
-        if found is None:
-            found = negotiate(
-                paid,
-                requested,
-                wanted=llm.response_format,
-                schema=REPLY_SCHEMA,
-                provider=llm.provider,
-                endpoint_id=endpoint_id(llm),
-            ).to_dict()
-            store.remember(ladder_key(llm), found)
         return Model(
-            llm=CachedLLM(FailureGuard(paid, config.risk.max_failures_in_a_row), store),
+            llm=endpoints.llm,
             form=request_form(llm, found),
             requested=requested,
             effective=found,
             prices=prices.version,
-            ledger=ledger,
+            ledger=endpoints.ledger,
             _opened=opened.pop_all(),
         )
     raise AssertionError  # pragma: no cover - the block above returns or raises

@@ -29,7 +29,7 @@ from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 from agent_bt.llm.ledger import NOTHING, Ledger, Spend, spend_of
-from agent_bt.llm.prices import PriceTable, metered
+from agent_bt.llm.prices import PriceBook, PriceTable, metered
 from agent_bt.llm.speculation import Urgency, current_urgency, urged
 
 _NOT_BILLED = ("rate_limit", "server_error", "connection")
@@ -57,18 +57,13 @@ class BudgetLLM:
         inner: makes the calls. Closed with this one.
         budget: the limits; they cover all that the ledger holds, earlier sessions of the run included.
         ledger: what was and is spent. It stays open.
-        prices: of the model; replies are given their `cost_usd` by it, unless the endpoint has said the cost itself.
+        prices: of the model or models; replies are given their `cost_usd` by it, unless the endpoint has said it.
 
     Raises:
         ConfigError: the budget is in dollars and the model has no known price.
     """
 
-    def __init__(self, inner: LLM, budget: BudgetConfig, ledger: Ledger, prices: PriceTable) -> None:
-        if budget.usd is not None and not prices.priced:
-            raise ConfigError(
-                "budget.usd is set, but the price of this model is not known; give llm.prices (US dollars per million"
-                " tokens: input, output), or limit budget.calls or budget.tokens instead"
-            )
+    def __init__(self, inner: LLM, budget: BudgetConfig, ledger: Ledger, prices: PriceTable | PriceBook) -> None:
         self._inner = inner
         self._budget = budget
         self._ledger = ledger
@@ -77,6 +72,20 @@ class BudgetLLM:
         self._waiting: deque[_Waiting] = deque()
         self._in_flight = 0
         self._draining = False
+        if isinstance(prices, PriceTable):
+            self.check_priced(prices)
+
+    def check_priced(self, prices: PriceTable) -> None:
+        """Whether a budget in dollars can be kept with these prices.
+
+        Raises:
+            ConfigError: the budget is in dollars and the model has no known price.
+        """
+        if self._budget.usd is not None and not prices.priced:
+            raise ConfigError(
+                "budget.usd is set, but the price of this model is not known; give llm.prices (US dollars per million"
+                " tokens: input, output), or limit budget.calls or budget.tokens instead"
+            )
 
     def submit(self, request: Request) -> Future[Reply]:
         """Send the request when the budget has room for it, maybe later; cancellable until then."""
@@ -118,7 +127,7 @@ class BudgetLLM:
             most = 0
         choices = body.get("n", 1)
         usage = Usage(prompt_tokens=len(canonical(body)), completion_tokens=most * max(int(choices), 1))
-        cost = self._prices.cost_usd(usage)
+        cost = self._prices.of(request).cost_usd(usage)
         return Spend(
             calls=1,
             prompt_tokens=usage.prompt_tokens,
@@ -186,7 +195,7 @@ class BudgetLLM:
             return
         outcome = outcome_of(inner)
         if isinstance(outcome, Reply):
-            outcome = metered(outcome, self._prices)
+            outcome = metered(outcome, self._prices.of(call.request))
         try:
             self._settle(number, _cost_of(outcome, call.worst))
         except RecordError as error:  # spending that cannot be written down must end

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent_bt.config import PricesConfig
-from agent_bt.core.types import Reply, Usage
+from agent_bt.core.types import Reply, Request, Usage
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _EMBEDDED = ("stand_in", "scripted")
@@ -62,6 +62,10 @@ class PriceTable:
         self._base_url = base_url or _OPENAI_URL
         self._own = _OwnPrices.of(prices)
 
+    def of(self, request: Request) -> PriceTable:  # noqa: ARG002 - the face of a `PriceBook` of one model
+        """The prices of the model that is asked: these."""
+        return self
+
     @property
     def version(self) -> str:
         """Which table the prices are from, for the manifest."""
@@ -102,6 +106,21 @@ class PriceTable:
         if price.model_price.input_mtok is None or price.model_price.output_mtok is None:
             return None
         return float(price.total_price)
+
+
+class PriceBook:
+    """The prices of several models, found by the request that asks one of them."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[str, str], PriceTable] = {}
+
+    def add(self, endpoint_id: str, model: str, prices: PriceTable) -> None:
+        """Know the prices of a model at an endpoint."""
+        self._tables[endpoint_id, model] = prices
+
+    def of(self, request: Request) -> PriceTable:
+        """The prices of the model that is asked."""
+        return self._tables[request.endpoint_id, str(request.body.get("model", ""))]
 
 
 def price_table_version() -> str:
