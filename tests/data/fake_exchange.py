@@ -73,6 +73,13 @@ def path_of(period: str, symbol: str = "BTCUSDT") -> str:
     return f"/data/spot/{rhythm}/klines/{symbol}/1m/{symbol}-1m-{period}.zip"
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is no news."""
+
+
 class FakeExchange:
     """What it publishes can be changed while it serves; `asked` lists the paths in order."""
 
@@ -83,8 +90,7 @@ class FakeExchange:
         self.asked: list[str] = []
         self.queries: list[dict[str, str]] = []
         self.weight = "2"
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), self._handler())
 
     @property
     def url(self) -> str:

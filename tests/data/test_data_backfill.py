@@ -67,7 +67,8 @@ def test_days_missing_from_a_monthly_file_come_from_daily_files(
         first = us(day) // 1000
         exchange.publish(day, whole.filter(pl.col("open_time").is_between(first, first + DAY // 1000 - 1)))
     result = fill("2021-02-01", "2021-03-01")
-    assert exchange.zips_asked() == [path_of("2021-02"), path_of("2021-02-03"), path_of("2021-02-10")]
+    month, *days = exchange.zips_asked()
+    assert (month, sorted(days)) == (path_of("2021-02"), [path_of("2021-02-03"), path_of("2021-02-10")])
     assert result.failures == ()
     assert closes(store, "2021-02-01", "2021-03-01") == whole["close"].to_list()
 
@@ -140,7 +141,7 @@ def test_what_may_still_come_is_no_outage_yet(exchange: FakeExchange, store: Sto
 
 def test_archives_of_what_is_not_over_are_not_asked_for(exchange: FakeExchange, fill: Fill) -> None:
     fill("2021-02-01", "2021-03-01", now="2021-02-03T12:00")
-    assert exchange.asked == [path_of("2021-02-01"), path_of("2021-02-02")]
+    assert sorted(exchange.asked) == [path_of("2021-02-01"), path_of("2021-02-02")]
 
 
 def test_an_open_minute_is_never_taken(exchange: FakeExchange, store: Store, fill: Fill) -> None:
