@@ -4,7 +4,7 @@ A run is the whole of `agent-bt run`, cache, journal and all, in a process of it
 decisions: they are compared by `hashes.decisions` with a run that waits for every reply, at no latency.
 
     python -m benchmarks.bench_prefetch              what `make bench` runs: 200 ms, 90 and 98% HOLD
-    python -m benchmarks.bench_prefetch --full       both latencies, 80 to 98% HOLD; writes prefetch.json, prefetch.md
+    python -m benchmarks.bench_prefetch --full       both latencies, 80 to 98% HOLD; its results are in prefetch.json
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from agent_bt.engine.depth import decisions_per_round_trip
 
 DECISIONS, SEQUENTIAL = 2_000, 200
 HERE = Path(__file__).parent
@@ -48,18 +50,139 @@ class Spec:
     @property
     def name(self) -> str:
         """A name that no other run of the benchmark has."""
-        return "_".join(str(value).replace("/", "-") for value in asdict(self).values() if value != "")
+        return "_".join(str(value) for key, value in asdict(self).items() if key != "store")
+
+
+TARGETS = {
+    (1_000, 0.9, 0.5): 5.0, (1_000, 0.9, 1.0): 7.3, (1_000, 0.98, 0.5): 21.0,
+    (200, 0.9, 0.5): 4.2, (200, 0.9, 1.0): 6.0, (200, 0.98, 0.5): 15.0,
+}  # fmt: skip
+"""(latency in ms, share of HOLD, max_waste) -> how many times faster at least; elsewhere see `target`."""
+
+STATES_TARGET, STATES_CALLS = 11.0, 2.2
+
+
+def hold(share: float, latency_ms: int, max_waste: float, **more: Any) -> Spec:
+    """A run of which `share` of the replies are HOLD."""
+    return Spec(policy=f"hold-{share}", latency_ms=latency_ms, max_waste=max_waste, **more)
+
+
+def states(share: float, latency_ms: int) -> Spec:
+    """The same with the prompt that shows few accounts, each of them kept warm."""
+    return hold(share, latency_ms, 1.2, shows="v1-states", guess="states", depth=32)
+
+
+SMALL = [hold(0.9, 200, 0.5), hold(0.9, 200, 1.0), hold(0.98, 200, 0.5)]
+FULL = {
+    1_000: [
+        hold(0.8, 1_000, 1.0), hold(0.9, 1_000, 0.5), hold(0.9, 1_000, 1.0), hold(0.95, 1_000, 1.0),
+        hold(0.98, 1_000, 0.5), hold(0.9, 1_000, 2.6), hold(0.9, 1_000, 1.0, shows="v1"),
+        hold(0.9, 1_000, 2.6, shows="v1"), *(states(share, 1_000) for share in (0.8, 0.9, 0.95, 0.98)),
+    ],
+    200: [
+        hold(0.8, 200, 1.0), *SMALL, hold(0.95, 200, 1.0), hold(0.9, 200, 1.0, shows="v1"), states(0.9, 200),
+        hold(0.98, 200, 0.5, gate="adaptive"),
+    ],
+}  # fmt: skip
+
+
+def real(store: str) -> list[Spec]:
+    """Three months of real bars, answered by the policy that ships: what the prompt shows makes the difference."""
+    common: dict[str, Any] = {"policy": "stand-in-0.35", "latency_ms": 1_000, "store": store}
+    return [
+        Spec(**common, shows="cash"), Spec(**common, shows="v1"),
+        Spec(**common, shows="v1-states", depth=32), Spec(**common, shows="v1-states", guess="states", depth=32),
+        Spec(**common, shows="v1-states", guess="states", depth=32, max_waste=3.0),
+    ]  # fmt: skip
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Run the part or all of it; rows as `benchmarks.run` wants them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="both latencies, every share; half an hour")
+    parser.add_argument("--store", default="", help="with --full: a store that holds BTCUSDT of July to September 2024")
+    parser.add_argument("--latency", type=int, action="append", help="with --full: only this latency (1000, 200)")
+    parser.add_argument("--at-once", type=int, default=1, help="runs beside each other")
     parser.add_argument("--one", help="run this one only: a JSON object of Spec, and print what it measured")
     options = parser.parse_args(argv)
     with server() as port, tempfile.TemporaryDirectory() as folder:
         if options.one:
             return measure(Spec(**json.loads(options.one)), port, folder)
-    return {}
+        if not options.full:
+            return {"name": "prefetch", **compare(SMALL, port, folder, 1)}
+        latencies = options.latency or list(FULL)
+        specs = [spec for latency in latencies for spec in FULL[latency]]
+        if options.store and 1_000 in latencies:
+            specs += real(options.store)
+        return {"name": "prefetch", "at_once": options.at_once, **compare(specs, port, folder, options.at_once)}
+
+
+def compare(specs: Sequence[Spec], port: int, folder: str, at_once: int) -> dict[str, Any]:
+    """Measure these runs, and what they are compared with: 200 decisions one after another, and the same decisions."""
+    # One after another it takes as long whatever the replies are: one reference for each latency.
+    waiting = {
+        latency: hold(0.9, latency, 1.0, depth=0, decisions=SEQUENTIAL)
+        for latency in dict.fromkeys(spec.latency_ms for spec in specs)
+    }
+    same = {spec: replace(spec, latency_ms=0, depth=0, guess="hold", max_waste=1.0, gate="plain") for spec in specs}
+    wanted = [*waiting.values(), *dict.fromkeys(same.values()), *specs]
+    measured = dict(zip(wanted, measure_all(wanted, port, folder, at_once), strict=True))
+    rows = []
+    for spec in specs:
+        ours, one_by_one = measured[spec], measured[waiting[spec.latency_ms]]
+        sequential_s = one_by_one["seconds"] / SEQUENTIAL * ours["decisions_made"]
+        factor, calls = sequential_s / ours["seconds"], ours["calls"] / ours["decisions_made"]
+        identical = ours["decisions_hash"] == measured[same[spec]]["decisions_hash"]
+        wanted_factor, most_calls = target(spec)
+        rows.append(
+            {
+                "work": describe(spec),
+                "ours": ours["seconds"],
+                "unit": "s",
+                "peer": f"one call after another, {SEQUENTIAL} of them",
+                "theirs": sequential_s,
+                "ratio": factor,
+                "calls_per_decision": round(calls, 3),
+                "identical": identical,
+                "target": f">= {wanted_factor:.3g} for <= {most_calls:.3g}x the calls" if wanted_factor else "",
+                "met": identical and factor >= wanted_factor and calls <= most_calls if wanted_factor else None,
+            }
+        )
+    return {"rows": rows, "runs": list(measured.values())}
+
+
+def target(spec: Spec) -> tuple[float, float]:
+    """How many times faster, for how many calls per decision; 0 where nothing was set."""
+    policy, _, share = spec.policy.rpartition("-")
+    if policy != "hold" or spec.gate != "plain":
+        return 0.0, 0.0
+    if spec.guess == "states":
+        return (STATES_TARGET, STATES_CALLS) if spec.latency_ms == 1_000 else (0.0, 0.0)
+    if spec.max_waste > 1 or spec.shows != "cash":
+        return 0.0, 0.0
+    most_calls, rate = 1 + spec.max_waste, float(share)
+    given = TARGETS.get((spec.latency_ms, rate, spec.max_waste))
+    if given:
+        return given, most_calls
+    yields = {k: decisions_per_round_trip(rate, k) for k in range(1, spec.depth + 2)}
+    best = max(value for k, value in yields.items() if k / value <= most_calls)
+    return (0.9 if spec.latency_ms == 1_000 else 0.75) * best, most_calls
+
+
+def describe(spec: Spec) -> str:
+    """A run in words."""
+    policy, _, share = spec.policy.rpartition("-")
+    who = f"{float(share):.0%} HOLD" if policy == "hold" else "real months, the policy that ships"
+    shown = {"cash": "absolute cash shown", "v1": "v1", "v1-states": "v1-states"}[spec.shows]
+    gate = "" if spec.gate == "plain" else ", adaptive gate"
+    return f"{who}, {spec.latency_ms} ms, {shown}, guess {spec.guess}, max_waste {spec.max_waste:g}{gate}"
+
+
+def measure_all(specs: Sequence[Spec], port: int, folder: str, at_once: int) -> list[dict[str, Any]]:
+    """Each run in a fresh process, so many beside each other."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, mp_context=context, max_tasks_per_child=1) as pool:
+        return list(pool.map(measure, specs, [port] * len(specs), [folder] * len(specs)))
 
 
 @contextmanager
@@ -116,6 +239,7 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
         "hits": llm["speculation_hits"],
         "wasted": llm["speculation_wasted"],
         "cached": llm["cached"],
+        "load": round(os.getloadavg()[0], 1),
         "decisions_hash": summary["hashes"]["decisions"],
     }
 
