@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ _ROWS, _BYTES = 512, 16 << 20
 class DecisionTable:
     """Collects records and writes them; the file appears at `close`, whole.
 
-    The schema follows from the first record: the columns of its window are the strategy's.
+    The schema follows from the first record: the columns of its window are the strategy's. A row group is encoded and
+    written by a thread of its own while the next one is collected; one at a time, so that memory stays bounded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,6 +34,8 @@ class DecisionTable:
         self._size = 0
         self._schema: pa.Schema | None = None
         self._writer: pq.ParquetWriter | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent-bt-decisions")
+        self._writing: Future[None] | None = None
 
     def append(self, content: dict[str, Any], telemetry: dict[str, Any], size: int) -> None:
         """Take one record, as made by `schema.content_of` and `telemetry_of`; `size` is about its bytes.
@@ -56,8 +60,10 @@ class DecisionTable:
         """
         if self._rows or self._writer is None:
             self._write_group()
-        assert self._writer is not None
         try:
+            self._wait()
+            self._thread.shutdown()
+            assert self._writer is not None
             self._writer.close()
             publish(self.path)
         except OSError as error:
@@ -65,24 +71,34 @@ class DecisionTable:
 
     def discard(self) -> None:
         """Forget everything; what was written disappears."""
+        self._thread.shutdown()
         if self._writer is not None and self._writer.is_open:
             self._writer.close()
         temporary_of(self.path).unlink(missing_ok=True)
 
     def _write_group(self) -> None:
-        schema = self._schema or _arrow_schema(list(self._windows[0]) if self._windows else [])
-        table = _build(self._rows, self._windows, schema)
+        if self._schema is None:
+            self._schema = _arrow_schema(list(self._windows[0]) if self._windows else [])
+        table = _build(self._rows, self._windows, self._schema)
         self._rows, self._windows, self._size = [], [], 0
         try:
-            if self._writer is None:
-                self._schema = schema
-                # Dictionaries cost time and save nothing on prompts, replies and prices, which hardly ever repeat.
-                self._writer = pq.ParquetWriter(
-                    temporary_of(self.path), schema, compression="zstd", compression_level=1, use_dictionary=False
-                )
-            self._writer.write_table(table)
+            self._wait()
         except OSError as error:
             raise unwritable(self.path, error) from error
+        self._writing = self._thread.submit(self._write, table)
+
+    def _wait(self) -> None:
+        """Wait for the row group that is being written; raises what went wrong with it."""
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write(self, table: pa.Table) -> None:
+        if self._writer is None:
+            # Dictionaries cost time and save nothing on prompts, replies and prices, which hardly ever repeat.
+            self._writer = pq.ParquetWriter(
+                temporary_of(self.path), table.schema, compression="zstd", compression_level=1, use_dictionary=False
+            )
+        self._writer.write_table(table)
 
 
 def _arrow_schema(window: Sequence[str]) -> pa.Schema:
