@@ -21,6 +21,7 @@ from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.types import Decision, FeatureSpec, Portfolio
 from agent_bt.core.view import MarketView
+from agent_bt.experiments.registry import Registry
 from agent_bt.features.specs import feature_specs
 from agent_bt.models import open_model
 from agent_bt.records.hashes import data_hash
@@ -79,12 +80,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run that could begin: its prompt (None: no agent) and bars are there, and its identity is known."""
+    """A run that could begin: its prompt (None: no agent) and bars are there, and its identity is known.
+
+    Its folder is made under `root`.
+    """
 
     config: Config
     prompt: Prompt | None
     loaded: LoadedBars
     identity: Mapping[str, Any]
+    root: Path
     limit: int | None = None
 
 
@@ -93,9 +98,10 @@ def plan(
     *,
     config_path: Path | None = None,
     limit: int | None = None,
+    root: Path | None = None,
     load: Callable[[Config], LoadedBars] = assembly.load_bars,
 ) -> Plan:
-    """Find what a run needs, without beginning it; `load` fetches its bars.
+    """Find what a run needs, without beginning it; `root` stands in for the config's `output`, `load` fetches bars.
 
     Raises:
         AgentBtError: the prompt or the bars are not there.
@@ -104,7 +110,9 @@ def plan(
     config = assembly.with_prompt_defaults(config, prompt)
     loaded = load(config)
     identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
-    return Plan(config=config, prompt=prompt, loaded=loaded, identity=identity, limit=limit)
+    return Plan(
+        config=config, prompt=prompt, loaded=loaded, identity=identity, root=root or Path(config.output), limit=limit
+    )
 
 
 def run_config(
@@ -145,7 +153,7 @@ def run_plan(
     Raises:
         AgentBtError: the run could not begin, or nothing could be recorded.
     """
-    folder = runner.find_folder(planned.config, planned.identity, fresh=fresh)
+    folder = runner.find_folder(planned.root, planned.identity, fresh=fresh)
     return _run(planned, folder, progress, offline, report, endpoints)
 
 
@@ -187,7 +195,7 @@ def _run(
     """Open the model, set the stage, walk; a new folder in which nothing was recorded disappears again."""
     config, prompt, loaded = planned.config, planned.prompt, planned.loaded
     made = folder is None
-    folder = folder or runner.make_folder(config, planned.identity, prompt)
+    folder = folder or runner.make_folder(planned.root, config, planned.identity, prompt)
     try:
         with ExitStack() as opened:
             model = None
@@ -220,6 +228,7 @@ def _run(
     if executed.summary is None:
         assert executed.error is not None
         raise executed.error
+    Registry(Path(config.output)).add(planned.identity, name=config.name, run_id=folder.run_id)
     if report:
         write_report(folder.path)
     return Result(run_dir=folder.path, summary=executed.summary, error=executed.error)

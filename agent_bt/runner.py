@@ -110,9 +110,9 @@ def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int 
     return identity
 
 
-def find_folder(config: Config, identity: Mapping[str, Any], *, fresh: bool) -> RunFolder | None:
-    """The unfinished run of this identity, unless a fresh one is wanted."""
-    return None if fresh else run_folder.find_unfinished(Path(config.output), config_hash(identity))
+def find_folder(root: Path, identity: Mapping[str, Any], *, fresh: bool) -> RunFolder | None:
+    """The unfinished run of this identity under `root`, unless a fresh one is wanted."""
+    return None if fresh else run_folder.find_unfinished(root, config_hash(identity))
 
 
 def identity_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
@@ -134,10 +134,10 @@ _CHANGED = {
 }
 
 
-def make_folder(config: Config, identity: Mapping[str, Any], prompt: Prompt | None) -> RunFolder:
-    """A new folder for the run."""
+def make_folder(root: Path, config: Config, identity: Mapping[str, Any], prompt: Prompt | None) -> RunFolder:
+    """A new folder for the run under `root`."""
     return run_folder.create(
-        Path(config.output),
+        root,
         config.name,
         config_text=config_to_yaml(config),
         identity=identity,

@@ -33,10 +33,21 @@ OTHER_VARIABLES = ("AGENT_BT_DEBUG", "AGENT_BT_MARKET_DATA", "AGENT_BT_REQUIRE_A
 _DOTENV = ".env"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Values:
+    """Settings by dotted path that stand in another file than the config, and where each of them was written."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+
 def load_config(
     path: str | Path | None = None,
     overrides: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    *,
+    over_file: Values | None = None,
+    over_all: Values | None = None,
 ) -> Config:
     """The validated configuration of a run.
 
@@ -45,12 +56,14 @@ def load_config(
         overrides: `--set` values, each `dotted.path=value`; the value is read as YAML.
         env: stands in for the process environment and `.env`. None: both are read, and what `.env` holds beside
             settings (an API key, say) is put into the process environment unless it is set there already.
+        over_file: settings of another file that are laid over those of `path`.
+        over_all: settings of another file that are laid over everything else.
 
     Raises:
         ConfigError: something is wrong in one of the sources; the message lists every error with its place.
     """
     layers = [] if path is None else [_file_layer(Path(path))]
-    layers += [_environment_layer(env), _set_layer(overrides)]
+    layers += [_values_layer(over_file), _environment_layer(env), _set_layer(overrides), _values_layer(over_all)]
     complaints = [complaint for layer in layers for complaint in layer.complaints]
     data: dict[str, Any] = {}
     origins: Origins = {}
@@ -210,6 +223,20 @@ def _set_layer(overrides: Sequence[str]) -> _Layer:
             layer.complain(origin, problem)
         else:
             _put_text(layer, path, text.strip(), origin)
+    return layer
+
+
+def _values_layer(given: Values | None) -> _Layer:
+    layer = _Layer()
+    if given is None:
+        return layer
+    for key, value in given.values.items():
+        path = tuple(key.split("."))
+        problem = None if _inside_free_form(path) else unknown_key(path)
+        if problem:
+            layer.complain(given.origins[key], problem)
+        else:
+            layer.put(path, value, given.origins[key])
     return layer
 
 

@@ -1,0 +1,101 @@
+"""Counts what was tried: the more variants see the same data, the better the best of them looks by chance.
+
+A trial is a distinct identity (market, features, strategy, prompt, model, account, execution, risk) on a stretch of
+data. What repeats a trial is none of its own: a run continued or replayed, another replicate, another window.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent_bt.core.clock import time_us
+from agent_bt.core.errors import RecordError
+from agent_bt.records.hashes import config_hash
+
+FILE = "registry.sqlite"
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS trial (
+    hash TEXT NOT NULL, series TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL,
+    name TEXT NOT NULL, run_id TEXT NOT NULL, seen TEXT NOT NULL,
+    PRIMARY KEY (hash, series, start, end)
+) WITHOUT ROWID
+"""
+_NO_VARIANT = ("seed", "data", "limit")
+_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What was tried (a hash), on which series of prices, over which span of it: UTC us, the end exclusive."""
+
+    hash: str
+    series: str
+    start: int
+    end: int
+
+
+def trial_of(identity: Mapping[str, Any]) -> Trial:
+    """The trial that a run of this identity is."""
+    market = dict(identity["market"])
+    start, end = time_us(market.pop("start")), time_us(market.pop("end"))
+    market.pop("warmup", None)
+    source = f"sample:{identity['seed']}" if market["source"] == "sample" else market["source"]
+    variant = {key: value for key, value in identity.items() if key not in _NO_VARIANT}
+    variant["market"] = market
+    if "llm" in variant:
+        variant["llm"] = {key: value for key, value in variant["llm"].items() if key != "replicate"}
+    series = "/".join((market["kind"], market["symbol"], source))
+    return Trial(hash=config_hash(variant), series=series, start=start, end=end)
+
+
+class Registry:
+    """The trials under a folder of runs, in one SQLite file that processes share.
+
+    Raises:
+        RecordError: from every method; the file cannot be used.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / FILE
+
+    def add(self, identity: Mapping[str, Any], *, name: str, run_id: str) -> None:
+        """Note that a run of this identity has shown its result; what is known already stays as it is."""
+        trial = trial_of(identity)
+        row = (
+            trial.hash,
+            trial.series,
+            trial.start,
+            trial.end,
+            name,
+            run_id,
+            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        )
+        with self._open() as db:
+            db.execute("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def count(self, series: str, start: int, end: int) -> int:
+        """Distinct trials whose data overlap this span of a series (see `Trial`)."""
+        if not self.path.exists():
+            return 0
+        question = "SELECT count(DISTINCT hash) FROM trial WHERE series = ? AND start < ? AND end > ?"
+        with self._open() as db:
+            return int(db.execute(question, (series, end, start)).fetchone()[0])
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as db, db:
+                db.execute(_TABLE)
+                yield db
+        except (sqlite3.Error, OSError) as error:
+            raise RecordError(
+                f"the registry of trials {self.path} cannot be used: {error}; move it away to start counting anew"
+            ) from error
