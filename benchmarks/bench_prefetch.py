@@ -228,7 +228,7 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
         calls = json.load(answer)["calls"] - 1  # the one that asked what the endpoint takes
     summary = result.summary
     llm, timing = summary["llm"], summary["timing"]
-    return {
+    measured = {
         **asdict(spec),
         "seconds": timing["seconds"],
         "cpu_seconds": round(sum(os.times()[:2]) - began, 3),
@@ -242,6 +242,8 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         "decisions_hash": summary["hashes"]["decisions"],
     }
+    print(json.dumps(measured), file=sys.stderr, flush=True)
+    return measured
 
 
 def prompt(shows: str, work: Path) -> str:

@@ -24,8 +24,8 @@ from agent_bt.llm.stand_in import StandInParams, answer
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _FLAT = "position: flat"
-_BUY, _SELL = ('{"action": "%s", "size_pct": 1, "note": "the draw says so"}' % side for side in ("BUY", "SELL"))
-_HOLD = '{"action": "HOLD", "note": "the draw says so"}'
+_BUY, _SELL = '{"action": "BUY", "size_pct": 1}', '{"action": "SELL", "size_pct": 1}'
+_HOLD = '{"action": "HOLD"}'
 
 
 def reply_to(body: bytes) -> str:
