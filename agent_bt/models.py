@@ -20,6 +20,7 @@ from agent_bt.config import Config, LLMConfig
 from agent_bt.core.errors import ConfigError, ReplayError
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
+from agent_bt.core.waiting import result_of
 from agent_bt.llm.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class JournaledLLM:
 
     def complete(self, request: Request) -> Reply:
         """The recorded reply, or a new call's."""
-        return self.submit(request).result()
+        return result_of(self.submit(request))
 
     def close(self) -> None:
         """Close the layers behind."""

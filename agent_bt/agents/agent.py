@@ -12,6 +12,7 @@ from agent_bt.agents.reply import Strip, parse_reply
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Decision, Exchange, FeatureSpec, Portfolio, Request, Sizing
 from agent_bt.core.view import MarketView
+from agent_bt.core.waiting import result_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,5 +89,5 @@ class PromptAgent:
         """Ask and wait."""
         asked = self.requests(view, portfolio)
         replies = [self.llm.submit(request) for request in asked]
-        exchanges = [Exchange(request=r, reply=f.result()) for r, f in zip(asked, replies, strict=True)]
+        exchanges = [Exchange(request=r, reply=result_of(f)) for r, f in zip(asked, replies, strict=True)]
         return self.interpret(view, portfolio, exchanges)

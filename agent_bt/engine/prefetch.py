@@ -27,6 +27,7 @@ from agent_bt.core.errors import AgentBtError
 from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.types import Decision, Exchange, Portfolio, Reply, Request
 from agent_bt.core.view import MarketView
+from agent_bt.core.waiting import result_of
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
@@ -175,14 +176,14 @@ class Prefetcher:
         """The reply; what failed on a guess is asked again, so that it never becomes a decision."""
         began = time.perf_counter()
         try:
-            reply = call.future.result()
+            reply = result_of(call.future)
         except AgentBtError:
             if not ahead:
                 raise
             reply = None
         if reply is None or (ahead and reply.failure is not None):
             self.stats.wasted += 1
-            return self._send(index, request, Urgency()).future.result()
+            return result_of(self._send(index, request, Urgency()).future)
         self._control.used += not reply.cached
         if reply.latency_ms and not reply.cached:
             self._latency += 0.2 * (reply.latency_ms / 1e3 - self._latency) if self._latency else reply.latency_ms / 1e3

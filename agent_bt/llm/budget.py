@@ -27,6 +27,7 @@ from agent_bt.core.canonical import canonical
 from agent_bt.core.errors import BudgetReached, ConfigError, EndpointDown, ModelError, RecordError
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.core.waiting import result_of
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 from agent_bt.llm.ledger import NOTHING, Ledger, Spend, spend_of
 from agent_bt.llm.prices import PriceBook, PriceTable, metered
@@ -112,7 +113,7 @@ class BudgetLLM:
         Raises:
             BudgetReached: there is no room for this call.
         """
-        return self.submit(request).result()
+        return result_of(self.submit(request))
 
     def close(self) -> None:
         """Close the layers behind; the ledger stays open."""

@@ -17,6 +17,7 @@ from functools import partial
 
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
+from agent_bt.core.waiting import result_of
 from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.futures import outcome_of, resolve
@@ -94,7 +95,7 @@ class CachedLLM:
 
     def complete(self, request: Request) -> Reply:
         """The reply; waits for it."""
-        return self.submit(request).result()
+        return result_of(self.submit(request))
 
     def close(self) -> None:
         """Close the layers behind; the store stays open."""

@@ -9,6 +9,7 @@ from functools import partial
 from agent_bt.core.errors import EndpointDown
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
+from agent_bt.core.waiting import result_of
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 
 
@@ -43,7 +44,7 @@ class FailureGuard:
         Raises:
             EndpointDown: too many calls in a row have failed.
         """
-        return self.submit(request).result()
+        return result_of(self.submit(request))
 
     def close(self) -> None:
         """Close the layers behind."""

@@ -19,6 +19,7 @@ import openai
 
 from agent_bt.core.errors import AuthenticationFailed, ConfigError, EndpointDown
 from agent_bt.core.types import Reply, Request
+from agent_bt.core.waiting import result_of
 from agent_bt.llm.chat_response import read_answer, read_failure
 from agent_bt.llm.retry import Attempt, retry_after_s, retrying
 
@@ -130,7 +131,7 @@ class OpenAILLM:
         """
         future = self.submit(request)
         try:
-            return future.result()
+            return result_of(future)
         except CancelledError:
             raise EndpointDown(f"the client of {self._endpoint} was closed") from None
         except KeyboardInterrupt:
