@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from markupsafe import Markup
 
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import RecordError
-from agent_bt.records.files import whole_file, write_whole
+from agent_bt.records.files import unwritable, whole_file
 from agent_bt.records.read import Run, load_run
 from agent_bt.reports.html_curves import pack_candles, pack_curves, read_baselines
 from agent_bt.reports.html_decisions import CHUNK, Decisions
@@ -125,6 +127,18 @@ def _plotly_inside() -> Markup:
     return Markup('<script id="plotly">{}</script>').format(Markup(text))
 
 
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file so that it is there whole or not at all, also when two runs end at once."""
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise unwritable(target, error) from error
+
+
 def _plotly_beside(run: Run, out: Path) -> Markup:
     """One copy for all reports of a folder of runs; a report written elsewhere has it in `assets` beside itself."""
     inside = out.resolve().parent == run.path.resolve()
@@ -132,8 +146,7 @@ def _plotly_beside(run: Run, out: Path) -> Markup:
     source, number = _plotly_script()
     target = folder / "assets" / f"plotly-{number}.min.js"
     if not target.exists() or target.stat().st_size != source.stat().st_size:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, source.read_bytes())
+        _copy(source, target)
     path = f"{'../' if inside else ''}assets/{target.name}"
     # Compiled on another thread while the page is read; the page's own script waits for it.
     return Markup('<script id="plotly" src="{}" async></script>').format(path)

@@ -72,6 +72,7 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
     config: dict[str, Any] = yaml.safe_load(run.config_text) or {}
     about: dict[str, Any] = summary.get("about") or {}
     accounts = {"strategy": summary["performance"], **(summary.get("baselines") or {})}
+    asked = bool(about.get("model")) or bool(summary["llm"].get("calls") or summary["llm"].get("cached"))
     prompt = manifest.get("prompt") or {}
     return {
         "run_id": run.run_id,
@@ -82,7 +83,7 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
         "heading": _heading(about),
         "banners": [tuple(banner.partition(": ")[::2]) for banner in summary.get("banners", ())],
         "warnings": list(summary.get("warnings", ())),
-        "cards": [_card(accounts, *card) for card in _CARDS] + _own_cards(summary),
+        "cards": [_card(accounts, *card) for card in _CARDS] + _own_cards(summary)[: 4 if asked else 3],
         "measures": [name for _, name, _ in _MEASURES],
         "accounts": [
             {"key": key, "name": name, "cells": [_cell(accounts[key], *measure) for measure in _MEASURES]}
@@ -103,7 +104,7 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
         "requested": (manifest.get("llm") or {}).get("requested"),
         "config_text": run.config_text,
         "conventions": list(summary.get("conventions", ())),
-        "asked": bool(about.get("model")) or bool(summary["llm"].get("calls") or summary["llm"].get("cached")),
+        "asked": asked,
     }
 
 

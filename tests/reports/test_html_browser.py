@@ -295,6 +295,16 @@ def test_light_and_dark_and_the_sizes_of_laptops(page: Page) -> None:
     assert background() == light
 
 
+def test_it_follows_the_colour_scheme_of_the_system(page: Page, run: Path) -> None:
+    page.js("localStorage.clear()")
+    for scheme in ("dark", "light"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        page.open(run / "report.html")
+        assert page.js("return document.documentElement.dataset.theme") == scheme
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 def test_a_single_file_opens_anywhere(page: Page, run: Path, tmp_path: Path) -> None:
     page.open(write_report(run, single_file=True, out=tmp_path / "one.html"))
     assert page.js("return document.querySelectorAll('#chart .main-svg').length") > 0

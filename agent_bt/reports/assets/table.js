@@ -49,8 +49,12 @@ class GridTable {
     if (scroll && position >= 0) {
       const top = position * ROW_HEIGHT;
       const view = this.body;
-      if (top < view.scrollTop) view.scrollTop = top - ROW_HEIGHT;
-      else if (top + ROW_HEIGHT > view.scrollTop + view.clientHeight) view.scrollTop = top + 2 * ROW_HEIGHT - view.clientHeight;
+      const above = view.scrollTop - top;
+      const below = top + ROW_HEIGHT - view.scrollTop - view.clientHeight;
+      // One row further moves the table by a row; a jump puts the row into the middle.
+      if (Math.max(above, below) > 3 * ROW_HEIGHT) view.scrollTop = top - (view.clientHeight - ROW_HEIGHT) / 2;
+      else if (above > 0) view.scrollTop = top - ROW_HEIGHT;
+      else if (below > 0) view.scrollTop = top + 2 * ROW_HEIGHT - view.clientHeight;
     }
     this.draw();
   }
