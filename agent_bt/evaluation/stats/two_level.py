@@ -33,7 +33,7 @@ DRIFT_LEVEL = 0.10
 """Chance of seeing a drift of whole runs where there is none."""
 EQUAL = 1e-12
 """Differences below this share of the largest value are rounding: the arms are identical."""
-_QUANTILE_DRAWS = 40_000
+_QUANTILE_DRAWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
