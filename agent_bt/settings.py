@@ -1,6 +1,6 @@
 """Reads configuration: `--set` over environment and `.env` over YAML over defaults, errors with file and line.
 
-1. `_file_layer`, `_environment_layer`, `_set_layer` each read one source into a `_Layer`: data, and the origin of
+1. `read_layer`, `_environment_layer`, `_set_layer` each read one source into a `Layer`: data, and the origin of
    every value in it.
 2. `_merge` lays them over each other; what comes later wins, and brings its origin along.
 3. Pydantic validates the whole; `agent_bt.config_errors` says each error in words, with the origin of the value.
@@ -62,7 +62,7 @@ def load_config(
     Raises:
         ConfigError: something is wrong in one of the sources; the message lists every error with its place.
     """
-    layers = [] if path is None else [_file_layer(Path(path))]
+    layers = [] if path is None else [read_layer(Path(path))]
     layers += [_values_layer(over_file), _environment_layer(env), _set_layer(overrides), _values_layer(over_all)]
     complaints = [complaint for layer in layers for complaint in layer.complaints]
     data: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def config_schema() -> dict[str, Any]:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Layer:
+class Layer:
     """One source: its data, where each value of it was written, and what is wrong with it."""
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -115,10 +115,16 @@ class _Layer:
         self.origins[path] = origin
 
     def complain(self, origin: str, message: str) -> None:
+        """Note what is wrong, and where it was written."""
         self.complaints.append(Complaint(origin=origin, message=message))
 
 
-def _file_layer(path: Path) -> _Layer:
+def read_layer(path: Path) -> Layer:
+    """What a YAML file says; what is wrong with it as YAML is in the layer's complaints.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -130,7 +136,7 @@ def _file_layer(path: Path) -> _Layer:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     document = yaml_nodes.parse_yaml(text)
-    layer = _Layer(origins={at: f"{path}, line {line}" for at, line in document.lines.items()})
+    layer = Layer(origins={at: f"{path}, line {line}" for at, line in document.lines.items()})
     for problem in document.problems:
         layer.complain(f"{path}, line {problem.line}", problem.message)
     if isinstance(document.data, dict):
@@ -162,8 +168,8 @@ def _not_found(path: Path) -> str:
     return f"there is no config file {path}; {hint}"
 
 
-def _environment_layer(env: Mapping[str, str] | None) -> _Layer:
-    layer = _Layer()
+def _environment_layer(env: Mapping[str, str] | None) -> Layer:
+    layer = Layer()
     variables = _process_environment(layer) if env is None else {name: (env[name], "environment") for name in env}
     known = {_variable_of(path): path for path in _paths(Config)}
     for name, (text, source) in sorted(variables.items()):
@@ -185,7 +191,7 @@ def _environment_layer(env: Mapping[str, str] | None) -> _Layer:
     return layer
 
 
-def _process_environment(layer: _Layer) -> dict[str, tuple[str, str]]:
+def _process_environment(layer: Layer) -> dict[str, tuple[str, str]]:
     """All variables with their source; exports what `.env` holds beside settings. The real environment wins."""
     variables: dict[str, tuple[str, str]] = {}
     if Path(_DOTENV).is_file():
@@ -209,8 +215,8 @@ def _process_environment(layer: _Layer) -> dict[str, tuple[str, str]]:
     return variables | {name: (value, "environment") for name, value in os.environ.items()}
 
 
-def _set_layer(overrides: Sequence[str]) -> _Layer:
-    layer = _Layer()
+def _set_layer(overrides: Sequence[str]) -> Layer:
+    layer = Layer()
     for override in overrides:
         key, equals, text = override.partition("=")
         path = tuple(key.strip().split("."))
@@ -226,8 +232,8 @@ def _set_layer(overrides: Sequence[str]) -> _Layer:
     return layer
 
 
-def _values_layer(given: Values | None) -> _Layer:
-    layer = _Layer()
+def _values_layer(given: Values | None) -> Layer:
+    layer = Layer()
     if given is None:
         return layer
     for key, value in given.values.items():
@@ -240,7 +246,7 @@ def _values_layer(given: Values | None) -> _Layer:
     return layer
 
 
-def _put_text(layer: _Layer, path: tuple[str, ...], text: str, origin: str) -> None:
+def _put_text(layer: Layer, path: tuple[str, ...], text: str, origin: str) -> None:
     """Put a value that came as text: as it stands where text is wanted (unless quoted), else read as YAML."""
     info = field_at(path)
     wanted, optional = _text_wanted(info)
