@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent_bt.agents.context import AccountInput, SummaryInput, WindowInput
 from agent_bt.core.errors import PromptError
 from agent_bt.yaml_nodes import dotted, parse_yaml
 
@@ -70,8 +72,20 @@ class _Undefined(jinja2.StrictUndefined):
         return f"no {self._undefined_name!r} here{_hint(self._undefined_name, map(str, there))}"
 
 
+_INPUTS = (WindowInput, SummaryInput, AccountInput, datetime)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # Jinja looks for functions, classes, frames and mutable collections; what a prompt is given is none of them,
+        # so that the rule about underscores is the only one left to check.
+        if type(obj) in _INPUTS:
+            return not attr.startswith("_")
+        return super().is_safe_attribute(obj, attr, value)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=_Undefined, trim_blocks=True, lstrip_blocks=True)
+    environment = _Environment(undefined=_Undefined, trim_blocks=True, lstrip_blocks=True)
     # What is not the same every time has no place in a prompt.
     del environment.filters["random"], environment.globals["lipsum"]
     return environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,11 +185,23 @@ def telemetry_of(step: Step, wall_time: int) -> dict[str, Any]:
     return {"wall_time": wall_time, "detail": _text(step.decision.detail), **call, "others": calls}
 
 
-def rows_of(frame: pl.DataFrame) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+def rows_of(frame: pl.DataFrame) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(content, telemetry) of every row of a decisions table, as `content_of` and `telemetry_of` made them."""
-    for content in frame.cast(json_schema(frame.schema)).iter_rows(named=True):
+    plain = frame.cast(json_schema(frame.schema))
+    windows = _windows(plain["window"]) if "window" in plain.columns else None
+    for content in plain.drop("window", strict=False).iter_rows(named=True):
         telemetry = content.pop("telemetry")
-        yield content, telemetry
+        yield (content if windows is None else {**content, "window": next(windows)}), telemetry
+
+
+def _windows(column: pl.Series) -> Iterator[dict[str, np.ndarray]]:
+    """The windows of a table, as slices of its columns: as Python numbers they would cost more than the decision."""
+    fields = column.struct.unnest()
+    flat = {field.name: field.to_arrow().flatten().to_numpy(zero_copy_only=False) for field in fields}
+    start = 0
+    for end in fields["close_time"].list.len().cum_sum():
+        yield {name: values[start:end] for name, values in flat.items()}
+        start = end
 
 
 def replies_of(content: Mapping[str, Any], telemetry: Mapping[str, Any]) -> list[tuple[str, Reply]]:
