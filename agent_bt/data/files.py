@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from agent_bt.core.errors import DataError
+from agent_bt.core.files import publish
 
 TEMPORARY = ".tmp-"
 
@@ -24,14 +25,11 @@ def write_whole(path: Path, content: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.chmod(0o644)
-            temporary.replace(path)
+            publish(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written: {error.strerror or error}; make room, then run the same command again"
@@ -42,14 +40,3 @@ def sweep(folder: Path) -> None:
     """Remove temporary files that a killed process left in `folder`."""
     for left in folder.glob(f"{TEMPORARY}*"):
         left.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is durable only once the folder is; not every system lets a folder be opened.
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

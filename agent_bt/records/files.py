@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent_bt.core import files as core_files
 from agent_bt.core.errors import RecordError
 
 
@@ -34,11 +34,7 @@ def temporary_of(path: Path) -> Path:
 
 def publish(path: Path) -> None:
     """Make what was written under the temporary name durable, then give it its own name; raises `OSError`."""
-    temporary = temporary_of(path)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    core_files.publish(temporary_of(path), path)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -49,16 +45,6 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the system lets a folder be opened."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def unwritable(path: Path, error: OSError) -> RecordError:

@@ -20,9 +20,10 @@ import polars as pl
 
 from agent_bt.core.canonical import content_hash, tagged_hash
 from agent_bt.core.errors import RecordError
+from agent_bt.core.files import sync_folder
 from agent_bt.core.types import Fill
 from agent_bt.records import hashes, tables
-from agent_bt.records.files import sync_folder, unwritable, write_whole
+from agent_bt.records.files import unwritable, write_whole
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.manifest import start_manifest
 
