@@ -52,7 +52,7 @@ class GridTable {
       const above = view.scrollTop - top;
       const below = top + ROW_HEIGHT - view.scrollTop - view.clientHeight;
       // One row further moves the table by a row; a jump puts the row into the middle.
-      if (Math.max(above, below) > 3 * ROW_HEIGHT) view.scrollTop = top - (view.clientHeight - ROW_HEIGHT) / 2;
+      if (Math.max(above, below) > 3 * ROW_HEIGHT) view.scrollTop = top - Math.floor(view.clientHeight / ROW_HEIGHT / 2) * ROW_HEIGHT;
       else if (above > 0) view.scrollTop = top - ROW_HEIGHT;
       else if (below > 0) view.scrollTop = top + 2 * ROW_HEIGHT - view.clientHeight;
     }
