@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import orjson
 
 from agent_bt.core.errors import AuthenticationFailed, RequestRejected, UnknownModel
-from agent_bt.core.types import Reply, Usage
+from agent_bt.core.types import Reply
+from agent_bt.llm.prices import usage_from_body
 
 MAX_SAID_CHARS: Final = 500
 MAX_ERROR_BODY_CHARS: Final = 10_000
@@ -67,7 +68,7 @@ def read_answer(body: str) -> Reply:
         finish_reason=None if finish is None else str(finish),
         refusal=str(refusal) if refusal else None,
         body=body,
-        usage=_usage(whole.get("usage")),
+        usage=usage_from_body(whole),
     )
 
 
@@ -129,28 +130,6 @@ def _refuse_access(status: int, words: str, endpoint: str) -> NoReturn:
         hint = "check the key in the environment variable that llm.api_key_env names"
         raise AuthenticationFailed(f"{endpoint} does not accept the API key ({words}); {hint}")
     raise AuthenticationFailed(f"the account at {endpoint} has no credit ({words})")
-
-
-def _usage(value: Any) -> Usage | None:
-    if not isinstance(value, dict):
-        return None
-    prompt, completion = _count(value, "prompt_tokens"), _count(value, "completion_tokens")
-    if prompt is None or completion is None:
-        return None
-    cached = _count(value.get("prompt_tokens_details"), "cached_tokens")
-    if cached is None:
-        cached = _count(value, "prompt_cache_hit_tokens")
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached or 0,
-        reasoning_tokens=_count(value.get("completion_tokens_details"), "reasoning_tokens") or 0,
-    )
-
-
-def _count(value: Any, key: str) -> int | None:
-    number = value.get(key) if isinstance(value, dict) else None
-    return number if type(number) is int and number >= 0 else None
 
 
 def _bad(error: str, body: str) -> Reply:
