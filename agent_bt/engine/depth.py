@@ -57,11 +57,14 @@ class DepthControl:
     """The share of the allowed waste that the window is chosen for: chance takes the rest."""
 
     def __init__(self, *, depth: int, max_waste: float, free: bool = False, lossless: bool = False) -> None:
-        """`depth`: most requests ahead; `max_waste`: wasted calls per used one; `lossless`: no guess can be wrong."""
+        """`depth`: most requests ahead; `max_waste`: wasted calls per used one; `lossless`: no guess can be wrong.
+
+        `free` asks for every state to be kept warm; a `max_waste` below 1 has no room for a second one.
+        """
         self.hits = Share(prior=0.9, weight=10.0)
         self.reuse = Share(prior=0.0, weight=30.0)
         self.used = 0
-        self.free = free or lossless
+        self.free = lossless or (free and max_waste >= 1.0)
         self._depth = depth
         self._max_waste = max_waste
         self._lossless = lossless

@@ -182,8 +182,9 @@ class Prefetcher:
                 raise
             reply = None
         if reply is None or (ahead and reply.failure is not None):
-            self.stats.wasted += 1
-            return result_of(self._send(index, request, Urgency()).future)
+            self.stats.wasted += not _was_free(call.future)
+            ahead = False
+            reply = result_of(self._send(index, request, Urgency()).future)
         self._control.used += not reply.cached
         if reply.latency_ms and not reply.cached:
             self._latency += 0.2 * (reply.latency_ms / 1e3 - self._latency) if self._latency else reply.latency_ms / 1e3
@@ -201,7 +202,7 @@ class Prefetcher:
         raise what the next wrong guess throws away.
         """
         if self._control.free:
-            return not all(call.future.done() and _was_cached(call.future) for call, _ in claimed)
+            return not all(_was_free(call.future) for call, _ in claimed)
         pending = [(call, ahead) for call, ahead in claimed if not call.future.done()]
         if not pending:
             return False
@@ -296,7 +297,7 @@ class Prefetcher:
             return
         call = self._send(at, request, Urgency(speculative=True))
         self._calls[request.address] = call
-        if not (call.future.done() and _was_cached(call.future)):
+        if not _was_free(call.future):
             self.stats.speculated += 1
 
     def _step(self, track: Track, view: MarketView, portfolio: Portfolio) -> None:
@@ -322,7 +323,7 @@ class Prefetcher:
                 continue
             if call.abandoned:
                 self._control.reuse.observe(hit=False)
-            if not (call.future.done() and _was_cached(call.future)):
+            if not _was_free(call.future):
                 self.stats.wasted += 1
                 call.future.add_done_callback(self._count_waste)
 
@@ -330,6 +331,8 @@ class Prefetcher:
         if future.cancelled() or future.exception() is not None:
             return
         reply = future.result()
+        if reply.failure is not None:
+            return
         if reply.usage is not None:
             self.stats.wasted_prompt_tokens += reply.usage.prompt_tokens
             self.stats.wasted_completion_tokens += reply.usage.completion_tokens
@@ -337,8 +340,12 @@ class Prefetcher:
         self.stats.wasted_unpriced += reply.cost_usd is None
 
 
-def _was_cached(future: Future[Reply]) -> bool:
-    return not future.cancelled() and future.exception() is None and future.result().cached
+def _was_free(future: Future[Reply]) -> bool:
+    """Whether the call was never sent: the cache answered, or the budget refused."""
+    if not future.done() or future.cancelled() or future.exception() is not None:
+        return False
+    reply = future.result()
+    return reply.cached or reply.failure == "budget"
 
 
 def _speculated(reply: Reply) -> Reply:
