@@ -141,6 +141,9 @@ def usage_from_body(body: Mapping[str, Any]) -> Usage | None:
     if not isinstance(usage, Mapping):
         return None
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    for name, count in (("prompt_tokens", prompt), ("completion_tokens", completion)):
+        if count is None and usage.get(name) is not None:
+            return None  # a count that makes no sense: unknown, and not 0
     cached = _first_count(
         (_details(usage, "prompt_tokens_details"), "cached_tokens"),
         (usage, "prompt_cache_hit_tokens"),
