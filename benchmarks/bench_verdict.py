@@ -2,7 +2,8 @@
 
 Run `python -m benchmarks.run verdict`. The verdict is measured twice: with decisions every hour, whose bars are summed
 up first, and with the minutes as they are. arch draws the resamples of the same series with the same block length; its
-time is measured on a part of them and scaled.
+time is measured on a part of them and scaled. Everything here runs on one thread; what is measured is its CPU time, so
+that a busy machine counts for nothing.
 """
 
 from __future__ import annotations
@@ -74,21 +75,21 @@ def main() -> dict[str, Any]:
             {
                 "work": f"verdict with bull and bear days: {case}, hourly decisions",
                 "ours": hourly,
-                "unit": "s",
+                "unit": "CPU s",
                 "target": f"<= {TARGET_S:.0f} s",
                 "met": hourly <= TARGET_S,
             },
             {
                 "work": f"effect with both noises: {case}, minutes as they are",
                 "ours": as_they_are,
-                "unit": "s",
+                "unit": "CPU s",
                 "target": f"<= {TARGET_S:.0f} s",
                 "met": as_they_are <= TARGET_S,
             },
             {
                 "work": "stationary bootstrap alone: 10,000 resamples of 129,600 minutes",
                 "ours": ours,
-                "unit": "s",
+                "unit": "CPU s",
                 "peer": "arch StationaryBootstrap, mean",
                 "theirs": theirs,
                 "ratio": theirs / ours,
@@ -100,9 +101,9 @@ def main() -> dict[str, Any]:
 def _seconds(work: Callable[[], object]) -> float:
     rounds = []
     for _ in range(ROUNDS):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        rounds.append(time.perf_counter() - began)
+        rounds.append(time.process_time() - began)
     return min(rounds)
 
 

@@ -91,9 +91,17 @@ class Effect:
         return (self.value - reach, self.value + reach) if math.isfinite(reach) else None
 
     def smallest_detectable(self, alpha: float, power: float = 0.8) -> float | None:
-        """The smallest true effect that would be seen with this power, in the metric's unit; None as for `interval`."""
+        """The smallest true effect that would be seen with this power, in the metric's unit; None as for `interval`.
+
+        With replicates, a drift that is seen by chance (`DRIFT_LEVEL`) would cost about half of the power; the rest
+        of the cases must make up for it.
+        """
         critical = self.critical_value(alpha)
-        return smallest_detectable(self.error, critical, power) if math.isfinite(critical) else None
+        if not math.isfinite(critical):
+            return None
+        steady = self.model_noise is not None and not self.model_noise.drift
+        needed = min(power / (1.0 - DRIFT_LEVEL / 2.0), (1.0 + power) / 2.0) if steady else power
+        return smallest_detectable(self.error, critical, needed)
 
 
 def measure_effect(
