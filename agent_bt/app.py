@@ -15,7 +15,7 @@ from agent_bt.agents.prompt import Prompt
 from agent_bt.assembly import LoadedBars
 from agent_bt.config import Config
 from agent_bt.core.clock import duration_us, iso, time_us
-from agent_bt.core.errors import AgentBtError, ConfigError, UsageError
+from agent_bt.core.errors import AgentBtError, ConfigError, RecordError, UsageError
 from agent_bt.core.finding import Finding
 from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
@@ -229,9 +229,16 @@ def _run(
         assert executed.error is not None
         raise executed.error
     Registry(Path(config.output)).add(planned.identity, name=config.name, run_id=folder.run_id)
+    error = executed.error
     if report:
-        write_report(folder.path)
-    return Result(run_dir=folder.path, summary=executed.summary, error=executed.error)
+        try:
+            write_report(folder.path)
+        except RecordError as failed:
+            error = error or RecordError(
+                f"{folder.run_id} is recorded, but its report could not be written: {failed.__cause__ or failed}; "
+                f"make room, then write it with `agent-bt report {folder.run_id}`"
+            )
+    return Result(run_dir=folder.path, summary=executed.summary, error=error)
 
 
 def load_market(config: Config) -> LoadedBars:
