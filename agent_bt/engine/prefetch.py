@@ -5,9 +5,8 @@ One decision (`Prefetcher.decide`):
   2. each takes the call that was sent ahead under its address, or goes out now `_claim`
   3. while one is under way, the account is rolled forward on the guess, and the requests of the next decisions are
      sent behind the needed ones                                                `_top_up`
-  4. what may be sent next is built while there is nothing to do but wait        `_build_while_waiting`
-  5. the replies are awaited; a failed guess-call is thrown away and asked again `_await`
-  6. `agent.interpret` turns them into the decision, as without prefetch
+  4. the replies are awaited; a failed guess-call is thrown away and asked again `_await`
+  5. `agent.interpret` turns them into the decision, as without prefetch
 
 A *track* is a fork of the account, rolled ahead on the guess. It stays good as long as the real account asks what the
 track has asked for the same decision; else the track that has is gone back to, or a new one starts from the real
@@ -18,7 +17,6 @@ one that was asked for on an abandoned track still fits when the same prompt com
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
@@ -62,28 +60,13 @@ class Track:
     """A fork of the account on its way through the next decisions.
 
     Attributes:
-        at: the next decision to build requests for.
-        expects: the accounts it has come through, by decision.
-        unsent: decisions whose requests are built and not sent, with these.
+        at: the next decision to ask for.
+        expects: the accounts it has asked for, by decision.
     """
 
     broker: SimulatedBroker
     at: int
     expects: dict[int, Situation] = field(default_factory=dict)
-    unsent: deque[tuple[int, tuple[Request, ...]]] = field(default_factory=deque)
-
-    @property
-    def next(self) -> int:
-        """The next decision to send requests for."""
-        return self.unsent[0][0] if self.unsent else self.at
-
-    def forget(self, upto: int) -> None:
-        """Drop what was built for decisions that are past, and go on behind them."""
-        for past in [at for at in self.expects if at <= upto]:
-            del self.expects[past]
-        while self.unsent and self.unsent[0][0] <= upto:
-            self.unsent.popleft()
-        self.at = max(self.at, upto + 1)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,7 +125,6 @@ class Prefetcher:
         self._follow(index, view, portfolio, tuple(request.address for request in asked))
         if self._must_wait(claimed):
             self._top_up(index)
-            self._build_while_waiting(index, [call.future for call, _ in claimed])
         exchanges = [
             Exchange(request=request, reply=self._await(index, request, call, ahead))
             for request, (call, ahead) in zip(asked, claimed, strict=True)
@@ -224,10 +206,11 @@ class Prefetcher:
             current = Track(broker=self._broker.fork(), at=index)
             self._step(current, view, portfolio)
         self._tracks = [current, *(track for track in self._tracks if track is not current)]
-        kept = self._tracks[: self._keep]
-        self._tracks = [*kept, *(track for track in self._tracks[self._keep :] if track.next > index + 1)]
+        for track in self._tracks[: self._keep]:
+            track.at = max(track.at, index + 1)
+        self._tracks = [track for track in self._tracks if track.at > index]
         for track in self._tracks:
-            track.forget(index)
+            track.expects.pop(index, None)
         if guessed is not None and guessed is not current:
             self._abandon()
 
@@ -256,49 +239,34 @@ class Prefetcher:
         tracks = self._tracks[: self._keep]
         until = min(len(self._bars), index + 1 + self._control.ahead(len(tracks)))
         for track in tracks:
-            while track.next < until and self._control.affords(
-                outstanding=len(self._calls),
-                wasted=self.stats.wasted,
-                tracks=len(tracks),
-                parked=track is not tracks[0],
+            while (
+                track.at < until
+                and not track.broker.halted
+                and self._control.affords(
+                    outstanding=len(self._calls),
+                    wasted=self.stats.wasted,
+                    tracks=len(tracks),
+                    parked=track is not tracks[0],
+                )
             ):
-                if not track.unsent and not self._build(track):
-                    break
-                at, requests = track.unsent.popleft()
-                for request in requests:
-                    self._send_ahead(at, request)
+                track.broker.advance(self._bars[track.at])
+                if not track.broker.halted:
+                    self._ask_ahead(track)
 
-    def _build_while_waiting(self, index: int, awaited: Sequence[Future[Reply]]) -> None:
-        """Build the requests of another window behind the one that was sent, until the replies are there."""
-        tracks = self._tracks[: self._keep]
-        until = min(len(self._bars), index + 1 + 2 * self._control.ahead(len(tracks)))
-        for track in tracks:
-            while track.at < until and not all(future.done() for future in awaited):
-                if not self._build(track):
-                    break
-
-    def _build(self, track: Track) -> bool:
-        """Roll the fork on to its next decision and build the requests; False when it has stopped trading."""
-        if not track.broker.halted:
-            track.broker.advance(self._bars[track.at])
-        if track.broker.halted:
-            return False
+    def _ask_ahead(self, track: Track) -> None:
         view, portfolio = self._market.at(self._bars[track.at]), track.broker.portfolio()
         requests = self._agent.requests(view, portfolio)
+        for request in requests:
+            if request.address in self._calls:
+                continue
+            call = self._send(track.at, request, Urgency(speculative=True))
+            self._calls[request.address] = call
+            if not _was_free(call.future):
+                self.stats.speculated += 1
         track.expects[track.at] = Situation(
             addresses=tuple(request.address for request in requests), orders=_waiting_orders(track.broker)
         )
-        track.unsent.append((track.at, tuple(requests)))
         self._step(track, view, portfolio)
-        return True
-
-    def _send_ahead(self, at: int, request: Request) -> None:
-        if request.address in self._calls:
-            return
-        call = self._send(at, request, Urgency(speculative=True))
-        self._calls[request.address] = call
-        if not _was_free(call.future):
-            self.stats.speculated += 1
 
     def _step(self, track: Track, view: MarketView, portfolio: Portfolio) -> None:
         """Let the fork act on what decision number `track.at` is assumed to be."""
