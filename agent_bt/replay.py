@@ -106,7 +106,7 @@ def replay(path: str | Path, progress: Progress) -> Replayed:
     total = run.decisions.height
     records = _Records(run)
     strategy = _strategy(config, run, records)
-    stage = assembly.set_stage(config, run.market, strategy, limit=total)
+    stage = assembly.set_stage(config, run.market, strategy)
     books = assembly.open_books(config)
     broker = books.broker(stage.market)
     fills: list[Fill] = []
@@ -116,6 +116,7 @@ def replay(path: str | Path, progress: Progress) -> Replayed:
     try:
         walk(
             market=stage.market,
+            # Trading that ended early, by a limit or a drawdown, left bars without a decision; they are walked too.
             bars=stage.schedule.bars[:total].tolist(),
             strategy=strategy,
             desk=books.desk(stage.market),
