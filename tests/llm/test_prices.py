@@ -112,8 +112,9 @@ def test_no_usage_is_none_and_not_zero(body: dict[str, Any]) -> None:
 
 
 def test_absurd_counts_are_not_believed() -> None:
-    usage = {"prompt_tokens": 10, "completion_tokens": -5, "prompt_tokens_details": {"cached_tokens": 10**30}}
-    assert usage_from_body({"usage": usage}) == Usage(prompt_tokens=10, completion_tokens=0)
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10**30}}
+    assert usage_from_body({"usage": usage}) == Usage(prompt_tokens=10, completion_tokens=5)
+    assert usage_from_body({"usage": {"prompt_tokens": 10, "completion_tokens": -5}}) is None
 
 
 def test_the_table_prices_what_it_knows() -> None:
