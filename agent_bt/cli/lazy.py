@@ -9,6 +9,7 @@ import typer.main
 from typer.core import TyperGroup
 
 GROUPS = {
+    "ab": "Compare prompts, models or strategies with evidence.",
     "data": "Fetch, look at, check and export market data.",
     "features": "Compute features, and check them.",
     "prompts": "List, show, render and compare prompts.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import again, common, doctor, init, runs, schema
+from agent_bt.cli import again, check, common, doctor, init, runs, schema
 from agent_bt.cli.lazy import LazyGroup
 from agent_bt.core.errors import AgentBtError, UsageError
 
@@ -166,6 +166,7 @@ def test(
 
 app.command("resume")(again.resume)
 app.command("replay")(again.replay)
+app.command("compare")(check.compare)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)

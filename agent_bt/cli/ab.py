@@ -1,0 +1,93 @@
+"""`agent-bt ab`: run an experiment, show what it found, list them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent_bt.cli import common, runs
+
+app = typer.Typer(name="ab", help="Compare prompts, models or strategies with evidence.", no_args_is_help=True)
+
+ExperimentArgument = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="`latest`, an id or its start or end, a name, or its folder.")
+]
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(metavar="AB_CONFIG", help="The experiment (YAML).", show_default=False)],
+    overrides: common.SetOption = None,
+    as_json: common.JsonOption = False,
+    progress: common.ProgressOption = "auto",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
+    ] = False,
+    quiet: common.QuietOption = False,
+    verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
+) -> None:
+    """Run an experiment; the same command continues an unfinished one. Exit code 0 whatever the verdict."""
+    from agent_bt.experiments.spec import load_experiment
+
+    # Before anything heavy is loaded: a wrong config is told at once.
+    experiment = load_experiment(config, overrides or ())
+    from agent_bt.ab import run_experiment
+    from agent_bt.cli.progress import make_progress
+
+    record = run_experiment(experiment, progress=make_progress("none" if quiet else progress), offline=offline)
+    if as_json:
+        common.print_json(record)
+    elif not quiet:
+        from agent_bt.reports.terminal_ab import render
+
+        common.show(render(record))
+        common.tell(f"\n{Path(experiment.shared.output) / 'ab' / record['experiment_id']}")
+
+
+@app.command()
+def report(
+    experiment: ExperimentArgument = "latest", root: runs.RootOption = None, as_json: common.JsonOption = False
+) -> None:
+    """Show the verdicts of an experiment, and what they rest on."""
+    from agent_bt.experiments.folder import resolve
+
+    record = resolve(runs.find_root(root), experiment).read()
+    if as_json:
+        common.print_json(record)
+        return
+    from agent_bt.reports.terminal_ab import render
+
+    common.show(render(record))
+
+
+@app.command("list")
+def list_(root: runs.RootOption = None, as_json: common.JsonOption = False) -> None:
+    """List experiments, oldest first; unfinished ones are continued by the command that began them."""
+    from agent_bt.core.errors import RecordError
+    from agent_bt.experiments.folder import all_experiments, summary_line
+
+    where = runs.find_root(root)
+    rows = []
+    for folder in all_experiments(where):
+        try:
+            rows.append(summary_line(folder.read()))
+        except RecordError:
+            rows.append(summary_line({"experiment_id": folder.experiment_id, "status": "damaged"}))
+    if as_json:
+        common.print_json({"experiments": rows})
+        return
+    if not rows:
+        common.tell(f"no experiments in {where / 'ab'}")
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("experiment", "status", "baseline", "verdicts"):
+        table.add_column(title, no_wrap=title != "verdicts")
+    for row in rows:
+        verdicts = ", ".join(f"{arm}: {verdict}" for arm, verdict in row["verdicts"].items())
+        table.add_row(row["experiment_id"], row["status"], row["baseline"] or "", verdicts)
+    common.show(table)

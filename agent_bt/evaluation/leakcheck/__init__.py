@@ -1,0 +1,1 @@
+"""Did the model remember the market instead of reading it: cut-off, masks, recall, counterfactual histories."""

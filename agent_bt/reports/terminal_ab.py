@@ -1,0 +1,114 @@
+"""An experiment as a terminal shows it: verdicts in words first, then the numbers they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+DASH = "–"
+
+_COLOURS = {"better": "green", "worse": "red", "cannot_tell": "yellow"}
+
+
+def render(record: Mapping[str, Any]) -> RenderableType:
+    """A whole `experiment.json`, or the result of comparing two runs."""
+    return Group(*_parts(record))
+
+
+def _parts(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    for banner in record.get("banners", ()):
+        yield Text(f" {banner} ", style="bold black on yellow")
+    for warning in record.get("warnings", ()):
+        yield Text(f"warning: {warning}", style="yellow")
+    if "experiment_id" in record:
+        yield Text.assemble(("\n" + record["experiment_id"], "bold"), "  ", record["status"])
+    if not record.get("arms"):
+        done = sum(cell["status"] != "unfinished" for cell in record.get("cells", ()))
+        yield Text(f"{done} of {len(record.get('cells', ()))} runs are finished; the same command continues it")
+        return
+    yield Text(
+        f"metric {record['metric']} ({record['unit']}), alpha {record['alpha']:g}, {record['bars']:,} bars", style="dim"
+    )
+    for arm in record["arms"].values():
+        yield Text.assemble("\n", (arm["verdict"].replace("_", " ").upper(), f"bold {_COLOURS[arm['verdict']]}"))
+        yield Text(arm["sentence"])
+        for note in arm["notes"]:
+            yield Text(f"note: {note}", style="dim")
+    yield _verdicts(record)
+    yield _results(record)
+    for arm in record["arms"].values():
+        yield from _flips(arm)
+    yield from _many(record)
+
+
+def _verdicts(record: Mapping[str, Any]) -> Table:
+    table = _table("arm", "effect", "low", "high", "p", "smallest seen", "PSR", "DSR", "trials")
+    for name, arm in record["arms"].items():
+        numbers = [_number(arm[key], "+.3g") for key in ("effect", "ci_low", "ci_high")]
+        rest = [_number(arm[key], ".3g") for key in ("p_value", "mde", "psr", "dsr")]
+        table.add_row(name, *numbers, *rest, str(arm["trials"]))
+    return table
+
+
+def _results(record: Mapping[str, Any]) -> Table:
+    table = _table("arm", "return", "Sharpe", "trades", "failed", "at most", "cost/decision", "latency p95")
+    for name, arm in record["results"].items():
+        rate, cost, latency = (arm[k] for k in ("failure_rate", "cost_usd_per_decision", "latency_ms_per_decision"))
+        table.add_row(
+            name,
+            _number(_mean(arm["total_return"]), ".2%"),
+            _number(_mean(arm["sharpe"]), ".2f"),
+            _number(_mean(arm["trades"]), ".1f"),
+            _number(rate and rate["share"], ".2%"),
+            _number(rate and rate["high"], ".2%"),
+            _number(cost and cost["mean"], ".6f"),
+            _number(latency and latency["p95"], ".0f"),
+        )
+    return table
+
+
+def _flips(arm: Mapping[str, Any]) -> Iterator[RenderableType]:
+    flips = arm["decisions"]
+    if not flips["paired"]:
+        return
+    rate, names = flips["agreement"]["rate"], flips["actions"]
+    yield Text(
+        f"\n{arm['arm']} and {arm['baseline']} decide alike in {rate['share']:.1%} of {flips['paired']:,} decisions "
+        f"({rate['low']:.1%} to {rate['high']:.1%})"
+    )
+    if rate["share"] == 1.0:
+        return
+    table = _table(f"{arm['baseline']} / {arm['arm']}", *names, "PnL of the flips")
+    for row, name in enumerate(names):
+        earned = sum(flips["flip_pnl"][row])
+        table.add_row(name, *(f"{count:,}" for count in flips["flip_matrix"][row]), f"{earned:+,.2f}")
+    yield table
+
+
+def _many(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if record.get("spa"):
+        spa = record["spa"]
+        yield Text(f"best of several: {spa['arm']}, p = {spa['p_value']:.3g} that none is better (Hansen's SPA)")
+    if record.get("pbo") is not None:
+        yield Text(f"probability of backtest overfitting: {record['pbo']:.0%}")
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for at, title in enumerate(titles):
+        table.add_column(title, justify="right" if at else "left", no_wrap=not at)
+    return table
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _number(value: float | None, form: str) -> str:
+    return DASH if value is None else format(value, form)
