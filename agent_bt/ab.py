@@ -106,11 +106,17 @@ def compare_runs(baseline: Run, other: Run, *, metric: str, alpha: float) -> dic
         baseline=baseline.run_id,
         metric=metric,
         alpha=alpha,
-        trials=Registry(other.path.parent).count(one.series, min(one.start, two.start), max(one.end, two.end)),
+        trials=_registry_above(other.path).count(one.series, min(one.start, two.start), max(one.end, two.end)),
         knowledge_cutoff=_cutoff(configs),
     )
     unfinished = [run.run_id for run in (baseline, other) if run.status in RESUMABLE]
     return {**judged, "warnings": [f"{run_id} is not finished" for run_id in unfinished]}
+
+
+def _registry_above(path: Path) -> Registry:
+    """The registry of the folder that a run lies in, however deep."""
+    roots = path.resolve().parents
+    return next((found for found in map(Registry, roots) if found.path.exists()), Registry(roots[0]))
 
 
 def _cutoff(configs: Iterable[Config]) -> int | None:

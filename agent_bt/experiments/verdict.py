@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import orjson
+
 from agent_bt.evaluation.stats.verdict import Comparison, judge
 from agent_bt.experiments.evidence import (
     Grid,
@@ -55,7 +57,7 @@ def judge_runs(
         knowledge_cutoff=knowledge_cutoff,
         seed=SEED,
     )
-    return {
+    judged = {
         "baseline": comparison.baseline,
         "metric": comparison.metric,
         "unit": comparison.unit,
@@ -69,6 +71,9 @@ def judge_runs(
         "pbo_blocks": comparison.pbo_blocks,
         "banners": sorted({banner for each in runs.values() for run in each for banner in run.summary["banners"]}),
     }
+    # As it will be read from its file: lists for tuples, null for what is no number.
+    plain: dict[str, Any] = orjson.loads(orjson.dumps(judged))
+    return plain
 
 
 def _arms(comparison: Comparison, grids: Mapping[str, Grid], runs: Mapping[str, list[Run]]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _many(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _table(*titles: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for at, title in enumerate(titles):
-        table.add_column(title, justify="right" if at else "left", no_wrap=not at)
+        table.add_column(title, justify="right" if at else "left", overflow="fold")
     return table
 
 
