@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -182,10 +183,15 @@ def create(
         folder.path.mkdir(parents=True)
     except OSError as error:
         raise unwritable(folder.path, error) from error
-    write_whole(folder.config, config_text.encode())
     started = f"{now:%Y-%m-%dT%H:%M:%SZ}"
     manifest = start_manifest(run_id=run_id, name=name, started=started, identity=identity, prompt=prompt, llm=llm)
-    write_json(folder.manifest, manifest)
+    try:
+        write_whole(folder.config, config_text.encode())
+        write_json(folder.manifest, manifest)
+    except BaseException:
+        # Without a manifest nothing would ever find it again.
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
     return folder
 
 
