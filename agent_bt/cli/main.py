@@ -188,6 +188,11 @@ def main() -> None:
         _fail(f"{where}{error.strerror or error}", 1)
     except Exception as error:  # the last door: whatever else it is, the reader gets a message and not a traceback
         _fail(f"unexpected {type(error).__name__}: {error}", 1)
+    except BaseException as error:
+        # Polars turns a Ctrl-C that is heard inside it into a panic that quotes it.
+        if "KeyboardInterrupt" not in str(error):
+            raise
+        _fail("interrupted", 130)
 
 
 def _fail(message: str, code: int) -> None:
