@@ -17,6 +17,7 @@ from agent_bt.config import Config
 from agent_bt.core.clock import duration_us, iso, time_us
 from agent_bt.core.errors import AgentBtError, ConfigError, RecordError, UsageError
 from agent_bt.core.finding import Finding
+from agent_bt.core.jit import compiling_announced
 from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.types import Decision, FeatureSpec, Portfolio
@@ -194,10 +195,12 @@ def _run(
 ) -> Result:
     """Open the model, set the stage, walk; a new folder in which nothing was recorded disappears again."""
     config, prompt, loaded = planned.config, planned.prompt, planned.loaded
+    progress = progress or SilentProgress()
     made = folder is None
     folder = folder or runner.make_folder(planned.root, config, planned.identity, prompt)
     try:
         with ExitStack() as opened:
+            opened.enter_context(compiling_announced(progress.note))
             model = None
             recorded = runner.recorded_replies(folder)
             if prompt is not None:
@@ -221,7 +224,7 @@ def _run(
                 identity=planned.identity,
                 continued=bool(recorded),
             )
-            executed = runner.execute(prepared, progress or SilentProgress())
+            executed = runner.execute(prepared, progress)
     finally:
         if made and runner.is_blank(folder):
             shutil.rmtree(folder.path)

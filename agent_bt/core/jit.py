@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numba
+from numba.core import event
+
+
+@contextmanager
+def compiling_announced(say: Callable[[str], None]) -> Iterator[None]:
+    """Tell the reader, once, if something has to be compiled inside the block: the first run on a machine waits."""
+    with event.install_listener("numba:compile", _Once(say)):
+        yield
+
+
+class _Once(event.Listener):  # type: ignore[misc]
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say: Callable[[str], None] | None = say
+
+    def on_start(self, event: Any) -> None:  # noqa: ARG002
+        if self._say is not None:
+            self._say("first run here: compiling the engine, a few seconds; it is kept for the next time")
+            self._say = None
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
 
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
