@@ -53,8 +53,8 @@ class DepthControl:
             filled at every decision, and the hit rate does not matter.
     """
 
-    _AIM = 0.98
-    """The share of the allowed waste that the window is chosen for: chance takes the rest."""
+    _WINDOWS = 8
+    """Over how many windows of calls that are used a surplus of the allowed waste is spent, or a debt paid back."""
 
     def __init__(self, *, depth: int, max_waste: float, free: bool = False, lossless: bool = False) -> None:
         """`depth`: most requests ahead; `max_waste`: wasted calls per used one; `lossless`: no guess can be wrong.
@@ -67,19 +67,25 @@ class DepthControl:
         self.free = lossless or (free and max_waste >= 1.0)
         self._depth = depth
         self._max_waste = max_waste
+        self._slack = depth * min(1.0, max_waste)
         self._lossless = lossless
 
     def tracks(self, most: int) -> int:
         """How many account states to keep warm: each beside the real one costs about one wasted call per used one."""
         return max(1, min(most, 1 + int(self._max_waste)))
 
-    def ahead(self, tracks: int) -> int:
-        """Requests to have under way ahead of the needed one, on each of so many tracks."""
-        if self.free:
+    def ahead(self, *, tracks: int, wasted: int) -> int:
+        """Requests to have under way ahead of the needed one, on each of so many tracks.
+
+        What chance has saved of the allowed waste is spent later, all but one window's worth.
+        """
+        if self.free or not self._depth:
             return max(1, self._depth // tracks) if self._depth else 0
+        saved = self._max_waste * self.used - wasted - self._slack
+        aim = self._max_waste + saved / (self._WINDOWS * self._depth)
         hit_rate, reused = self.hits.value, self.reuse.value
         calls = self._depth + 1
-        while calls > 1 and wasted_per_used(hit_rate, calls, reused) > self._AIM * self._max_waste:
+        while calls > 1 and wasted_per_used(hit_rate, calls, reused) > aim:
             calls -= 1
         return calls - 1
 
@@ -93,5 +99,5 @@ class DepthControl:
         if self._lossless:
             return True
         at_risk = outstanding if tracks == 1 else outstanding * (tracks - 1) / tracks
-        slack = self._depth * min(1.0, self._max_waste) * (0.5 if parked else 1.0)
+        slack = 0.5 * self._slack if parked else self._slack
         return wasted + at_risk < self._max_waste * self.used + slack

@@ -237,7 +237,7 @@ class Prefetcher:
     def _top_up(self, index: int) -> None:
         """Send the requests of the next decisions, those of the real account's track first."""
         tracks = self._tracks[: self._keep]
-        until = min(len(self._bars), index + 1 + self._control.ahead(len(tracks)))
+        until = min(len(self._bars), index + 1 + self._control.ahead(tracks=len(tracks), wasted=self.stats.wasted))
         for track in tracks:
             while (
                 track.at < until
