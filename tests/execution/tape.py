@@ -36,7 +36,9 @@ DEFAULTS: dict[str, Any] = {
 def account(rows: Sequence[Sequence[float]], cash: float = 10_000.0, **changes: Any) -> tuple[SimulatedBroker, Desk]:
     """A broker and a desk over the candles; `changes` to costless defaults."""
     limits = {"max_position": 1.0, "max_gross": 1.0, "no_trade_band": 0.0, "allow_short": False}
-    limits.update({key: changes.pop(key) for key in list(changes) if key in ("max_position", "max_gross", "no_trade_band")})
+    limits.update(
+        {key: changes.pop(key) for key in list(changes) if key in ("max_position", "max_gross", "no_trade_band")}
+    )
     rules = make_rules(**{**DEFAULTS, **changes})
     tape = Candles(rows)
     broker = SimulatedBroker(tape=tape, rules=rules, cash=cash)

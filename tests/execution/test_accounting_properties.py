@@ -111,7 +111,11 @@ def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[f
     assert broker.equity == pytest.approx(slow.equity, rel=1e-9, abs=2 * lot * len(rows))
 
 
-@given(rows=markets(), targets=st.lists(st.sampled_from([0.0, 0.3, 1.0, float("nan")]), min_size=40, max_size=40), changes=costs())
+@given(
+    rows=markets(),
+    targets=st.lists(st.sampled_from([0.0, 0.3, 1.0, float("nan")]), min_size=40, max_size=40),
+    changes=costs(),
+)
 @settings(max_examples=60, deadline=None)
 def test_both_drivers_give_the_same_bits(rows: list[Any], targets: list[float], changes: dict[str, Any]) -> None:
     broker, desk = account(rows, **changes)
@@ -143,4 +147,9 @@ def test_a_fork_leaves_the_account_alone(rows: list[Any], decisions: list[float]
     fork = broker.fork()
     fork.advance(len(rows) - 1)
     fork.submit(desk.size(Decision.sell("BTCUSDT"), fork).orders)
-    assert before == (broker.account.tobytes(), broker.positions.tobytes(), broker.queue.tobytes(), broker.equity.tobytes())
+    assert before == (
+        broker.account.tobytes(),
+        broker.positions.tobytes(),
+        broker.queue.tobytes(),
+        broker.equity.tobytes(),
+    )

@@ -12,7 +12,9 @@ from agent_bt.core.types import Decision
 BUY, SELL = Decision.buy("BTCUSDT"), Decision.sell("BTCUSDT")
 FLAT = (100, 100, 100, 100)
 
-SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], dict[int, Decision], dict[str, Any], list[tuple[int, str, float]]]] = {
+SCENARIOS: dict[
+    str, tuple[list[tuple[Any, ...]], dict[int, Decision], dict[str, Any], list[tuple[int, str, float]]]
+] = {
     "a decision fills at the close of its own bar": (
         [(100, 105, 95, 102), FLAT],
         {0: BUY},
