@@ -201,6 +201,10 @@ def _run(
     try:
         with ExitStack() as opened:
             opened.enter_context(compiling_announced(progress.note))
+            # What is wrong with the config is told before a model is asked anything.
+            strategy: Strategy = _Viewer(config) if prompt else assembly.build_strategy(config, None, None, None)
+            stage = assembly.set_stage(config, loaded.bars, strategy, planned.limit)
+            books = assembly.open_books(config)
             model = None
             recorded = runner.recorded_replies(folder)
             if prompt is not None:
@@ -211,13 +215,12 @@ def _run(
                 opened.callback(model.close)
                 runner.note_model(folder, model)
                 model.answer_first_from(recorded)
-            form, llm = (model.form, model.llm) if model else (None, None)
-            strategy = assembly.build_strategy(config, prompt, form, llm)
+                strategy = assembly.build_strategy(config, prompt, model.form, model.llm)
             prepared = runner.Prepared(
                 config=config,
                 loaded=loaded,
-                stage=assembly.set_stage(config, loaded.bars, strategy, planned.limit),
-                books=assembly.open_books(config),
+                stage=stage,
+                books=books,
                 strategy=strategy,
                 prompt=prompt,
                 folder=folder,
