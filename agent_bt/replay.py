@@ -256,10 +256,10 @@ def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
     if kept is None:
         return assembly.build_strategy(config, None, None, None)
     effective = (run.manifest.get("llm") or {}).get("effective")
-    return assembly.build_strategy(config, _prompt(kept), request_form(config.llm, effective), llm)
+    return assembly.build_strategy(config, recorded_prompt(kept), request_form(config.llm, effective), llm)
 
 
-def _prompt(kept: Mapping[str, Any]) -> Prompt:
+def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
     """The prompt as it stood when the run was made, from its text in the manifest."""
     name, _, version = kept["name"].partition("/")
     with tempfile.TemporaryDirectory() as folder:

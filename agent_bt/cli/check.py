@@ -1,7 +1,8 @@
-"""Commands that question a result: `compare` two runs."""
+"""Commands that question a result: `audit` for look-ahead, `compare` two runs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,3 +38,38 @@ def compare(
     from agent_bt.reports.terminal_ab import render
 
     common.show(render(judged))
+
+
+def audit(
+    target: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A config file, or a run as in `runs show`.")],
+    overrides: common.SetOption = None,
+    cuts: Annotated[int, typer.Option(min=1, help="After how many decisions the future is changed.")] = 12,
+    root: runs.RootOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Look for look-ahead: end or change the market after a decision, and nothing before may change. Asks no model.
+
+    Exit code 1 if anything does.
+    """
+    from agent_bt.checks import audit_config, audit_run
+    from agent_bt.core.errors import UsageError
+    from agent_bt.records.read import resolve_run
+    from agent_bt.settings import load_config
+
+    if Path(target).suffix in (".yaml", ".yml"):
+        found = audit_config(load_config(target, overrides or ()), Path(target), cuts=cuts)
+    elif overrides:
+        raise UsageError("--set changes a config; a run is audited as it was made")
+    else:
+        found = audit_run(resolve_run(runs.find_root(root), target), cuts=cuts)
+    if as_json:
+        common.print_json(found.to_dict())
+    elif found.leak is None:
+        typer.echo(
+            f"no look-ahead: {found.strategy}, {found.decisions:,} decisions; {found.compared:,} steps stayed the same "
+            f"to the last bit when the market ended or changed after {len(found.cuts)} of them"
+        )
+    else:
+        common.show_error(f"look-ahead in {found.strategy}: {found.leak}")
+    if found.leak is not None:
+        raise typer.Exit(1)

@@ -167,6 +167,7 @@ def test(
 app.command("resume")(again.resume)
 app.command("replay")(again.replay)
 app.command("compare")(check.compare)
+app.command("audit")(check.audit)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)

@@ -1,0 +1,84 @@
+"""Config or run -> the objects that a check wants: look-ahead audit and leak check. Nothing is checked here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import polars as pl
+
+from agent_bt import assembly
+from agent_bt.agents.prompt import Prompt
+from agent_bt.config import Config
+from agent_bt.core.protocols import Strategy
+from agent_bt.core.types import Reply, Request
+from agent_bt.engine.market import Market
+from agent_bt.evaluation.audit import Audit, Subject, audit
+from agent_bt.models import request_form
+from agent_bt.records.read import load_run
+from agent_bt.records.schema import content_of
+from agent_bt.replay import recorded_prompt
+from agent_bt.settings import load_config
+
+
+def audit_config(config: Config, config_path: Path | None = None, *, cuts: int = 12) -> Audit:
+    """Audit the strategy of a config for look-ahead over its own market. No model is asked: see `DrawnLLM`.
+
+    Raises:
+        AgentBtError: its prompt, bars or strategy are not there, or the strategy fails.
+    """
+    prompt = assembly.find_prompt(config, config_path)
+    config = assembly.with_prompt_defaults(config, prompt)
+    return _audit(config, prompt, assembly.load_bars(config).bars, cuts)
+
+
+def audit_run(path: Path, *, cuts: int = 12) -> Audit:
+    """Audit the strategy of a run over the bars that it recorded, with the prompt as it stood.
+
+    Raises:
+        AgentBtError: it is no run folder, or the strategy is not there or fails.
+    """
+    run = load_run(path)
+    kept = run.manifest.get("prompt")
+    prompt = None if kept is None else recorded_prompt(kept)
+    return _audit(load_config(run.folder.config, env={}), prompt, run.market, cuts)
+
+
+def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int) -> Audit:
+    books = assembly.open_books(config)
+
+    def strategy() -> Strategy:
+        form = None if prompt is None else request_form(config.llm, None)
+        return assembly.build_strategy(config, prompt, form, None if prompt is None else DrawnLLM())
+
+    def stage(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, Sequence[int]]:
+        staged = assembly.set_stage(config, bars, strategy)
+        return staged.market, staged.schedule.bars.tolist()
+
+    subject = Subject(strategy=strategy, stage=stage, desk=books.desk, broker=books.broker, content=content_of)
+    return audit(subject, bars, cuts=cuts, seed=config.seed)
+
+
+class DrawnLLM:
+    """A model whose answer is drawn from the request's address: the smallest change of a prompt shows in the account.
+
+    It buys and sells often, so that an audit meets many states of the account.
+    """
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """The answer, at once."""
+        future: Future[Reply] = Future()
+        future.set_result(self.complete(request))
+        return future
+
+    def complete(self, request: Request) -> Reply:
+        """BUY or SELL one half in a quarter of the cases each, else HOLD."""
+        draw = hashlib.sha256(request.address.encode()).digest()[0] % 4
+        action = ("BUY", "SELL", "HOLD", "HOLD")[draw]
+        text = f'{{"action": "{action}", "size_pct": 0.5}}'
+        return Reply(text=text, finish_reason="stop")
+
+    def close(self) -> None:
+        """Nothing to release."""

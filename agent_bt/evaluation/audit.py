@@ -1,0 +1,322 @@
+"""Audits a strategy for look-ahead: nothing that happens after a decision may change it, to the last bit.
+
+1. The run is walked twice on the same bars: what differs already now is no function of what it was shown   `repetition`
+2. At some decisions the bars end there                                                                     `truncation`
+3. At the same decisions everything after them is replaced by a random market                               `future`
+4. What a strategy answers for all bars at once is put to the same two questions                            `_audit_all`
+
+Up to and including that decision, every step must be equal: what was seen, asked, decided, ordered, filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from agent_bt.core.canonical import content_hash
+from agent_bt.core.clock import iso
+from agent_bt.core.errors import StrategyError
+from agent_bt.core.protocols import Strategy
+from agent_bt.core.step import Journal, Step
+from agent_bt.engine.loop import walk
+from agent_bt.engine.market import Market
+from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.execution.desk import Desk
+
+Kind = Literal["repetition", "truncation", "future"]
+_SEEN_FIRST = ("time", "bar", "window", "summary", "prices", "account", "positions", "messages", "action")
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is audited.
+
+    Attributes:
+        strategy: makes it anew for every walk.
+        stage: bars (`BAR_SCHEMA`) -> the market it would see, and the rows of its decision bars.
+        desk, broker: of a market, as in a run.
+        content: a step as plain data (`records.schema.content_of`).
+    """
+
+    strategy: Callable[[], Strategy]
+    stage: Callable[[pl.DataFrame, Strategy], tuple[Market, Sequence[int]]]
+    desk: Callable[[Market], Desk]
+    broker: Callable[[Market], SimulatedBroker]
+    content: Callable[[Step], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """The first thing that changed although only the future did: at which decision, in which field, from what to what.
+
+    `kind` says what was changed, `cut` after which decision (UTC us).
+    """
+
+    kind: Kind
+    cut: int
+    index: int
+    time: int
+    field: str
+    original: Any
+    changed: Any
+
+    def __str__(self) -> str:
+        done = {
+            "repetition": "with nothing changed at all",
+            "truncation": f"when the bars end at {iso(self.cut)}",
+            "future": f"when the market after {iso(self.cut)} is another one",
+        }[self.kind]
+        one, other = _around_difference(self.original, self.changed)
+        return f"decision {self.index} at {iso(self.time)}, {done}: {self.field} is {other} instead of {one}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        one, other = _around_difference(self.original, self.changed)
+        return {
+            "kind": self.kind,
+            "cut": iso(self.cut),
+            "index": self.index,
+            "time": iso(self.time),
+            "field": self.field,
+            "original": one,
+            "changed": other,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What an audit found: `leak` is None where every step stayed what it was.
+
+    `compared` counts the steps that were held against their originals.
+    """
+
+    strategy: str
+    decisions: int
+    cuts: tuple[int, ...]
+    compared: int
+    leak: Leak | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "strategy": self.strategy,
+            "clean": self.leak is None,
+            "decisions": self.decisions,
+            "cuts": [iso(cut) for cut in self.cuts],
+            "compared": self.compared,
+            "leak": None if self.leak is None else self.leak.to_dict(),
+        }
+
+
+def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0) -> Audit:
+    """Audit a strategy over these bars.
+
+    Args:
+        subject: the strategy and how it is run.
+        bars: columns of `BAR_SCHEMA`, warm-up included.
+        cuts: after how many decisions the future is changed; spread over all, the exact places are drawn.
+        seed: of the places and of the random markets.
+
+    Raises:
+        StrategyError: the strategy fails on the bars as they are.
+    """
+    rng = np.random.default_rng(seed)
+    strategy = subject.strategy()
+    _, rows = subject.stage(bars, strategy)
+    original = _Marks(subject.content)
+    _walk(subject, bars, original)
+    decisions = len(original.marks)
+    leak = _compare(subject, bars, bars, original, decisions - 1, "repetition", original.times[-1])
+    compared, done = decisions, []
+    for at in _choose(decisions, cuts, rng):
+        end = int(rows[at]) + 1
+        done.append(original.times[at])
+        variants: tuple[tuple[Kind, pl.DataFrame], ...] = (
+            ("truncation", bars.head(end)),
+            ("future", random_future(bars, end, rng)),
+        )
+        for kind, changed in variants:
+            if leak is None:
+                compared += at + 1
+                leak = _compare(subject, bars, changed, original, at, kind, done[-1])
+                leak = leak or _audit_all(subject, bars, changed, end, kind, done[-1])
+    return Audit(strategy=strategy.name, decisions=decisions, cuts=tuple(done), compared=compared, leak=leak)
+
+
+def random_future(bars: pl.DataFrame, end: int, rng: np.random.Generator) -> pl.DataFrame:
+    """The bars with everything from row `end` on replaced: a random walk of prices, random volumes; times stay."""
+    kept, rest = bars.head(end), bars.slice(end)
+    if rest.is_empty():
+        return bars
+    n = len(rest)
+    last = float(kept["close"][-1])
+    close = last * np.exp(np.cumsum(rng.normal(0.0, 0.01, n)))
+    open_ = np.concatenate([[last], close[:-1]])
+    spread = np.abs(rng.normal(0.0, 0.005, (2, n)))
+    volume = rng.lognormal(3.0, 1.0, n)
+    share = rng.uniform(0.0, 1.0, n)
+    replaced = rest.with_columns(
+        open=pl.Series(open_),
+        high=pl.Series(np.maximum(open_, close) * (1.0 + spread[0])),
+        low=pl.Series(np.minimum(open_, close) * (1.0 - spread[1])),
+        close=pl.Series(close),
+        volume=pl.Series(volume),
+        quote_asset_volume=pl.Series(volume * close),
+        trades=pl.Series(rng.integers(1, 10_000, n)),
+        taker_base=pl.Series(volume * share),
+        taker_quote=pl.Series(volume * share * close),
+        filled=pl.Series(rng.uniform(0.0, 1.0, n) < 0.01),
+    )
+    return pl.concat([kept, replaced.cast(bars.schema)])
+
+
+def _choose(decisions: int, cuts: int, rng: np.random.Generator) -> list[int]:
+    """One decision out of each of `cuts` equal stretches, ascending."""
+    edges = np.linspace(0, decisions, min(cuts, decisions) + 1).astype(int)
+    return [int(rng.integers(low, high)) for low, high in pairwise(edges)]
+
+
+def _walk(subject: Subject, bars: pl.DataFrame, journal: Journal, decisions: int | None = None) -> None:
+    strategy = subject.strategy()
+    market, rows = subject.stage(bars, strategy)
+    walk(
+        market=market,
+        bars=rows[:decisions],
+        strategy=strategy,
+        desk=subject.desk(market),
+        broker=subject.broker(market),
+        journal=journal,
+        fills=[],
+    )
+
+
+class _Marks:
+    """Keeps a hash of every step."""
+
+    def __init__(self, content: Callable[[Step], Mapping[str, Any]]) -> None:
+        self.marks: list[str] = []
+        self.times: list[int] = []
+        self._content = content
+
+    def append(self, step: Step) -> None:
+        """Hash the step."""
+        self.marks.append(content_hash("agent-bt/audit/v1", self._content(step)))
+        self.times.append(step.view.now)
+
+
+class _Found(Exception):
+    """A walk need not go on: this is the step that was looked for."""
+
+    def __init__(self, index: int, content: Mapping[str, Any]) -> None:
+        super().__init__(index)
+        self.index = index
+        self.content = content
+
+
+class _Against(_Marks):
+    """Holds every step against the hash of its original, and stops at the first that differs."""
+
+    def __init__(self, content: Callable[[Step], Mapping[str, Any]], original: Sequence[str]) -> None:
+        super().__init__(content)
+        self._original = original
+
+    def append(self, step: Step) -> None:
+        """Compare the step."""
+        super().append(step)
+        if self.marks[-1] != self._original[step.index]:
+            raise _Found(step.index, self._content(step))
+
+
+class _Only:
+    """Stops at one step."""
+
+    def __init__(self, content: Callable[[Step], Mapping[str, Any]], index: int) -> None:
+        self._content = content
+        self._index = index
+
+    def append(self, step: Step) -> None:
+        """Look whether it is the one."""
+        if step.index == self._index:
+            raise _Found(step.index, self._content(step))
+
+
+def _compare(
+    subject: Subject, bars: pl.DataFrame, changed: pl.DataFrame, original: _Marks, last: int, kind: Kind, cut: int
+) -> Leak | None:
+    """Walk the changed bars up to decision `last`; the first difference, if any."""
+    against = _Against(subject.content, original.marks)
+
+    def leak(index: int, field: str, before: Any, after: Any) -> Leak:
+        time = original.times[index]
+        return Leak(kind=kind, cut=cut, index=index, time=time, field=field, original=before, changed=after)
+
+    try:
+        _walk(subject, changed, against, last + 1)
+    except _Found as found:
+        before, after = _original_step(subject, bars, found.index), found.content
+        field, one, other = _first_difference(before, after)
+        return leak(found.index, field, one, other)
+    except StrategyError as error:
+        return leak(len(against.marks), "decision", "a decision", f"a failure ({error.__cause__ or error})")
+    if len(against.marks) <= last:
+        return leak(len(against.marks), "decision", "made", "not made")
+    return None
+
+
+def _original_step(subject: Subject, bars: pl.DataFrame, index: int) -> Mapping[str, Any]:
+    try:
+        _walk(subject, bars, _Only(subject.content, index), index + 1)
+    except _Found as found:
+        return found.content
+    return {}
+
+
+def _audit_all(
+    subject: Subject, bars: pl.DataFrame, changed: pl.DataFrame, end: int, kind: Kind, cut: int
+) -> Leak | None:
+    """The same for a strategy that answers for all bars at once: its rows up to `end` must stay what they are."""
+    strategy = subject.strategy()
+    if not hasattr(strategy, "decide_all"):
+        return None
+    market, _ = subject.stage(bars, strategy)
+    before = np.asarray(strategy.decide_all(market))[:end]
+    after = np.asarray(strategy.decide_all(subject.stage(changed, strategy)[0]))[:end]
+    rows = np.flatnonzero(~np.isclose(before, after, rtol=0.0, atol=0.0, equal_nan=True).reshape(end, -1).all(axis=1))
+    if not len(rows):
+        return None
+    row = int(rows[0])
+    field, one, other = _first_difference(before[row], after[row])
+    place = f"decide_all[{row}]{field}"
+    time = int(market.times[row])
+    return Leak(kind=kind, cut=cut, index=row, time=time, field=place, original=one, changed=other)
+
+
+def _first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any]:
+    """Where two pieces of plain data differ first, what was seen before what came of it; ("", ...) if nowhere."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = [*(key for key in _SEEN_FIRST if key in one), *(key for key in one if key not in _SEEN_FIRST)]
+        inner = ((f"{path}.{key}" if path else key, one[key], other.get(key)) for key in keys)
+    elif isinstance(one, np.ndarray | list | tuple) and isinstance(other, np.ndarray | list | tuple):
+        if len(one) != len(other):
+            return f"{path}: length", len(one), len(other)
+        inner = ((f"{path}[{at}]", a, b) for at, (a, b) in enumerate(zip(one, other, strict=True)))
+    else:
+        return ("", None, None) if one == other or (one != one and other != other) else (path, one, other)
+    return next((found for where, a, b in inner if (found := _first_difference(a, b, where))[0]), ("", None, None))
+
+
+def _around_difference(one: Any, other: Any) -> tuple[str, str]:
+    """Both values as text, long ones cut to where they differ."""
+    texts = [str(one), str(other)]
+    if max(map(len, texts)) <= 2 * _SHOWN:
+        return texts[0], texts[1]
+    same = next((at for at, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    low, high = max(0, same - _SHOWN // 2), same + _SHOWN
+    first, second = (f"...{text[low:high]}..." for text in texts)
+    return first, second
