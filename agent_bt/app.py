@@ -323,11 +323,26 @@ ENDLESS = {
 }  # fmt: skip
 """What a prompt can show that hardly ever comes to the same value twice, so that replies asked ahead don't fit."""
 
+EVER_NEW = {"account.unrealised": "the result", "account.held": "decisions held", "account.bars_held": "bars held"}
+"""What differs from one entry to the next, so that `prefetch.guess: states` never meets a state again."""
+
 
 def _about_speculation(config: Config, prompt: Prompt) -> list[Finding]:
     """Warn of what makes requests that are sent ahead useless."""
-    shown = [words for name, words in ENDLESS.items() if name in prompt.uses()]
-    if not shown or not config.prefetch.depth:
+    uses = prompt.uses()
+    shown = [words for name, words in ENDLESS.items() if name in uses]
+    if not config.prefetch.depth:
+        return []
+    if not shown and config.prefetch.guess == "states":
+        new = [words for name, words in EVER_NEW.items() if name in uses]
+        return [
+            Finding(
+                level="warning",
+                what=f"the prompt shows {', '.join(new)}, and prefetch.guess is states: every entry is a new state",
+                advice="use a prompt of few states, such as btcusdt_trader/v1-states, or set prefetch.guess: hold",
+            )
+        ] * bool(new)
+    if not shown:
         return []
     return [
         Finding(

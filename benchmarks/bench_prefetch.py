@@ -4,7 +4,9 @@ A run is the whole of `agent-bt run`, cache, journal and all, in a process of it
 decisions: they are compared by `hashes.decisions` with a run that waits for every reply, at no latency.
 
     python -m benchmarks.bench_prefetch              what `make bench` runs: 200 ms, 90 and 98% HOLD
-    python -m benchmarks.bench_prefetch --full       both latencies, 80 to 98% HOLD; its results are in prefetch.json
+    python -m benchmarks.bench_prefetch --full --latency 1000 --at-once 6 --store data > slow.json
+    python -m benchmarks.bench_prefetch --full --latency 200 > fast.json
+    python -m benchmarks.bench_prefetch --keep slow.json fast.json        writes prefetch.json and prefetch.md
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +112,10 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     parser.add_argument("--latency", type=int, action="append", help="with --full: only this latency (1000, 200)")
     parser.add_argument("--at-once", type=int, default=1, help="runs beside each other")
     parser.add_argument("--one", help="run this one only: a JSON object of Spec, and print what it measured")
+    parser.add_argument("--keep", nargs="+", type=Path, help="results of --full that prefetch.json and .md are made of")
     options = parser.parse_args(argv)
+    if options.keep:
+        return keep([json.loads(file.read_text()) for file in options.keep])
     with server() as port, tempfile.TemporaryDirectory() as folder:
         if options.one:
             return measure(Spec(**json.loads(options.one)), port, folder)
@@ -119,7 +125,34 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         specs = [spec for latency in latencies for spec in FULL[latency]]
         if options.store and 1_000 in latencies:
             specs += real(options.store)
-        return {"name": "prefetch", "at_once": options.at_once, **compare(specs, port, folder, options.at_once)}
+        results = compare(specs, port, folder, options.at_once)
+    return {"name": "prefetch", "date": datetime.now(UTC).date().isoformat(), "at_once": options.at_once, **results}
+
+
+def keep(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write the results of several calls to prefetch.json, and their rows as a table to prefetch.md."""
+    (HERE / "prefetch.json").write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
+    lines = [
+        "# Prefetch, measured",
+        "",
+        f"Written by `benchmarks/bench_prefetch.py`: {DECISIONS:,} decisions a row, each a whole `agent-bt run`,",
+        f"against {SEQUENTIAL} calls one after another, extrapolated. Load: runnable processes on the machine's",
+        f"{os.cpu_count()} cores as the run ended. Each run came to the decisions of one that waits for every reply.",
+        "",
+        "| run | s | one after another, s | faster | calls a decision | target | met | side by side | load |",
+        "|---|---:|---:|---:|---:|---|---|---:|---:|",
+    ]
+    for part in parts:
+        for row in part["rows"]:
+            met = {True: "yes", False: "no", None: ""}[row["met"]]
+            cells = [
+                row["work"], f"{row['ours']:.1f}", f"{row['theirs']:.0f}", f"{row['ratio']:.1f}x",
+                f"{row['calls_per_decision']:.2f}", row["target"], met, part["at_once"], row["load"],
+            ]  # fmt: skip
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+        assert all(row["identical"] for row in part["rows"])
+    (HERE / "prefetch.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return {"rows": sum(len(part["rows"]) for part in parts)}
 
 
 def compare(specs: Sequence[Spec], port: int, folder: str, at_once: int) -> dict[str, Any]:
@@ -152,6 +185,7 @@ def compare(specs: Sequence[Spec], port: int, folder: str, at_once: int) -> dict
                 "ratio": factor,
                 "calls_per_decision": round(calls, 3),
                 "identical": identical,
+                "load": ours["load"],
                 "target": f">= {wanted_factor:.3g} for <= {most_calls:.3g}x the calls" if wanted_factor else "",
                 "met": identical and factor >= wanted_factor and calls <= most_calls if wanted_factor else None,
             }

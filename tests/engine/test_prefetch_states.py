@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_bt import load_config
 from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import load_prompt, prompt_roots
 from agent_bt.agents.reply import REPLY_SCHEMA
+from agent_bt.app import validate
 from agent_bt.config import FeaturesConfig
 from agent_bt.core.clock import HOUR
 from agent_bt.core.schema import BAR_SCHEMA
@@ -173,3 +175,14 @@ def test_more_states_than_are_kept_cost_speed_and_nothing_else() -> None:
     assert walked(model, {"depth": 32, "max_waste": 3.0}, {}) == plain
     assert len(plain) / model.trips > 3
     assert len(model.asked) / len(plain) <= 4.1
+
+
+@pytest.mark.parametrize(("version", "guess", "words"), [
+    ("v1", "states", "every entry is a new state"), ("v1", "hold", None), ("v1-states", "states", None),
+])  # fmt: skip
+def test_validate_warns_where_states_are_never_met_again(version: str, guess: str, words: str | None) -> None:
+    settings = [f"strategy.prompt=btcusdt_trader/{version}", f"prefetch.guess={guess}", "market.end=2024-07-03"]
+    findings = validate(load_config(overrides=settings, env={}))
+    warned = [finding.what for finding in findings if "prompt shows" in finding.what]
+    assert len(warned) == (words is not None)
+    assert all(str(words) in what for what in warned)
