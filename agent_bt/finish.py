@@ -21,10 +21,12 @@ from agent_bt.evaluation.performance import CONVENTIONS, performance
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
 from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
 from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.llm.ledger import spent_in
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
 from agent_bt.records.summary import BASELINES, Waste, build_summary
 from agent_bt.records.tables import equity_frame, write_table
+from agent_bt.records.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +124,7 @@ def finish(
             "decisions_per_s": round(tally.total / ended.seconds, 1) if ended.seconds else None,
             "saved_by_prefetch_s": round(speculation.saved_ms / 1e3, 3),
         },
-        waste=Waste(
-            calls=speculation.wasted,
-            prompt_tokens=speculation.wasted_prompt_tokens,
-            completion_tokens=speculation.wasted_completion_tokens,
-            cost_usd=speculation.wasted_usd,
-            unpriced=speculation.wasted_unpriced,
-        ),
+        waste=_waste(folder, tally, speculation),
         random_beaten=baselines.random_beaten,
         conventions=[_execution_convention(config), *CONVENTIONS, BASELINE_CONVENTION, SENSITIVITY_CONVENTION],
         banners=_banners(config, loaded, prompt),
@@ -137,6 +133,31 @@ def finish(
     summary["sensitivity"] = [variant.to_dict() for variant in variants]
     folder.finish(summary=summary, telemetry=journal.telemetry_head, finished=finished)
     return summary
+
+
+def _waste(folder: RunFolder, tally: Tally, speculation: PrefetchStats) -> Waste:
+    """What was paid beside the calls that decisions used: by the ledger, where the run has its own.
+
+    The ledger knows the earlier sessions of a continued run too; speculation knows only this one.
+    """
+    if not folder.ledger.exists():
+        return Waste(
+            calls=speculation.wasted,
+            prompt_tokens=speculation.wasted_prompt_tokens,
+            completion_tokens=speculation.wasted_completion_tokens,
+            cost_usd=speculation.wasted_usd,
+            unpriced=speculation.wasted_unpriced,
+        )
+    spent, llm = spent_in(folder.ledger), folder.read_manifest().get("llm") or {}
+    probes = llm.get("probes", 0)
+    return Waste(
+        calls=max(0, spent.calls - (tally.calls - tally.unbilled) - probes),
+        probes=probes,
+        prompt_tokens=max(0, spent.prompt_tokens - tally.prompt_tokens),
+        completion_tokens=max(0, spent.completion_tokens - tally.completion_tokens),
+        cost_usd=max(0.0, (spent.usd or 0.0) - tally.cost_usd),
+        unpriced=max(0, spent.unpriced - tally.unpriced),
+    )
 
 
 def _measure(market: Market, outcome: Outcome, cash: float) -> dict[str, Any]:

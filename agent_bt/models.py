@@ -37,6 +37,7 @@ class Model:
         requested, effective: parameters as configured, and as the endpoint took them (the ladder's result).
         prices: version of the price table; None where nothing is paid.
         ledger: what was spent and saved.
+        probes: calls that found out, now, what the endpoint takes.
     """
 
     llm: LLM
@@ -45,6 +46,7 @@ class Model:
     effective: Mapping[str, Any] | None = None
     prices: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    probes: int = 0
     _opened: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -177,7 +179,11 @@ def _open_endpoint(
     llm = config.llm
     requested = request_parameters(llm)
 
+    probes = 0
+
     def find_out(paid: LLM) -> dict[str, Any]:
+        nonlocal probes
+        probes = 1  # those that were refused on the way are not billed
         return negotiate(
             paid,
             requested,
@@ -201,6 +207,7 @@ def _open_endpoint(
             effective=found,
             prices=prices.version,
             ledger=endpoints.ledger,
+            probes=probes,
             _opened=opened.pop_all(),
         )
     raise AssertionError  # pragma: no cover - the block above returns or raises

@@ -147,8 +147,14 @@ def make_folder(root: Path, config: Config, identity: Mapping[str, Any], prompt:
 
 def note_model(folder: RunFolder, model: Model) -> None:
     """Write into the manifest how the model is asked, so that nothing has to be found out again."""
+    before = folder.read_manifest().get("llm") or {}
     folder.update_manifest(
-        llm={"requested": dict(model.requested), "effective": model.effective, "prices": model.prices}
+        llm={
+            "requested": dict(model.requested),
+            "effective": model.effective,
+            "prices": model.prices,
+            "probes": before.get("probes", 0) + model.probes,
+        }
     )
 
 

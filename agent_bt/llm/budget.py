@@ -29,11 +29,10 @@ from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.core.waiting import result_of
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
-from agent_bt.llm.ledger import NOTHING, Ledger, Spend, spend_of
+from agent_bt.llm.ledger import NOT_BILLED, NOTHING, Ledger, Spend, spend_of
 from agent_bt.llm.prices import PriceBook, PriceTable, metered
 from agent_bt.llm.speculation import Urgency, current_urgency, urged
 
-_NOT_BILLED = ("rate_limit", "server_error", "connection")
 _KEPT_FOR_DEMANDS = 0.1
 
 
@@ -223,7 +222,7 @@ def _cost_of(outcome: Reply | BaseException, worst: Spend) -> Spend:
         return NOTHING if refused else worst
     if outcome.usage is not None:
         return spend_of(outcome)
-    return NOTHING if outcome.failure in _NOT_BILLED else worst
+    return NOTHING if outcome.failure in NOT_BILLED else worst
 
 
 def _limits(budget: BudgetConfig) -> str:

@@ -60,6 +60,19 @@ def spend_of(reply: Reply) -> Spend:
 
 NOTHING = Spend()
 
+NOT_BILLED = ("rate_limit", "server_error", "connection")
+"""Failures of calls that no provider bills."""
+
+
+def spent_in(path: Path) -> Spend:
+    """What the ledger at `path` holds: settled calls, and the worst case of those that were never settled.
+
+    Raises:
+        RecordError: the file holds something else.
+    """
+    settled, reserved, _ = _sum(path, path.read_text(encoding="utf-8").split("\n")[:-1])
+    return sum(reserved.values(), settled)
+
 
 class Ledger:
     """Spent, reserved and saved amounts of a run; safe for threads.
@@ -152,20 +165,26 @@ class Ledger:
             raise RecordError(f"the ledger {self._path} cannot be written: {error}") from error
 
     def _read(self, path: Path) -> None:
-        left: dict[int, Spend] = {}
         lines = path.read_text(encoding="utf-8").split("\n")
-        for at, line in enumerate(lines[:-1], start=1):
-            kind, number, spend = _parse(line, f"{path}, line {at}")
-            if kind == "reserve":
-                left[number] = spend
-            else:
-                left.pop(number, None)
-                self._spent += spend
-            self._next = max(self._next, number + 1)
+        settled, left, self._next = _sum(path, lines[:-1])
         if lines[-1]:
             # The line that a kill cut off: its reservation stands, or its call was never sent.
             path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
-        self._spent = sum(left.values(), self._spent)
+        self._spent = sum(left.values(), settled)
+
+
+def _sum(path: Path, lines: list[str]) -> tuple[Spend, dict[int, Spend], int]:
+    """What was settled, what is still reserved by number, and the next number."""
+    settled, reserved, following = NOTHING, {}, 0
+    for at, line in enumerate(lines, start=1):
+        kind, number, spend = _parse(line, f"{path}, line {at}")
+        if kind == "reserve":
+            reserved[number] = spend
+        else:
+            reserved.pop(number, None)
+            settled += spend
+        following = max(following, number + 1)
+    return settled, reserved, following
 
 
 def _parse(line: str, place: str) -> tuple[str, int, Spend]:

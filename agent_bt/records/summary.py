@@ -36,13 +36,16 @@ HASHES = ("config", "data", "prompt", "decisions", "fills", "equity")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waste:
-    """Calls that were sent ahead, paid for, and never needed: how many, their tokens, their cost in US dollars.
+    """Calls that were paid for and used by no decision, with their tokens and their cost in US dollars.
 
     Attributes:
-        unpriced: how many of them have no known price.
+        calls: those sent ahead and never needed, or lost when the process was killed.
+        probes: those that found out what the endpoint takes.
+        unpriced: how many of all these have no known price.
     """
 
     calls: int = 0
+    probes: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
@@ -129,13 +132,15 @@ def decision_counts(tally: Tally) -> dict[str, Any]:
 
 
 def llm_usage(tally: Tally, waste: Waste = NO_WASTE) -> dict[str, Any]:
-    """Calls, tokens, cost and latency; `cost_usd` is None where the price of any call is unknown.
+    """Calls, tokens, cost and latency; a cost is None where the price of any of its calls is unknown.
 
     Latencies are of answered calls that were used; `cost_saved_usd` is what cached replies cost when they were made.
+    Tokens and cost of a call whose fate is unknown (killed while in flight, timed out) are its worst case.
     """
     unpriced = tally.unpriced + waste.unpriced
     return {
-        "calls": tally.calls + waste.calls,
+        "calls": tally.calls + waste.calls + waste.probes,
+        "probes": waste.probes,
         "failed": tally.failed,
         "cached": tally.cached,
         "speculated": tally.speculation_hits + waste.calls,
@@ -145,7 +150,7 @@ def llm_usage(tally: Tally, waste: Waste = NO_WASTE) -> dict[str, Any]:
         "completion_tokens": tally.completion_tokens + waste.completion_tokens,
         "cost_usd": None if unpriced else tally.cost_usd + waste.cost_usd,
         "unpriced": unpriced,
-        "cost_saved_usd": tally.cost_saved_usd,
+        "cost_saved_usd": None if tally.saved_unpriced else tally.cost_saved_usd,
         "latency_ms_p50": tally.latency_ms(0.5),
         "latency_ms_p95": tally.latency_ms(0.95),
     }

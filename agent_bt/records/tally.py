@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent_bt.llm.ledger import NOT_BILLED
+
 PROVENANCES = ("model", "invalid", "transport", "budget")
 VERDICTS = ("clipped", "rejected")
+
+_NEVER_SENT = ("budget", "offline_miss")
 
 _BINS_PER_E = 100
 """Latencies are kept as counts of logarithmic bins, each 1 % wide: a quantile is right to within 1 %."""
@@ -22,11 +26,12 @@ class Tally:
     Attributes:
         provenance, action, risk: how many decisions of each.
         reasons: how many failed decisions (all but `model`) by `kind: reason`.
-        calls: calls that were sent to the provider and used; `failed` of them brought no answer.
+        calls: calls that were sent to the provider and used; `failed` of them brought no answer, and `unbilled` of
+            these cost nothing for certain.
         cached: replies that came from the cache.
         speculation_hits: replies that had been asked for ahead of time.
         cost_usd: what the priced calls cost; `unpriced` calls have no known price.
-        cost_saved_usd: what the cached replies had cost when they were paid for.
+        cost_saved_usd: what the cached replies had cost when they were paid for; of `saved_unpriced` nobody knows.
     """
 
     total: int = 0
@@ -36,9 +41,11 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     failed: int = 0
+    unbilled: int = 0
     cached: int = 0
     speculation_hits: int = 0
     unpriced: int = 0
+    saved_unpriced: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float = 0.0
@@ -79,6 +86,9 @@ class Tally:
         if call["cached"]:
             self.cached += 1
             self.cost_saved_usd += cost or 0.0
+            self.saved_unpriced += cost is None
+            return
+        if failure in _NEVER_SENT:
             return
         self.calls += 1
         self.prompt_tokens += call["prompt_tokens"] or 0
@@ -86,6 +96,7 @@ class Tally:
         self.cost_usd += cost or 0.0
         if failure is not None:
             self.failed += 1
+            self.unbilled += failure in NOT_BILLED
             return
         self.unpriced += cost is None
         self._latencies[math.floor(math.log(max(call["latency_ms"], 1e-3)) * _BINS_PER_E)] += 1

@@ -154,7 +154,9 @@ def _decisions(counts: Mapping[str, Any], bars: int) -> str:
 def _llm(usage: Mapping[str, Any]) -> str:
     tokens = f"{usage['prompt_tokens']:,} + {usage['completion_tokens']:,} tokens"
     parts = [f"{usage['calls']:,} calls", f"{usage['cached']:,} from cache", tokens, _cost(usage)]
-    if usage["cost_saved_usd"]:
+    if usage["cached"] and usage["cost_saved_usd"] is None:
+        parts.append("saved by the cache: unpriced")
+    elif usage["cost_saved_usd"]:
         parts.append(f"${usage['cost_saved_usd']:,.4f} saved")
     if usage["speculated"]:
         hits, wasted = usage["speculation_hits"], usage["speculation_wasted"]

@@ -1,0 +1,145 @@
+"""What a run costs: a budget that is never passed, an endpoint that fails without end, spent and saved apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, stand_in_answer
+from small_run import cli, small_config
+
+USAGE = {"prompt_tokens": 1_000, "completion_tokens": 50, "total_tokens": 1_050}
+PRICES = {"input": 2.0, "output": 10.0}  # US dollars per million tokens
+CALL_USD = (1_000 * 2.0 + 50 * 10.0) / 1e6
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with ChatServer(stand_in_answer(eagerness=0.6), latency_ms=4, usage=USAGE) as running:
+        yield running
+
+
+def run(config: Path, *options: object) -> tuple[int, dict[str, Any], str]:
+    done = cli("run", config, "--json", "--progress", "none", *options)
+    return done.code, done.json if done.out else {}, done.err
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("runs/2*/summary.json")
+    summary: dict[str, Any] = json.loads(path.read_text())
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("limit", "raised", "spent"),
+    [
+        ({"calls": 21}, {"calls": 1_000}, lambda calls: calls),
+        ({"tokens": 40_000}, {"tokens": 10**8}, lambda calls: 1_050 * calls),
+        ({"usd": 0.08}, {"usd": 100}, lambda calls: CALL_USD * calls),
+    ],
+)
+def test_a_budget_is_never_passed_and_once_raised_the_run_goes_on(
+    tmp_path: Path, server: ChatServer, limit: dict[str, float], raised: dict[str, float], spent: Any
+) -> None:
+    settings = {"llm__prices": PRICES, "prefetch__depth": 8, "llm__max_in_flight": 8}
+    code, stopped, said = run(small_config(tmp_path, server.url, budget=limit, **settings))
+    assert code == 4
+    (amount,) = limit.values()
+    assert 0.4 * amount < spent(server.calls) <= amount  # used, and not passed, calls in flight included
+    assert "the budget is reached" in said
+    assert stopped["status"] == "budget"
+    assert stopped["decisions"]["budget"] == 0
+    assert stopped["llm"]["calls"] == server.calls
+    assert stopped["llm"]["cost_usd"] == pytest.approx(CALL_USD * server.calls)
+
+    code, done, _ = run(small_config(tmp_path, server.url, budget=raised, **settings))
+    assert (code, done["run_id"], done["status"]) == (0, stopped["run_id"], "done")
+    # What both sessions have spent, calls sent ahead in vain included.
+    assert done["llm"]["calls"] == server.calls
+    assert done["llm"]["cost_usd"] == pytest.approx(CALL_USD * server.calls)
+    used = done["decisions"]["total"] - done["llm"]["cached"]
+    assert done["llm"]["speculation_wasted"] == server.calls - used - done["llm"]["probes"]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "market.parquet").symlink_to(tmp_path / "market.parquet")
+    code, other, _ = run(small_config(whole, server.url, **settings))
+    assert (code, other["hashes"]) == (0, done["hashes"])
+
+
+def test_a_budget_that_holds_is_counted_as_such(tmp_path: Path, server: ChatServer) -> None:
+    config = small_config(tmp_path, server.url, budget={"calls": 10, "on_limit": "hold"}, prefetch__depth=0)
+    code, summary, _ = run(config)
+    assert (code, summary["status"]) == (0, "done")
+    counts = summary["decisions"]
+    assert (counts["model"], counts["budget"]) == (9, counts["total"] - 9)  # one call found out what the endpoint takes
+    assert server.calls == summary["llm"]["calls"] == 10
+
+
+def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused(tmp_path: Path, server: ChatServer) -> None:
+    code, _, said = run(small_config(tmp_path, server.url, budget__usd=1, llm__model="nobody-knows-its-price"))
+    assert code == 2
+    assert "llm.prices" in said
+    assert server.calls == 0
+    assert not list(tmp_path.glob("runs/2*"))
+
+
+def test_spent_and_saved_are_apart(tmp_path: Path, server: ChatServer) -> None:
+    config = small_config(tmp_path, server.url, llm__prices=PRICES, prefetch__depth=0)
+    _, first, _ = run(config)
+    total = first["decisions"]["total"]
+    assert (first["llm"]["calls"], first["llm"]["probes"], first["llm"]["cached"]) == (total + 1, 1, 0)
+    assert first["llm"]["cost_usd"] == pytest.approx(CALL_USD * (total + 1))
+    assert first["llm"]["cost_saved_usd"] == 0
+    _, second, _ = run(config)
+    assert (second["llm"]["calls"], second["llm"]["cached"]) == (0, total)
+    assert second["llm"]["cost_usd"] == 0
+    assert second["llm"]["cost_saved_usd"] == pytest.approx(CALL_USD * total)
+    shown = cli("run", config, "--progress", "none").out
+    assert f"${CALL_USD * total:,.4f} saved" in " ".join(shown.split())
+
+
+def test_an_unknown_price_is_never_zero(tmp_path: Path, server: ChatServer) -> None:
+    config = small_config(tmp_path, server.url, llm__model="nobody-knows-its-price", prefetch__depth=0)
+    _, first, _ = run(config)
+    assert first["llm"]["cost_usd"] is None
+    assert first["llm"]["unpriced"] == first["llm"]["calls"] > 0
+    _, second, _ = run(config)
+    assert (second["llm"]["calls"], second["llm"]["cost_usd"]) == (0, 0)  # nothing was asked, nothing was paid
+    assert second["llm"]["cost_saved_usd"] is None
+
+
+def test_an_endpoint_that_fails_without_end_stops_the_run_early(tmp_path: Path) -> None:
+    with ChatServer(script=[None], faults=None) as failing:
+        failing.script = [None, None, None, *["500"] * 100_000]
+        config = small_config(tmp_path, failing.url, llm__retries=0, risk__max_failures_in_a_row=6, prefetch__depth=4)
+        code, summary, said = run(config)
+        assert code == 1
+        assert "6 calls in a row have failed" in said
+        assert "server_error" in said
+        assert "run the same command again to continue" in said
+        assert failing.calls < 20
+        assert summary["status"] == "interrupted"
+        failing.script = []
+        code, done, _ = run(config)
+    assert (code, done["run_id"]) == (0, summary["run_id"])
+    assert done["decisions"]["transport"] == 0
+    assert done["decisions"]["model"] == done["decisions"]["total"]
+
+
+def test_an_endpoint_that_never_answers_leaves_no_run_behind(tmp_path: Path) -> None:
+    code, _, said = run(small_config(tmp_path, "http://127.0.0.1:9/v1", llm__retries=0))
+    assert code == 1
+    assert "127.0.0.1:9" in said or "does not answer" in said
+    assert not list(tmp_path.glob("runs/2*"))
+
+
+def test_a_wrong_key_stops_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-the-right-key")
+    with ChatServer(api_key="the-right-key") as locked:
+        code, _, said = run(small_config(tmp_path, locked.url))
+        assert (code, locked.calls) == (1, 1)
+    assert "not-the-right-key" not in said
+    assert "llm.api_key_env" in said
