@@ -263,7 +263,8 @@ def _compare(
         field, one, other = _first_difference(before, after)
         return leak(found.index, field, one, other)
     except StrategyError as error:
-        return leak(len(against.marks), "decision", "a decision", f"a failure ({error.__cause__ or error})")
+        cause = error.__cause__ or error
+        return leak(len(against.marks), "decision", "a decision", f"a failure ({type(cause).__name__}: {cause})")
     if len(against.marks) <= last:
         return leak(len(against.marks), "decision", "made", "not made")
     return None
