@@ -210,7 +210,7 @@ def run(
 closes_lists = st.lists(st.floats(0.97, 1.03), min_size=4, max_size=60).map(lambda moves: list(100 * np.cumprod(moves)))
 
 
-@given(
+random_runs = given(
     closes=closes_lists,
     shows=st.sampled_from(["cash", "share", "held", "states", "nothing"]),
     size=st.sampled_from([0.9, 1.0]),
@@ -230,8 +230,9 @@ closes_lists = st.lists(st.floats(0.97, 1.03), min_size=4, max_size=60).map(lamb
     ),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=150, deadline=None)
-def test_decisions_equal_those_without_prefetch(
+
+
+def compare_with_and_without(
     closes: list[float], shows: str, size: float, hold: float, failing: float, flaky: float, depth: int,
     max_waste: float, mode: str, changes: dict[str, Any], seed: int,
 ) -> None:  # fmt: skip
@@ -247,6 +248,19 @@ def test_decisions_equal_those_without_prefetch(
     assert len([1 for _, speculative in model.sent if speculative]) == prefetcher.stats.speculated
     if mode != "lossless":
         assert prefetcher.stats.wasted <= max_waste * control.used + (2 if mode == "states" else 1) * depth + 1
+
+
+@random_runs
+@settings(max_examples=120, deadline=None)
+def test_decisions_equal_those_without_prefetch(**case: Any) -> None:
+    compare_with_and_without(**case)
+
+
+@pytest.mark.verify
+@random_runs
+@settings(max_examples=5_000, deadline=None)
+def test_decisions_equal_those_without_prefetch_in_thousands_of_runs(**case: Any) -> None:
+    compare_with_and_without(**case)
 
 
 class RoundTrips:
