@@ -1,10 +1,11 @@
 """Prompt files: `prompts/<name>/<version>.prompty`, YAML front matter and a Jinja2 body split by role.
 
 1. The file is found below the search roots, or at a path             `load_prompt`
-2. The front matter is read and checked                               `_front_matter`
-3. The body is split at the lines `system:`, `user:`, `assistant:`    `_split`
-4. Each part is compiled on its own, its names checked                `_Part`
-5. Rendering fills the parts, so that data can never open a role      `Prompt.render`
+2. A version that is locked must say what it said then                `check_lock`
+3. The front matter is read and checked                               `_front_matter`
+4. The body is split at the lines `system:`, `user:`, `assistant:`    `_split`
+5. Each part is compiled on its own, its names checked                `_Part`
+6. Rendering fills the parts, so that data can never open a role      `Prompt.render`
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jsonschema.exceptions import SchemaError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_bt.agents.context import AccountInput, SummaryInput, WindowInput
+from agent_bt.agents.prompt_lock import check_lock
 from agent_bt.core.errors import PromptError
 from agent_bt.yaml_nodes import dotted, parse_yaml
 
@@ -162,13 +164,16 @@ def load_prompt(reference: str | Path, roots: Sequence[Path]) -> Prompt:
         roots: folders with `<name>/<version>.prompty`; see `prompt_roots`.
 
     Raises:
-        PromptError: there is no such prompt (lists what there is), or the file is not valid (names file and line).
+        PromptError: there is no such prompt (lists what there is), the file is not valid (names file and line), or
+            it is locked and was changed.
     """
     path = _find(str(reference), roots)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"{path} cannot be read: {error}") from error
+    text_hash = hashlib.sha256(text.encode()).hexdigest()
+    check_lock(path, text_hash)
     front, body, first_line = _front_matter(path, text)
     if path.suffix == SUFFIX and not str(reference).endswith(SUFFIX) and front.name != path.parent.name:
         raise PromptError(
@@ -192,20 +197,21 @@ def load_prompt(reference: str | Path, roots: Sequence[Path]) -> Prompt:
         output=front.output,
         path=path,
         text=text,
-        hash=hashlib.sha256(text.encode()).hexdigest(),
+        hash=text_hash,
         _parts=tuple(parts),
         _uses=frozenset(uses),
     )
 
 
-def prompt_roots(config: Path | None = None) -> tuple[Path, ...]:
-    """Where prompts are looked for: `./prompts`, `prompts` beside the config file, the shipped ones."""
+def prompt_roots(config: Path | None = None, *, shipped: bool = True) -> tuple[Path, ...]:
+    """Where prompts are looked for: `./prompts`, `prompts` beside the config file, unless excluded the shipped ones."""
     package = Path(__file__).resolve().parents[1]
-    shipped = package / "_shipped" / "prompts"
+    installed = package / "_shipped" / "prompts"
     candidates = [Path("prompts")]
     if config is not None:
         candidates.append(config.parent / "prompts")
-    candidates.append(shipped if shipped.is_dir() else package.parent / "prompts")
+    if shipped:
+        candidates.append(installed if installed.is_dir() else package.parent / "prompts")
     found: dict[Path, Path] = {}
     for root in candidates:
         found.setdefault(root.resolve(), root)

@@ -12,7 +12,7 @@ GROUPS = {
     "ab": "Compare prompts, models or strategies with evidence.",
     "data": "Fetch, look at, check and export market data.",
     "features": "Compute features, and check them.",
-    "prompts": "List, show, render and compare prompts.",
+    "prompts": "List, show, render, compare and lock prompts.",
     "runs": "List, show and verify runs.",
     "cache": "Look at, export, import and prune the store of replies.",
 }

@@ -1,4 +1,4 @@
-"""`agent-bt prompts`: list, show, render and compare prompt files."""
+"""`agent-bt prompts`: list, show, render, compare and lock prompt files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="prompts",
-    help="List, show, render and compare prompts.",
+    help="List, show, render, compare and lock prompts.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,11 +44,11 @@ def list_prompts(config: ConfigOption = None, as_json: common.JsonOption = False
         return
     from rich.table import Table
 
-    table = Table("prompt", box=None)
-    table.add_column("file", overflow="fold")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("prompt", no_wrap=True)
     table.add_column("description", ratio=1)
     for row in rows:
-        table.add_row(row["prompt"], row["file"], row["description"] or f"cannot be used: {row['error']}")
+        table.add_row(row["prompt"], row["description"] if row["error"] is None else f"cannot be used: {row['error']}")
     common.show(table)
 
 
@@ -107,6 +107,59 @@ def diff(old: Reference, new: Reference, config: ConfigOption = None) -> None:
         typer.echo(text)
     else:
         common.tell(f"{old} and {new} are the same text")
+
+
+@app.command()
+def lock(
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME/VERSION]...", help="Default: all of your own.", show_default=False),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Lock nothing; only hold the files against the lock.")] = False,
+    config: ConfigOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Lock versions: one whose text changes later is an error that says to make a new version.
+
+    What is locked stands in prompts/lock.json, to be committed beside the prompts.
+    """
+    from agent_bt.agents.prompt import available_prompts, load_prompt, prompt_roots
+    from agent_bt.agents.prompt_lock import read_lock, write_lock
+    from agent_bt.core.errors import PromptError
+
+    roots = prompt_roots(config, shipped=False)
+    locks = {root: read_lock(root) for root in roots}
+    before = {reference for entries in locks.values() for reference in entries}
+    wanted = references or sorted(before if check else available_prompts(roots))
+    if check and (never := [reference for reference in wanted if reference not in before]):
+        raise PromptError(f"not locked: {', '.join(never)}; lock it with `agent-bt prompts lock {never[0]}`")
+    prompts: list[Prompt] = []
+    faults: list[str] = []
+    for reference in wanted:
+        try:
+            prompts.append(load_prompt(reference, roots))
+        except PromptError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise PromptError("\n".join(faults))
+    if not check:
+        for prompt in prompts:
+            root = prompt.path.parent.parent
+            if root not in locks:
+                raise PromptError(
+                    f"{prompt.path} lies outside of {', '.join(map(str, roots))}; copy it there to lock it"
+                )
+            locks[root][prompt.reference] = prompt.hash
+        for root, entries in locks.items():
+            if entries != read_lock(root):
+                write_lock(root, entries)
+    if as_json:
+        common.print_json({"locked": {prompt.reference: prompt.hash for prompt in prompts}})
+        return
+    for prompt in prompts:
+        typer.echo(f"{prompt.reference}  {'unchanged' if prompt.reference in before else 'locked'}  {prompt.hash}")
+    if not prompts:
+        common.tell("nothing is locked" if check else f"no prompts in {', '.join(map(str, roots))}")
 
 
 def _load(reference: str, config: Path | None) -> Prompt:
