@@ -50,7 +50,11 @@ def test_the_schema_itself_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(config_schema())
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda file: file.name)
+RUN_CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.name != "ab.yaml")
+"""Configs of a run; an experiment has its own form."""
+
+
+@pytest.mark.parametrize("file", RUN_CONFIGS, ids=lambda file: file.name)
 def test_the_schema_accepts_the_shipped_configs(file: Path) -> None:
     jsonschema.validate(parse_yaml(file.read_text(encoding="utf-8")).data, json.loads(schema_text()))
 

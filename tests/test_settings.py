@@ -173,7 +173,11 @@ def test_a_mistake_in_dotenv_names_its_line(workplace: Path, text: str, parts: l
     assert "verysecret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda file: file.name)
+RUN_CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.name != "ab.yaml")
+"""Configs of a run; an experiment has its own form."""
+
+
+@pytest.mark.parametrize("file", RUN_CONFIGS, ids=lambda file: file.name)
 def test_a_shipped_config_is_valid_and_names_its_schema(file: Path) -> None:
     first = file.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# yaml-language-server: $schema=")

@@ -47,7 +47,7 @@ def test_without_json_the_table_is_shown_and_the_folder_named(
     assert code == 0
     assert "final equity" in out
     (folder,) = (tmp_path / "runs").glob("*-btcusdt-agent-*")
-    assert err.strip().endswith(folder.name)
+    assert err.strip().endswith(f"{folder.name}/report.html")
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
