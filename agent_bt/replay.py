@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from agent_bt import assembly
 from agent_bt.agents.prompt import SUFFIX, Prompt, load_prompt
 from agent_bt.config import Config
@@ -37,8 +35,6 @@ from agent_bt.records.read import Run, load_run
 from agent_bt.records.schema import content_of, replies_of, rows_of
 from agent_bt.records.tables import equity_frame, fills_frame
 from agent_bt.settings import load_config
-
-_SLICE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +99,7 @@ def replay(path: str | Path, progress: Progress) -> Replayed:
     run = load_run(path)
     config = load_config(run.folder.config, env={})
     began = time.perf_counter()
-    total = run.decisions.height
+    total = run.decision_count
     records = _Records(run)
     strategy = _strategy(config, run, records)
     stage = assembly.set_stage(config, run.market, strategy)
@@ -149,7 +145,7 @@ class _Records:
     """The recorded decisions in order, and their replies by address, a slice of the table at a time."""
 
     def __init__(self, run: Run) -> None:
-        self._rows = _recorded(run.decisions)
+        self._rows = _recorded(run)
         self._ahead: tuple[dict[str, Any], dict[str, Reply]] | None = None
 
     def current(self) -> tuple[dict[str, Any], dict[str, Reply]]:
@@ -168,8 +164,8 @@ class _Records:
         return content
 
 
-def _recorded(decisions: pl.DataFrame) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for rows in decisions.iter_slices(_SLICE):
+def _recorded(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for rows in run.decision_slices():
         yield from rows_of(rows)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from agent_bt.core.errors import RecordError, UsageError
 from agent_bt.records.run_folder import RESUMABLE, RunFolder, read_json
@@ -55,6 +59,18 @@ class Run:
     def decisions(self) -> pl.DataFrame:
         """One row a decision; columns of `schema.decision_schema`."""
         return read_table(self.folder.decisions)
+
+    @property
+    def decision_count(self) -> int:
+        """Rows of that table."""
+        with _in_words(self.folder.decisions):
+            return int(pq.read_metadata(self.folder.decisions).num_rows)
+
+    def decision_slices(self, rows: int = 512) -> Iterator[pl.DataFrame]:
+        """The same table, `rows` of it at a time, in memory that does not grow with the run."""
+        with _in_words(self.folder.decisions), pq.ParquetFile(self.folder.decisions) as file:
+            for batch in file.iter_batches(batch_size=rows):
+                yield pl.DataFrame(batch)
 
     @cached_property
     def fills(self) -> pl.DataFrame:
@@ -149,11 +165,17 @@ def read_table(path: Path) -> pl.DataFrame:
     Raises:
         RecordError: it is missing or damaged.
     """
-    try:
+    with _in_words(path):
         return pl.read_parquet(path)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise RecordError(f"{path.parent.name} has no {path.name}; the run is incomplete") from None
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
 
 

@@ -29,8 +29,6 @@ _TABLES: dict[str, Callable[[Run], str]] = {
     "equity": lambda run: hashes.equity_hash(run.equity),
 }
 
-_SLICE = 512
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
@@ -87,10 +85,10 @@ def _compare_config(run: Run, recorded: str | None) -> Iterator[Difference]:
 
 def _check_decisions(run: Run) -> Iterator[Difference]:
     """The chains over content and telemetry, and every count that follows from them, in slices of the table."""
-    _check_schema(run.decisions)
     content_chain, telemetry_chain = HashChain(hashes.DECISION_TAG), HashChain(hashes.TELEMETRY_TAG)
     tally = Tally()
-    for rows in run.decisions.iter_slices(_SLICE):
+    for rows in run.decision_slices():
+        _check_schema(rows)
         for content, telemetry in rows_of(rows):
             content_chain.link(hashes.content_bytes(content))
             telemetry_chain.link(canonical(telemetry))
