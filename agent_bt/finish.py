@@ -220,7 +220,7 @@ def _warnings(config: Config, ended: Ended, measured: Mapping[str, Any], failed:
         warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
     if ended.broker.halted:
         warnings.append(
-            f"risk.max_drawdown ({config.risk.max_drawdown:.0%}) was passed: everything was closed and trading ended"
+            f"risk.max_drawdown ({config.risk.max_drawdown:.1%}) was passed: everything was closed and trading ended"
         )
     if ended.broker.dropped:
         warnings.append(
