@@ -83,7 +83,7 @@ class Result:
 class Plan:
     """A run that could begin: its prompt (None: no agent) and bars are there, and its identity is known.
 
-    Its folder is made under `root`.
+    Its folder is made under `root`; prompts beside `config_path` are found again when it is resumed.
     """
 
     config: Config
@@ -91,6 +91,7 @@ class Plan:
     loaded: LoadedBars
     identity: Mapping[str, Any]
     root: Path
+    config_path: Path | None = None
     limit: int | None = None
 
 
@@ -112,7 +113,13 @@ def plan(
     loaded = load(config)
     identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
     return Plan(
-        config=config, prompt=prompt, loaded=loaded, identity=identity, root=root or Path(config.output), limit=limit
+        config=config,
+        prompt=prompt,
+        loaded=loaded,
+        identity=identity,
+        root=root or Path(config.output),
+        config_path=config_path,
+        limit=limit,
     )
 
 
@@ -174,7 +181,12 @@ def resume(
     if not folder.unfinished:
         raise UsageError(f"{folder.run_id} is finished; `agent-bt replay {folder.run_id}` walks through it again")
     kept = folder.read_manifest()
-    planned = plan(load_config(folder.config, overrides), limit=kept["identity"].get("limit"))
+    written = kept.get("config_file")
+    planned = plan(
+        load_config(folder.config, overrides),
+        config_path=None if written is None else Path(written),
+        limit=kept["identity"].get("limit"),
+    )
     changes = runner.identity_changes(kept["identity"], planned.identity)
     if changes:
         listed = "\n".join(f"  {change}" for change in changes)
@@ -197,7 +209,7 @@ def _run(
     config, prompt, loaded = planned.config, planned.prompt, planned.loaded
     progress = progress or SilentProgress()
     made = folder is None
-    folder = folder or runner.make_folder(planned.root, config, planned.identity, prompt)
+    folder = folder or runner.make_folder(planned.root, config, planned.identity, prompt, planned.config_path)
     try:
         with ExitStack() as opened:
             opened.enter_context(compiling_announced(progress.note))

@@ -134,13 +134,16 @@ _CHANGED = {
 }
 
 
-def make_folder(root: Path, config: Config, identity: Mapping[str, Any], prompt: Prompt | None) -> RunFolder:
-    """A new folder for the run under `root`."""
+def make_folder(
+    root: Path, config: Config, identity: Mapping[str, Any], prompt: Prompt | None, config_path: Path | None
+) -> RunFolder:
+    """A new folder for the run under `root`; `config_path` is the file that the config came from."""
     return run_folder.create(
         root,
         config.name,
         config_text=config_to_yaml(config),
         identity=identity,
+        config_file=None if config_path is None else str(config_path),
         prompt=None if prompt is None else {"name": prompt.reference, "hash": prompt.hash, "text": prompt.text},
     )
 

@@ -39,6 +39,7 @@ def start_manifest(
     name: str,
     started: str,
     identity: Mapping[str, Any],
+    config_file: str | None = None,
     prompt: Mapping[str, Any] | None = None,
     llm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def start_manifest(
     Args:
         started: ISO 8601, UTC.
         identity: the part of the config that makes the run this run; plain data.
+        config_file: the file that the config was read from, as it was named; prompts beside it are found again.
         prompt: name/version, hash and text of the prompt, for an agent.
         llm: `requested` and `effective` model parameters, version of the price table.
     """
@@ -58,6 +60,7 @@ def start_manifest(
         "started": started,
         "identity": dict(identity),
         "hashes": {"config": config_hash(identity)},
+        "config_file": config_file,
         "prompt": None if prompt is None else dict(prompt),
         "llm": None if llm is None else dict(llm),
         "code": code_hash(),

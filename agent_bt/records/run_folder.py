@@ -167,6 +167,7 @@ def create(
     *,
     config_text: str,
     identity: Mapping[str, Any],
+    config_file: str | None = None,
     prompt: Mapping[str, Any] | None = None,
     llm: Mapping[str, Any] | None = None,
     now: datetime | None = None,
@@ -184,7 +185,9 @@ def create(
     except OSError as error:
         raise unwritable(folder.path, error) from error
     started = f"{now:%Y-%m-%dT%H:%M:%SZ}"
-    manifest = start_manifest(run_id=run_id, name=name, started=started, identity=identity, prompt=prompt, llm=llm)
+    manifest = start_manifest(
+        run_id=run_id, name=name, started=started, identity=identity, config_file=config_file, prompt=prompt, llm=llm
+    )
     try:
         write_whole(folder.config, config_text.encode())
         write_json(folder.manifest, manifest)
