@@ -238,6 +238,7 @@ def _run(
                 folder=folder,
                 identity=planned.identity,
                 continued=bool(recorded),
+                offline=offline,
             )
             executed = runner.execute(prepared, progress)
     finally:

@@ -68,7 +68,10 @@ _OPERATIONAL_RISK = {"max_failed_share", "max_failures_in_a_row"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What a run is made of, put together by `app`; `prompt` is None for a strategy that asks no model."""
+    """What a run is made of, put together by `app`; `prompt` is None for a strategy that asks no model.
+
+    `offline`: replies come from the store, so that there is no wait to be saved by asking ahead.
+    """
 
     config: Config
     loaded: LoadedBars
@@ -79,6 +82,7 @@ class Prepared:
     folder: RunFolder
     identity: Mapping[str, Any]
     continued: bool
+    offline: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +296,9 @@ def _prefetcher(run: Prepared, broker: SimulatedBroker) -> Prefetcher | None:
     """What sends requests ahead, where that can save time: not for models that answer at once."""
     config = run.config
     agent = run.strategy
-    if not isinstance(agent, PromptAgent) or config.llm.provider != "openai" or config.prefetch.depth == 0:
+    if not isinstance(agent, PromptAgent) or config.llm.provider != "openai":
+        return None
+    if run.offline or config.prefetch.depth == 0:
         return None
     states = config.prefetch.guess == "states"
     lossless = not any(name.split(".")[0] == "account" for name in agent.prompt.uses())
