@@ -16,7 +16,7 @@ from whole_runs import START, config_over, minutes, provenance_adds_up, recorded
 from agent_bt.app import Result, run_config
 from agent_bt.config import Config
 from agent_bt.core.clock import time_us
-from agent_bt.core.errors import AgentBtError, AuthenticationFailed, EndpointDown, UnknownModel
+from agent_bt.core.errors import AgentBtError, AuthenticationFailed, BudgetReached, EndpointDown, UnknownModel
 from agent_bt.data.archive import Archive
 from agent_bt.data.backfill import backfill
 from agent_bt.data.spans import Span
@@ -223,6 +223,25 @@ def test_a_key_that_is_withdrawn_in_the_middle_leaves_a_run_to_continue(market: 
     with ChatServer(ANSWER) as server:
         continued = run_over(asking(server.url, market))
     assert continued.run_dir == result.run_dir
+    assert continued.summary["hashes"] == whole.summary["hashes"]
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+def test_a_spent_budget_stops_resumable_and_a_larger_one_continues(market: Path, depth: int) -> None:
+    settings = (f"prefetch.depth={depth}", "llm.retries=0")
+    with ChatServer(ANSWER) as server:
+        other = f"cache.path={market.parent / 'other'}"
+        whole = run_over(asking(server.url, market, *settings, other), fresh=True)
+        server.reset()
+        stopped_at = run_over(asking(server.url, market, *settings, "budget.calls=12"))
+        assert isinstance(stopped_at.error, BudgetReached)
+        assert (stopped_at.status, stopped_at.error.exit_code) == ("budget", 4)
+        assert server.calls <= 12
+        again = run_over(asking(server.url, market, *settings, "budget.calls=12"))
+        assert (again.status, again.run_dir) == ("budget", stopped_at.run_dir)
+        assert server.calls <= 12
+        continued = run_over(asking(server.url, market, *settings, "budget.calls=1000"))
+    assert continued.run_dir == stopped_at.run_dir
     assert continued.summary["hashes"] == whole.summary["hashes"]
 
 
