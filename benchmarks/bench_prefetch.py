@@ -57,10 +57,10 @@ class Spec:
 
 
 TARGETS = {
-    (1_000, 0.9, 0.5): 5.0, (1_000, 0.9, 1.0): 7.3, (1_000, 0.98, 0.5): 21.0,
-    (200, 0.9, 0.5): 4.2, (200, 0.9, 1.0): 6.0, (200, 0.98, 0.5): 15.0,
+    (1_000, 0.9, 0.5): (5.0, 1.5), (1_000, 0.9, 1.0): (7.3, 2.0), (1_000, 0.98, 1.0): (21.0, 1.5),
+    (200, 0.9, 0.5): (4.2, 1.5), (200, 0.9, 1.0): (6.0, 2.0), (200, 0.98, 1.0): (15.0, 1.5),
 }  # fmt: skip
-"""(latency in ms, share of HOLD, max_waste) -> how many times faster at least; elsewhere see `target`."""
+"""(latency in ms, share of HOLD, max_waste) -> times faster at least, calls a decision at most; else see `target`."""
 
 STATES_TARGET, STATES_CALLS = 11.0, 2.2
 
@@ -76,8 +76,8 @@ def states(share: float, latency_ms: int) -> Spec:
 
 
 def rare(latency_ms: int, **more: Any) -> Spec:
-    """98% HOLD, where 40 calls a round trip still cost less than half as much again."""
-    return hold(0.98, latency_ms, 0.5, depth=39, max_in_flight=40, **more)
+    """98% HOLD, where 36 calls a round trip still cost less than half as much again."""
+    return hold(0.98, latency_ms, 1.0, depth=35, max_in_flight=36, **more)
 
 
 SMALL = [hold(0.9, 200, 0.5), hold(0.9, 200, 1.0), rare(200)]
@@ -202,10 +202,10 @@ def target(spec: Spec, rate: float) -> tuple[float, float]:
         return (STATES_TARGET, STATES_CALLS) if spec.latency_ms == 1_000 else (0.0, 0.0)
     if spec.max_waste > 1 or spec.shows != "cash":
         return 0.0, 0.0
-    most_calls = 1 + spec.max_waste
     given = TARGETS.get((spec.latency_ms, float(share), spec.max_waste))
     if given:
-        return given, most_calls
+        return given
+    most_calls = 1 + spec.max_waste
     yields = {k: decisions_per_round_trip(rate, k) for k in range(1, spec.depth + 2)}
     best = max(value for k, value in yields.items() if k / value <= most_calls)
     return (0.9 if spec.latency_ms == 1_000 else 0.75) * best, most_calls
