@@ -1,0 +1,194 @@
+"""Every command and Python block of the documents works: run where that needs no network, else parsed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer.main
+from small_run import cli
+
+from agent_bt.cli import main as command
+from agent_bt.settings import load_config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+SHORT = "--set market.end=2024-07-05 --limit 8 -q"
+RUN = {
+    "agent-bt init my-agent": "--yes",
+    "agent-bt doctor configs/providers/openai.yaml": "",
+    "agent-bt run configs/providers/openai.yaml --dry-run": "--set market.end=2024-07-05 --limit 8",
+    "agent-bt prompts render --at 2024-08-05T12:00 --config configs/backtest.yaml": "--set market.start=2024-08-05",
+    "agent-bt prompts lock my_trader/v1": "",
+    "agent-bt run configs/backtest.yaml --set strategy.kind=dip:Dip --set strategy.every=15m": SHORT,
+    "agent-bt run configs/backtest.yaml --set strategy.every=4h": SHORT,
+    "agent-bt run configs/backtest.yaml": SHORT,
+    "agent-bt run my.yaml --offline": SHORT,
+    "agent-bt replay latest": "-q",
+    "agent-bt schema -o schema.json": "",
+}
+"""What is run, in this order, and the options that keep it short."""
+
+NEEDS_MARKET = {
+    "agent-bt data backfill --symbol BTCUSDT --start 2024-07-01 --end 2024-10-01": "--no-rest --progress none",
+    "agent-bt run configs/real_months.yaml": "--limit 8 -q",
+}
+"""What is run on real months, and the options for that."""
+
+PARSED = {
+    "agent-bt run configs/providers/openai.yaml --set budget.usd=2": "asks a model",
+    "agent-bt run configs/providers/ollama.yaml": "asks a model",
+    "agent-bt resume latest": "needs an interrupted run: tests/resume",
+    "agent-bt cache export evidence.jsonl.xz --run runs/<run>": "needs cached replies: tests/llm/test_cache_command.py",
+    "agent-bt ab run configs/ab.yaml": "six runs of three months: tests/experiments",
+    "agent-bt ab report": "needs an experiment: tests/experiments",
+}
+"""What is only parsed, and why."""
+
+
+def written_commands() -> set[str]:
+    """Every command that stands alone on a line of a page, or behind `#` in a config."""
+    lines = [line for page in PAGES for line in re.findall(r"(?m)^    (agent-bt .*)", page.read_text())]
+    lines += [line for config in CONFIGS for line in re.findall(r"(?m)^#.*?(agent-bt \w.*)", config.read_text())]
+    lines += [span for span in inline_commands() if re.search(r" -|/", span)]
+    return {re.split(r"\s+#|\s{2,}", line)[0].rstrip() for line in lines}
+
+
+def inline_commands() -> Iterator[str]:
+    """Every command in backticks; `runs list | show` is two of them."""
+    for page in PAGES:
+        for span in re.findall(r"(?<!`)`(agent-bt\s[^`]+)`", page.read_text()):
+            first, *others = " ".join(span.split()).split(" | ")
+            yield first
+            yield from (f"{first.rpartition(' ')[0]} {other}" for other in others)
+
+
+def python_blocks(page: Path) -> list[str]:
+    """Fenced Python, and indented Python that begins with an import."""
+    text = page.read_text()
+    indented = [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", text)]
+    fenced = re.findall(r"(?ms)^```python\n(.*?)^```", text)
+    return fenced + [block for block in indented if re.match(r"import |from \w+ import ", block)]
+
+
+def parse(words: list[str]) -> None:
+    """Let the command line parse a command without running it; a wrong command or option raises."""
+    group = typer.main.get_command(command.app)
+    context = group.make_context("agent-bt", list(words))
+    while hasattr(group, "resolve_command"):
+        rest = [*context._protected_args, *context.args]
+        if not rest:
+            return
+        name, group, rest = group.resolve_command(context, rest)
+        context = group.make_context(name, rest, parent=context)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder as a reader has it: the shipped configs and prompts, `dip.py` from the README, a key."""
+    for name in ("configs", "prompts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "configs" / "backtest.yaml", tmp_path / "my.yaml")
+    shutil.copytree(ROOT / "prompts" / "btcusdt_trader", tmp_path / "prompts" / "my_trader")
+    for prompt in (tmp_path / "prompts" / "my_trader").iterdir():
+        prompt.write_text(prompt.read_text().replace("name: btcusdt_trader", "name: my_trader"))
+    (strategy,) = (block for block in python_blocks(ROOT / "README.md") if "class Dip" in block)
+    (tmp_path / "dip.py").write_text(strategy)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "no-real-key")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "dip", raising=False)
+    return tmp_path
+
+
+def test_every_written_command_is_run_or_parsed_here() -> None:
+    assert written_commands() == RUN.keys() | NEEDS_MARKET.keys() | PARSED.keys()
+
+
+@pytest.mark.parametrize("line", sorted(RUN.keys() | NEEDS_MARKET.keys() | PARSED.keys()))
+def test_every_written_command_is_understood(line: str) -> None:
+    parse(shlex.split(line)[1:])
+
+
+def test_a_wrong_option_or_command_in_a_page_would_be_noticed() -> None:
+    for line in ("run c.yaml --limits 3", "data backfil", "runs verify --nothing", "prompts lock --chek"):
+        with pytest.raises(Exception, match=r"(?i)no such (option|command)"):
+            parse(line.split())
+
+
+@pytest.mark.parametrize("line", sorted(set(inline_commands())))
+def test_every_command_named_in_a_sentence_is_there(line: str) -> None:
+    try:
+        parse(shlex.split(line)[1:])
+    except Exception as error:
+        # A sentence may name a command without its arguments.
+        assert type(error).__name__ == "MissingParameter", error
+
+
+@pytest.mark.parametrize("line", sorted(PARSED))
+def test_the_settings_of_a_command_that_is_not_run_are_valid(line: str, folder: Path) -> None:
+    words = shlex.split(line)
+    configs = [word for word in words if word.endswith(".yaml") and word != "configs/ab.yaml"]
+    overrides = [after for word, after in pairwise(words) if word == "--set"]
+    for config in configs:
+        load_config(config, overrides)
+
+
+def test_the_commands_of_the_documents_run(folder: Path) -> None:
+    for line, options in RUN.items():
+        done = cli(*shlex.split(f"{line} {options}")[1:])
+        assert done.code == 0, f"{line}\n{done.err}"
+    assert (folder / "my-agent" / "backtest.yaml").is_file()
+    assert (folder / "prompts" / "lock.json").is_file()
+    assert len([*folder.glob("runs/*/report.html")]) == 4
+
+
+@pytest.mark.market
+def test_the_commands_for_real_months_run(folder: Path, market_data: Path) -> None:
+    mirror = f"--archive-url {(market_data / 'archive' / 'data').as_uri()}"
+    for line, options in NEEDS_MARKET.items():
+        done = cli(*shlex.split(f"{line} {options} {mirror if 'backfill' in line else ''}")[1:])
+        assert done.code == 0, f"{line}\n{done.err}"
+    assert len([*folder.glob("data/spot/BTCUSDT/klines_1m/*.parquet")]) == 3
+
+
+def test_the_python_of_the_documents_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 200 decisions are in the notebook of the README; a shorter market makes them fewer.
+    monkeypatch.setenv("AGENT_BT_MARKET__END", "2024-07-03")
+    blocks = [block for page in PAGES for block in python_blocks(page)]
+    assert any("load_config" in block for block in blocks)
+    for block in blocks:
+        made = sorted(folder.glob("runs/2*"))
+        exec(
+            compile(block.replace("<run>", made[-1].name if made else "<run>"), "a page", "exec"), {"__name__": "page"}
+        )
+    assert [*folder.glob("runs/*/decisions.parquet")]
+
+
+def test_the_settings_shown_in_the_documents_are_valid(tmp_path: Path) -> None:
+    shown = [
+        line for page in PAGES for line in re.findall(r"(?m)^    ((?:llm|market|prefetch): \{.*\})", page.read_text())
+    ]
+    assert len(shown) >= 3
+    for number, line in enumerate(shown):
+        (tmp_path / f"{number}.yaml").write_text(line)
+        load_config(tmp_path / f"{number}.yaml", env={})
+
+
+def test_every_file_that_a_document_names_is_there() -> None:
+    for page in [*PAGES, *CONFIGS]:
+        text = page.read_text()
+        links = [page.parent / link for link in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)]
+        named = [
+            ROOT / name for name in re.findall(r"\b((?:docs|configs|benchmarks)/[\w/.-]+\.(?:md|yaml|json))\b", text)
+        ]
+        missing = [path for path in links + named if not path.exists()]
+        assert not missing, f"{page.name} names {missing[0].relative_to(ROOT)}"
