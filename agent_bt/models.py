@@ -114,8 +114,10 @@ def open_model(
     return Model(llm=_embedded(llm), form=request_form(llm, None), requested=request_parameters(llm))
 
 
-def request_form(llm: LLMConfig, effective: Mapping[str, Any] | None) -> RequestForm:
-    """How the requests of a run look; `effective` is the ladder's result, None for an embedded model."""
+def request_form(
+    llm: LLMConfig, effective: Mapping[str, Any] | None, schema: Mapping[str, Any] = REPLY_SCHEMA
+) -> RequestForm:
+    """How requests look; `effective` is the ladder's result, None for an embedded model, `schema` the replies'."""
     requested = request_parameters(llm)
 
     def plain(messages: list[dict[str, str]]) -> Mapping[str, Any]:
@@ -128,7 +130,7 @@ def request_form(llm: LLMConfig, effective: Mapping[str, Any] | None) -> Request
         found = Negotiated.from_dict(effective)
 
         def body(messages: list[dict[str, str]]) -> Mapping[str, Any]:
-            return apply(found, plain(messages), REPLY_SCHEMA)
+            return apply(found, plain(messages), schema)
 
     return RequestForm(provider=llm.provider, endpoint_id=endpoint_id(llm), replicate=llm.replicate, body=body)
 
