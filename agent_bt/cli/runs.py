@@ -28,7 +28,7 @@ def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
     where = find_root(root)
     runs = list_runs(where)
     if as_json:
-        keys = ("run_id", "name", "status", "started", "decisions", "total_return")
+        keys = ("run_id", "name", "status", "started", "decisions", "total_return", "resumable")
         common.print_json({"runs": [{key: getattr(run, key) for key in keys} for run in runs]})
         return
     if not runs:
@@ -45,8 +45,11 @@ def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
     for run in runs:
         decisions = "" if run.decisions is None else f"{run.decisions:,}"
         total_return = "" if run.total_return is None else f"{run.total_return:.2%}"
-        table.add_row(run.run_id, run.status, decisions, total_return)
+        status = f"{run.status}, resumable" if run.resumable else run.status
+        table.add_row(run.run_id, status, decisions, total_return)
     common.show(table)
+    if any(run.resumable for run in runs):
+        common.tell("agent-bt resume RUN continues what is resumable")
 
 
 @app.command()
