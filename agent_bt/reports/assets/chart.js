@@ -4,13 +4,6 @@ const KINDS = ["HOLD", "BUY", "SELL", "failed"];
 const NAMES = { strategy: "Strategy", buy_and_hold: "B&H", random: "Random", sma: "SMA" };
 const MOST_HOLDS = 200;
 
-// plotly's script is beside the page or inside it; false if it is neither.
-const plotlyLoaded = new Promise((resolve) => {
-  if (window.Plotly) { resolve(true); return; }
-  byId("plotly").addEventListener("load", () => resolve(true));
-  byId("plotly").addEventListener("error", () => resolve(false));
-});
-
 class Chart {
   constructor(element, { candles, curves, decisions, onPick }) {
     Object.assign(this, { element, candles, curves, decisions, onPick });
@@ -31,8 +24,7 @@ class Chart {
 
   async draw() {
     if (!(await plotlyLoaded)) {
-      const name = byId("plotly").getAttribute("src");
-      this.element.append(el("p", { class: "gt-empty" }, `No chart: ${name} is not there. Keep it beside the reports, or write the report with --single-file.`));
+      this.element.append(noChart());
       return;
     }
     this.drawn = true;

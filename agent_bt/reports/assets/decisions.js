@@ -18,6 +18,8 @@ class Decisions {
     return decisions;
   }
 
+  async record(index) { return (await chunk(Math.floor(index / settings.chunk)))[index % settings.chunk]; }
+
   ordered(index) { return (this.flags[index] & ORDERED) !== 0; }
 
   glyph(index) {

@@ -17,7 +17,7 @@ class Detail {
     byId("detail-mark").textContent = decisions.glyph(index);
     byId("detail-name").textContent = decisions.label(index);
     byId("detail-time").textContent = `${instant(decisions.time[index])} UTC`;
-    const full = await record(index);
+    const full = await decisions.record(index);
     if (this.wanted !== index) return;
     this.body.replaceChildren(...this.parts(index, full).filter(Boolean));
     this.body.scrollTop = 0;

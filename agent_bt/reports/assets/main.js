@@ -31,9 +31,7 @@ async function main() {
   });
 
   const recolour = () => {
-    const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    document.documentElement.dataset.theme = theme;
-    try { localStorage.setItem("agent-bt-theme", theme); } catch { /* a file may have no storage */ }
+    switchTheme();
     chart.redraw();
   };
   byId("theme-button").addEventListener("click", recolour);
@@ -72,8 +70,4 @@ async function main() {
   showFailures(pick);
 }
 
-main().catch((error) => {
-  window.__failed = String(error);
-  document.querySelector("main").prepend(el("p", { class: "notice strong" }, `The page could not be put together: ${error.message}`));
-  throw error;
-});
+start(main);

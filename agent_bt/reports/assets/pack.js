@@ -54,14 +54,13 @@ function scaled({ codes, scale }) {
   return scale === 1 ? codes : codes.map((code) => code / scale);
 }
 
-// The full record of one decision; chunks are decoded when asked for, and the last few are kept.
+// One chunk of full records; decoded when asked for, and the last few are kept.
 const chunks = new Map();
 
-async function record(index) {
-  const number = Math.floor(index / settings.chunk);
+function chunk(number) {
   if (!chunks.has(number)) {
     chunks.set(number, blockJson(`chunk-${number}`));
     if (chunks.size > 8) chunks.delete(chunks.keys().next().value);
   }
-  return (await chunks.get(number))[index % settings.chunk];
+  return chunks.get(number);
 }
