@@ -48,16 +48,17 @@ from agent_bt.records.run_folder import write_json
 if TYPE_CHECKING:
     from agent_bt.endpoints import Endpoints
 
-SAMPLES, REPLICATES, PROBES, ALPHA = 100, 2, 30, 0.01
+PROBES = 30
+_FEW, _FAILED = 50, 0.05
 
 
 def leakcheck(
     config: Config,
     config_path: Path | None = None,
     *,
-    samples: int = SAMPLES,
-    replicates: int = REPLICATES,
-    alpha: float = ALPHA,
+    samples: int = 100,
+    replicates: int = 2,
+    alpha: float = 0.01,
     progress: Progress,
     offline: bool = False,
 ) -> dict[str, Any]:
@@ -319,6 +320,8 @@ def _warnings(memory: LeakVerdict, cutoff: Cutoff) -> list[str]:
     warnings = ["a mask can be undone: passing is evidence, not proof"]
     if cutoff.source == "unverified":
         warnings.append(f"the model's knowledge cutoff is {cutoff}")
-    if memory.decisions < 50:
+    if memory.failed > _FAILED:
+        warnings.append(f"up to {memory.failed:.0%} of the answers about one history were not valid, and count as HOLD")
+    if memory.decisions < _FEW:
         warnings.append(f"only {memory.decisions} decisions were asked: little memory would not show")
     return warnings

@@ -1,4 +1,4 @@
-"""Commands that question a result: `audit` for look-ahead, `compare` two runs."""
+"""Commands that question a result: `leakcheck` for memory, `audit` for look-ahead, `compare` two runs."""
 
 from __future__ import annotations
 
@@ -72,4 +72,47 @@ def audit(
     else:
         common.show_error(f"look-ahead in {found.strategy}: {found.leak}")
     if found.leak is not None:
+        raise typer.Exit(1)
+
+
+def leakcheck(
+    config: common.ConfigArgument,
+    overrides: common.SetOption = None,
+    samples: Annotated[int, typer.Option(min=3, help="Decisions asked again about each other history.")] = 100,
+    replicates: Annotated[int, typer.Option(min=1, help="How often each is asked.")] = 2,
+    alpha: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Chance to flag what remembers nothing.")] = 0.01,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
+    ] = False,
+    as_json: common.JsonOption = False,
+    progress: common.ProgressOption = "auto",
+    quiet: common.QuietOption = False,
+    verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
+) -> None:
+    """Does the model remember this market instead of reading it? Runs the agent twice and asks about other histories.
+
+    Exit code 1 if memory shows.
+    """
+    from agent_bt.settings import load_config
+
+    settings = load_config(config, overrides or ())
+    from agent_bt import leaks
+    from agent_bt.cli.progress import make_progress
+
+    found = leaks.leakcheck(
+        settings,
+        config,
+        samples=samples,
+        replicates=replicates,
+        alpha=alpha,
+        progress=make_progress("none" if quiet else progress),
+        offline=offline,
+    )
+    if as_json:
+        common.print_json(found)
+    elif not quiet:
+        from agent_bt.reports.terminal_leak import render
+
+        common.show(render(found))
+    if found["flagged"]:
         raise typer.Exit(1)

@@ -21,11 +21,12 @@ _SIGNS = {"BUY": 1, "SELL": -1, "HOLD": 0}
 class Answers:
     """Decisions about one history: actions int (R, n) with BUY 1, SELL -1, HOLD 0; sizes float64 (R, n), 0 for HOLD.
 
-    One row for each replicate, one column for each decision.
+    One row for each replicate, one column for each decision. `failed` is the share that is no answer of the model.
     """
 
     actions: np.ndarray
     sizes: np.ndarray
+    failed: float = 0.0
 
     @classmethod
     def of(cls, decisions: Sequence[Sequence[Decision]]) -> Answers:
@@ -33,6 +34,7 @@ class Answers:
         return cls(
             actions=np.array([[_SIGNS[d.action] for d in row] for row in decisions]),
             sizes=np.array([[d.size if d.action != "HOLD" and d.size else 0.0 for d in row] for row in decisions]),
+            failed=float(np.mean([[d.provenance.kind != "model" for d in row] for row in decisions])),
         )
 
 

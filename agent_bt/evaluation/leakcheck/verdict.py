@@ -35,12 +35,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakVerdict:
-    """What the probes of a model came to; `flagged` if any test is. Foresights and responses by history."""
+    """What the probes of a model came to; `flagged` if any test is. Foresights and responses by history.
+
+    `failed` is the largest share of answers about one history that were not valid.
+    """
 
     flagged: bool
     alpha: float
     decisions: int
     replicates: int
+    failed: float
     tests: tuple[Question, ...]
     foresight: Mapping[str, float]
     responses: Mapping[str, Response]
@@ -53,6 +57,7 @@ class LeakVerdict:
             "alpha": self.alpha,
             "decisions": self.decisions,
             "replicates": self.replicates,
+            "failed": self.failed,
             "tests": [asdict(test) for test in self.tests],
             "foresight": dict(self.foresight),
             "responses": {name: asdict(response) for name, response in self.responses.items()},
@@ -103,6 +108,7 @@ def judge_memory(
         alpha=alpha,
         decisions=plain.actions.shape[1],
         replicates=plain.actions.shape[0],
+        failed=max(given.failed for given in answers.values()),
         tests=tests,
         foresight={name: found.score for name, found in seen.items()},
         responses={name: compare(plain, given) for name, given in answers.items() if name != PLAIN},
