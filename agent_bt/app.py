@@ -110,6 +110,9 @@ def plan(
     """
     prompt = assembly.find_prompt(config, config_path)
     config = assembly.with_prompt_defaults(config, prompt)
+    if prompt is not None:
+        assembly.check_agent(config)
+        runner.guess_of(config)
     loaded = load(config)
     identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
     return Plan(

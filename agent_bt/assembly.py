@@ -111,6 +111,16 @@ def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int
     return Stage(market=market, schedule=schedule)
 
 
+def check_agent(config: Config) -> None:
+    """Check what an agent's config must hold beside its own rules.
+
+    Raises:
+        ConfigError: it has parameters, which an agent does not take.
+    """
+    if config.strategy.params:
+        raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
+
+
 def build_strategy(config: Config, prompt: Prompt | None, form: RequestForm | None, llm: LLM | None) -> Strategy:
     """The strategy that `strategy.kind` names; an agent needs its prompt, the form of its requests, and a model.
 
@@ -119,8 +129,7 @@ def build_strategy(config: Config, prompt: Prompt | None, form: RequestForm | No
     """
     if prompt is None or form is None or llm is None:
         return make_strategy(config.strategy.kind, config.strategy.params)
-    if config.strategy.params:
-        raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
+    check_agent(config)
     return PromptAgent(
         prompt=prompt,
         form=form,

@@ -229,7 +229,7 @@ class LLMConfig(Section):
     endpoint_id: str | None = Field(None, description="Name of the endpoint in cache keys; default: its host.")
     api_key_env: VariableName = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
     temperature: NonNegative | None = Field(0, description="null: not sent (reasoning models).")
-    seed: int | None = Field(None, description="Sent as `seed` where given.")
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(None, description="Sent as `seed` where given.")
     max_tokens: Count = Field(512, description="Most completion tokens.")
     timeout_s: Positive = Field(30, description="Time-out of one attempt, seconds.")
     retries: Annotated[int, Field(ge=0, le=20)] = Field(3, description="Attempts after the first.")
@@ -273,7 +273,7 @@ class BudgetConfig(Section):
 class AccountConfig(Section):
     """What the account starts with."""
 
-    cash: Positive = Field(10000, description="Starting cash, quote units.")
+    cash: Annotated[float, Field(gt=0, le=1e12)] = Field(10000, description="Starting cash, quote units.")
 
 
 class ExecutionConfig(Section):
@@ -329,7 +329,9 @@ class Config(Section):
     execution: ExecutionConfig = ExecutionConfig()
     risk: RiskConfig = RiskConfig()
     output: str = Field("runs", description="Where run folders are made.")
-    seed: Annotated[int, Field(ge=0)] = Field(7, description="Seed of the sample market and the random baseline.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        7, description="Seed of the sample market and the random baseline."
+    )
 
     @model_validator(mode="after")
     def _schedule(self) -> Config:

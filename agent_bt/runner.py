@@ -42,7 +42,9 @@ from agent_bt.engine.loop import walk
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Guess, Prefetcher, PrefetchStats
 from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.features.specs import feature_specs
 from agent_bt.finish import Ended, finish
+from agent_bt.llm.ledger import Ledger
 from agent_bt.models import Model, endpoint_id
 from agent_bt.records import run_folder
 from agent_bt.records.hashes import config_hash
@@ -166,9 +168,14 @@ def note_model(folder: RunFolder, model: Model) -> None:
 
 
 def is_blank(folder: RunFolder) -> bool:
-    """Whether no decision was recorded: there is nothing in the folder to keep."""
+    """Whether no decision was recorded and nothing was paid: there is nothing in the folder to keep."""
     recorded = folder.journal.exists() and folder.journal.stat().st_size > 0
-    return not recorded and not folder.summary.exists()
+    if recorded or folder.summary.exists():
+        return False
+    if not folder.ledger.exists():
+        return True
+    with Ledger(folder.ledger) as ledger:
+        return ledger.spent.calls == 0
 
 
 def recorded_replies(folder: RunFolder) -> dict[str, Reply]:
@@ -309,13 +316,18 @@ def _prefetcher(run: Prepared, broker: SimulatedBroker) -> Prefetcher | None:
         bars=run.stage.schedule.bars.tolist(),
         desk=run.books.desk(run.stage.market),
         broker=broker,
-        guess=_guess(config, agent),
+        guess=guess_of(config),
         control=DepthControl(depth=depth, max_waste=config.prefetch.max_waste, free=states, lossless=lossless),
         keep_states=4 if states else 1,
     )
 
 
-def _guess(config: Config, agent: PromptAgent) -> Guess | None:
+def guess_of(config: Config) -> Guess | None:
+    """What prefetch assumes of the next decisions; None for HOLD.
+
+    Raises:
+        ConfigError: there is no such guess, or the rule needs more than the agent sees.
+    """
     name = config.prefetch.guess
     if name in ("hold", "states"):
         return None
@@ -325,8 +337,8 @@ def _guess(config: Config, agent: PromptAgent) -> Guess | None:
         rule = make_strategy(name, {})
     except ConfigError as error:
         raise ConfigError(f"prefetch.guess must be hold, last, states or the name of a rule: {error}") from None
-    lacking = {spec.column for spec in rule.features} - {spec.column for spec in agent.features}
-    if rule.lookback > agent.lookback or lacking:
+    lacking = {spec.column for spec in rule.features} - {spec.column for spec in feature_specs(config.features)}
+    if rule.lookback > config.features.window or lacking:
         raise ConfigError(f"prefetch.guess {name} needs more bars or features than the agent sees")
 
     def by_rule(view: MarketView, portfolio: Portfolio, last: Decision | None) -> Decision:  # noqa: ARG001

@@ -23,6 +23,8 @@ class Sized:
 
 
 NOTHING = Sized()
+MOST_SHARE = 100.0
+"""The largest target share that makes sense; limits clip it much earlier."""
 
 
 class Desk:
@@ -46,7 +48,7 @@ class Desk:
         wanted = decision.trades if decision.trades is not None else decision.targets
         if not wanted:
             return NOTHING
-        shares = self._shares(wanted, limit=1.0 if decision.trades is not None else math.inf)
+        shares = self._shares(wanted, limit=1.0 if decision.trades is not None else MOST_SHARE)
         state = (broker.account, broker.positions, self._rules)
         if decision.trades is not None:
             basis = sizing.AVAILABLE if decision.sizing == "available" else sizing.EQUITY
@@ -76,7 +78,7 @@ class Desk:
                 raise StrategyError(f"a decision names {symbol!r}; this run trades {', '.join(self._symbols)}")
             if not math.isfinite(share) or abs(share) > limit:
                 raise StrategyError(
-                    f"a decision gives {symbol} the share {share!r}; it must be finite, trades in [-1, 1]"
+                    f"a decision gives {symbol} the share {share!r}; it must be in [-{limit:g}, {limit:g}]"
                 )
             shares[self._at[symbol]] = share
         return shares
