@@ -28,7 +28,7 @@ from agent_bt.settings import load_config
 BARS = SampleSource("BTCUSDT", 7).fetch_ohlcv("1m", time_us("2024-07-01"), time_us("2024-07-08"))
 
 
-def flagged(folder: Path, seed: int, by: str, share: float = 0.6) -> bool:
+def flagged(folder: Path, seed: int, by: str, share: float = 1.0) -> bool:
     config, _, loaded = make(folder, seed)
     future, closes = remembered(loaded.bars, config, by=by)
     return verdict_on(memoriser(future, closes, by=by, share=share, seed=seed), folder, seed).flagged
@@ -133,7 +133,7 @@ def test_responses_by_hand() -> None:
     assert found.divergence is not None
     assert math.isclose(found.divergence, expected)
     assert compare(answers("HH"), answers("HH")).acting_consistency is None
-    assert math.isclose(foresight(answers("BSBH"), np.array([0.01, -0.02, -0.03, 0.5])).score, (0.25 + 0.5 - 0.75) / 4)
+    assert math.isclose(foresight(answers("BSBH"), np.array([0.01, -0.02, -0.03, 0.5])).score, (5 + 6 - 7) / 8 / 4)
 
 
 def test_recall_by_hand() -> None:

@@ -60,7 +60,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foresight:
-    """How answers agreed with what came next: mean of action x rank of the next return, in [-1, 1], 0 for chance."""
+    """How answers agreed with what came next: mean of action x weighted sign of the next return; 0 for chance."""
 
     score: float
     scores: np.ndarray
@@ -82,18 +82,23 @@ def compare(plain: Answers, changed: Answers) -> Response:
 def foresight(answers: Answers, next_returns: np.ndarray) -> Foresight:
     """Hold answers against the returns from each decision to the next, float64 (n,).
 
-    Ranks, spread over [-1, 1] with the sign of the return, keep a single crash from deciding everything.
+    A sign weighs from one half (the smallest move) to one (the largest), by rank: what is remembered of a market is its
+    large moves, yet a single crash must not decide everything.
     """
     sizes = np.abs(next_returns)
-    ranks = np.searchsorted(np.sort(sizes), sizes, side="right") / len(sizes)
-    scores = answers.actions * (np.sign(next_returns) * ranks)
+    weights = 0.5 + 0.5 * np.searchsorted(np.sort(sizes), sizes, side="right") / len(sizes)
+    scores = answers.actions * (np.sign(next_returns) * weights)
     return Foresight(score=float(np.mean(scores)), scores=scores.astype(np.float64))
 
 
 def p_above(scores: np.ndarray, others: np.ndarray, *, seed: int) -> float:
-    """P-value of "the mean of `scores` is not above that of `others`", both float64 (R, n), paired in time."""
+    """One-sided p-value of "the mean of `scores` is not above that of `others`", float64 (R, n), paired in time.
+
+    The statistic of `measure_effect` is symmetric, so half of its two-sided p-value is the one-sided one; 1 where the
+    mean is not above.
+    """
     effect = measure_effect(scores, others, seed=seed)
-    return effect.p_value() if effect.value > 0.0 else 1.0
+    return effect.p_value() / 2.0 if effect.value > 0.0 else 1.0
 
 
 def _divergence(one: np.ndarray, other: np.ndarray) -> float:
