@@ -49,7 +49,7 @@ def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
         table.add_row(run.run_id, status, decisions, total_return)
     common.show(table)
     if any(run.resumable for run in runs):
-        common.tell("agent-bt resume RUN continues what is resumable")
+        common.tell("continue what is resumable with: agent-bt resume RUN")
 
 
 @app.command()
