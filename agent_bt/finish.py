@@ -226,6 +226,8 @@ def _warnings(config: Config, ended: Ended, measured: Mapping[str, Any], failed:
         warnings.append(
             f"{ended.broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"
         )
-    if measured["trades"] < 30:
-        warnings.append(f"Only {measured['trades']} closed trades: too few to tell skill from luck")
+    trades = measured["trades"]
+    if trades < 30:
+        closed = {0: "No closed trade", 1: "Only 1 closed trade"}.get(trades, f"Only {trades} closed trades")
+        warnings.append(f"{closed}: too few to tell skill from luck")
     return warnings

@@ -162,9 +162,10 @@ def _without_empty_sections(data: dict[str, Any], above: tuple[str, ...] = ()) -
 
 def _not_found(path: Path) -> str:
     folder = path.parent
-    there = sorted(str(found) for found in folder.glob("*.y*ml")) if folder.is_dir() else []
-    guess = nearest(str(path), there)
-    hint = f"did you mean {guess}?" if guess else f"there is {', '.join(there)}" if there else "see `agent-bt init`"
+    there = {found.stem: str(found) for found in sorted(folder.glob("*.y*ml"))} if folder.is_dir() else {}
+    guess = nearest(path.stem, there)
+    listed = f"there is {', '.join(there.values())}" if there else "see `agent-bt init`"
+    hint = f"did you mean {there[guess]}?" if guess else listed
     return f"there is no config file {path}; {hint}"
 
 

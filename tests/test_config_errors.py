@@ -145,6 +145,10 @@ def test_a_missing_file_is_named_with_its_likely_neighbour(tmp_path: Path) -> No
     (tmp_path / "backtest.yaml").touch()
     with pytest.raises(ConfigError, match=r"no config file .*bactest.yaml; did you mean .*backtest.yaml"):
         load_config(tmp_path / "bactest.yaml", env={})
+    with pytest.raises(ConfigError, match=r"no config file .*backtest.yml; did you mean .*backtest.yaml"):
+        load_config(tmp_path / "backtest.yml", env={})
+    with pytest.raises(ConfigError, match=r"no config file .*nope.yaml; there is .*backtest.yaml"):
+        load_config(tmp_path / "nope.yaml", env={})
 
 
 def test_a_folder_and_a_binary_file_are_no_configs(tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
 
     try:
         model = open_model(config)
+    except ConfigError as error:
+        yield _error(f"endpoint: {where}, not asked: {error}", "")
     except AgentBtError as error:
         yield _error(f"endpoint: {where}: {error}", "check llm.base_url, llm.model and the key")
     else:

@@ -69,7 +69,8 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
     config = _shipped("configs/backtest.yaml")
     config = config[config.index("\nname:") + 1 :].replace("name: btcusdt-agent", "name: my-agent")
     config = config.replace(
-        "prompt: btcusdt_trader/v1 # prompts/btcusdt_trader/v1", "prompt: my_trader/v1      # prompts/"
+        "prompt: btcusdt_trader/v1 # prompts/btcusdt_trader/v1",
+        "prompt: my_trader/v1      # prompts/my_trader/v1.prompty",
     )
     config = re.sub(r"(?m)^(  source: )\w+ +#", rf"\g<1>{source:18}#", config)
     files = {}

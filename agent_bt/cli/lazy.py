@@ -19,6 +19,14 @@ GROUPS = {
 """Sub-group -> its help; each is the `app` of the module of the same name in `agent_bt.cli`."""
 
 
+ORDER = (
+    *("init", "run", "validate", "resume", "replay", "report", "runs"),
+    *("compare", "ab", "audit", "leakcheck", "data", "features", "prompts", "cache"),
+    *("doctor", "schema", "test", "version"),
+)
+"""How `--help` lists them: first what a newcomer needs, last what is about the program itself."""
+
+
 class LazyGroup(TyperGroup):
     """The commands of its own app, and `GROUPS`."""
 
@@ -27,6 +35,11 @@ class LazyGroup(TyperGroup):
         self._not_loaded = set(GROUPS)
         # A stand-in is enough for being listed and found.
         self.commands.update({name: TyperGroup(name=name, help=text) for name, text in GROUPS.items()})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every command, as in `ORDER`; any other comes after these."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments begin with; a sub-group is put in its stand-in's place first."""

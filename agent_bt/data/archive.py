@@ -8,9 +8,11 @@ import re
 import zipfile
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from agent_bt.core.clock import DAY, time_us
-from agent_bt.core.errors import ArchiveError
+from agent_bt.core.errors import ArchiveError, DataError
 from agent_bt.data.spans import Span, month_span
 from agent_bt.data.transport import Transport
 
@@ -75,7 +77,14 @@ class Archive:
     """A copy of Binance Vision behind a base URL: the original, a mirror, or a folder."""
 
     def __init__(self, base_url: str, transport: Transport) -> None:
-        """`base_url` ends where `spot/monthly/...` begins: http(s):// or file://."""
+        """`base_url` ends where `spot/monthly/...` begins: http(s):// or file://.
+
+        Raises:
+            DataError: it names a folder that is not there.
+        """
+        parts = urlsplit(base_url)
+        if parts.scheme == "file" and not Path(unquote(parts.path)).is_dir():
+            raise DataError(f"there is no folder {unquote(parts.path)}; check data.archive_url (--archive-url)")
         self.base_url = base_url.rstrip("/")
         self.transport = transport
 

@@ -45,13 +45,13 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     about, status = summary.get("about", {}), summary["status"]
     colour = "green" if status == "done" else "red" if status == "failed" else "yellow"
     text = Text.assemble(("\n" + summary["run_id"], "bold"), "  ", (status, f"bold {colour}"))
-    described = [_LABELS.get(key, "{}").format(value) for key, value in about.items() if value is not None]
+    described = [_LABELS.get(key, "{}").format(value, **about) for key, value in about.items() if value is not None]
     if described:
         text.append("\n" + " · ".join(filter(None, described)), style="dim")
     return text
 
 
-_LABELS = {"name": "", "every": "every {}", "start": "from {}", "end": "to {}", "initial_cash": "cash {:,.0f}"}
+_LABELS = {"name": "", "every": "every {}", "start": "{start} to {end}", "end": "", "initial_cash": "cash {:,.0f}"}
 
 
 def _measures(summary: Mapping[str, Any]) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from chat_server import ChatServer, stand_in_answer
 
 from agent_bt import models
 from agent_bt.cli.doctor import check_dotenv, diagnose
@@ -104,3 +105,17 @@ def test_keys_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
     assert "chmod 600" in about(str(path), check_dotenv(path)).advice
     path.chmod(0o600)
     assert list(check_dotenv(path)) == []
+
+
+def test_a_probe_asks_the_real_endpoint_once() -> None:
+    with ChatServer(stand_in_answer()) as server:
+        local = [*ENDPOINT, f"llm.base_url={server.url}"]
+        finding = about("endpoint", diagnose(None, local, probe=True))
+        assert finding.level == "ok"
+        assert f"m at {server.url} answers" in finding.what
+        assert "json_schema" in finding.what
+        assert server.calls == 1
+        forbidden = about("endpoint", diagnose(None, [*local, "budget.usd=1"], probe=True))
+        assert (forbidden.level, forbidden.advice) == ("error", "")
+        assert "not asked: budget.usd is set" in forbidden.what
+        assert server.calls == 1

@@ -46,6 +46,7 @@ def test_the_prompt_is_the_users_own_and_can_be_read(tmp_path: Path) -> None:
     prompt = load_prompt(config.strategy.prompt, prompt_roots(tmp_path / "backtest.yaml"))
     assert prompt.path.resolve() == (tmp_path / "prompts" / "my_trader" / "v1.prompty").resolve()
     assert prompt.name == "my_trader"
+    assert "prompt: my_trader/v1      # prompts/my_trader/v1.prompty\n" in (tmp_path / "backtest.yaml").read_text()
 
 
 def test_the_config_is_commented_and_its_schema_is_beside_it(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 import agent_bt as package
 from agent_bt import __version__
 from agent_bt.cli import main as cli
-from agent_bt.cli.lazy import GROUPS
+from agent_bt.cli.lazy import GROUPS, ORDER
 from agent_bt.core import errors
 
 HEAVY = {"numpy", "polars", "numba", "talib", "openai", "httpx", "pydantic", "pyarrow", "plotly", "yaml", "jinja2"}
@@ -169,6 +170,13 @@ def test_every_command_has_help() -> None:
     for name in ("run", "validate", "init", "doctor", "schema", "test", "version", "report"):
         assert name in listing
         assert runner.invoke(cli.app, [name, "--help"]).exit_code == 0
+
+
+def test_help_has_a_place_for_every_command() -> None:
+    group = typer.main.get_command(cli.app)
+    listed = group.list_commands(group.make_context("agent-bt", ["version"]))
+    assert set(listed) <= set(ORDER)
+    assert listed == [name for name in ORDER if name in listed]
 
 
 def test_every_group_is_listed_with_its_own_words() -> None:

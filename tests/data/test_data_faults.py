@@ -235,6 +235,12 @@ def test_a_server_that_is_not_there_is_tried_once_for_all_files(
         transport.get("http://127.0.0.1:1/data")
 
 
+def test_a_mirror_in_a_folder_that_is_not_there_is_told_at_once(tmp_path: Path, transport: Transport) -> None:
+    with pytest.raises(DataError, match=r"no folder .*no such place; check data.archive_url"):
+        archive_module.Archive(f"file://{tmp_path}/no%20such%20place", transport)
+    archive_module.Archive(tmp_path.as_uri(), transport)
+
+
 def test_a_cancelled_transport_asks_no_more(exchange: FakeExchange, transport: Transport) -> None:
     transport.cancel()
     with pytest.raises(Unreachable, match="stopped"):
