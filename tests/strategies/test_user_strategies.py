@@ -81,7 +81,7 @@ NONSENSE = {
     "Decision.to({'BTCUSDT': float('inf')})": "the share inf",
     "Decision.to({'BTCUSDT': 'a lot'})": "must be real number, not str",
     "Decision.buy('ETHUSDT')": "names 'ETHUSDT'; this run trades BTCUSDT",
-    "Decision.buy('BTCUSDT', 1.01)": "trades in [-1, 1]",
+    "Decision.buy('BTCUSDT', 1.01)": "it must be in [-1, 1]",
     "Decision.buy('BTCUSDT', sizing='all')": "sizing is one of available, equity",
     "Decision(action='banana')": "action is one of BUY, SELL, HOLD, TARGETS",
     "Decision(targets={'BTCUSDT': 1.0})": "make it with Decision.to",
