@@ -1,8 +1,8 @@
 """agent-bt: a backtester for the decisions of LLM agents.
 
-    from agent_bt import load_config, run
-    result = run(load_config("configs/backtest.yaml"))
-    result.decisions, result.equity        # Polars frames
+from agent_bt import load_config, run
+result = run(load_config("configs/backtest.yaml"))
+result.decisions, result.equity        # Polars frames
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent_bt.ab import compare
     from agent_bt.app import run
     from agent_bt.core.types import Decision, FeatureSpec, Portfolio
     from agent_bt.core.view import MarketView
@@ -26,12 +27,23 @@ _HOMES = {
     "MarketView": "agent_bt.core.view",
     "Portfolio": "agent_bt.core.types",
     "Strategy": "agent_bt.strategies.base",
+    "compare": "agent_bt.ab",
     "load_config": "agent_bt.settings",
     "load_run": "agent_bt.records.read",
     "run": "agent_bt.app",
 }
 
-__all__ = ["Decision", "FeatureSpec", "MarketView", "Portfolio", "Strategy", "load_config", "load_run", "run"]
+__all__ = [
+    "Decision",
+    "FeatureSpec",
+    "MarketView",
+    "Portfolio",
+    "Strategy",
+    "compare",
+    "load_config",
+    "load_run",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

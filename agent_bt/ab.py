@@ -85,7 +85,7 @@ def run_experiment(experiment: Experiment, *, progress: Progress, offline: bool 
     return record
 
 
-def compare_runs(baseline: Run, other: Run, *, metric: str, alpha: float) -> dict[str, Any]:
+def compare(baseline: Run, other: Run, *, metric: str = "mean_return", alpha: float = 0.05) -> dict[str, Any]:
     """Judge one finished run against another over the bars that both walked over.
 
     Raises:

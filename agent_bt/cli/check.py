@@ -22,7 +22,7 @@ def compare(
     as_json: common.JsonOption = False,
 ) -> None:
     """Judge one finished run against another; exit code 0 whatever the verdict."""
-    from agent_bt.ab import compare_runs
+    from agent_bt.ab import compare as judge_pair
     from agent_bt.core.errors import UsageError
     from agent_bt.evaluation.stats.measures import METRICS
     from agent_bt.records.read import load_run, resolve_run
@@ -31,7 +31,7 @@ def compare(
         raise UsageError(f"--metric {metric} is not one of {', '.join(METRICS)}")
     where = runs.find_root(root)
     first, second = (load_run(resolve_run(where, name)) for name in (run_a, run_b))
-    judged = compare_runs(first, second, metric=metric, alpha=alpha)
+    judged = judge_pair(first, second, metric=metric, alpha=alpha)
     if as_json:
         common.print_json(judged)
         return

@@ -18,7 +18,7 @@ import pytest
 from ab_files import loaded, run, write_experiment
 from chat_server import ChatServer
 
-from agent_bt.ab import compare_runs, run_experiment
+from agent_bt.ab import compare, run_experiment
 from agent_bt.cli import main as cli
 from agent_bt.core.errors import BudgetReached, EndpointDown, UsageError
 from agent_bt.core.progress import SilentProgress
@@ -197,4 +197,4 @@ def test_report_list_and_compare_from_the_command_line(
     assert arm["trials"] == record["arms"]["v2"]["trials"]
     assert "CANNOT TELL" in command_line(capsys, monkeypatch, "compare", *paths)
     with pytest.raises(UsageError, match="both names mean the run"):
-        compare_runs(load_run(paths[0]), load_run(paths[0]), metric="mean_return", alpha=0.05)
+        compare(load_run(paths[0]), load_run(paths[0]), metric="mean_return", alpha=0.05)
