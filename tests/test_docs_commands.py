@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from chat_server import ChatServer, stand_in_answer
 from small_run import cli
 
 from agent_bt.cli import main as command
@@ -43,23 +44,54 @@ NEEDS_MARKET = {
 }
 """What is run on real months, and the options for that."""
 
+REPLAY_PAGE = [
+    ("agent-bt run my.yaml --dry-run", "", 0),
+    ("agent-bt run my.yaml --set budget.calls=120", "--set budget.calls=20", 4),
+    ("agent-bt runs list", "", 0),
+    ("agent-bt resume latest --set strategy.every=4h", "", 2),
+    ("agent-bt run my.yaml", "-q", 0),
+    ("agent-bt replay latest", "-q", 0),
+    ("agent-bt run my.yaml --offline", "-q", 0),
+    ("agent-bt run my.yaml --offline --set strategy.prompt=mine/v2 -q", "", 5),
+    ("agent-bt run my.yaml --set strategy.prompt=mine/v2 --set prefetch.depth=0", "-q", 0),
+    ("agent-bt cache stats", "", 0),
+    ("agent-bt cache export evidence.jsonl.xz --run runs/20261121T104407Z-mine-d92bbb", "", 0),
+    ("agent-bt cache import evidence.jsonl.xz", "--path elsewhere.sqlite", 0),
+    ("agent-bt run my.yaml --offline", "--set cache.path=elsewhere.sqlite -q", 0),
+]
+"""docs/replay.md from top to bottom, what keeps it short, and the exit code it tells of."""
+
 PARSED = {
     "agent-bt run configs/providers/openai.yaml --set budget.usd=2": "asks a model",
     "agent-bt run configs/providers/ollama.yaml": "asks a model",
     "agent-bt resume latest": "needs an interrupted run: tests/resume",
-    "agent-bt cache export evidence.jsonl.xz --run runs/<run>": "needs cached replies: tests/llm/test_cache_command.py",
+    "agent-bt cache export evidence.jsonl.xz --run runs/<run>": "run with the page on replay",
     "agent-bt ab run configs/ab.yaml": "six runs of three months: tests/experiments",
     "agent-bt ab report": "needs an experiment: tests/experiments",
+    "agent-bt ab list": "needs an experiment: tests/experiments",
+    "agent-bt compare RUN_A RUN_B": "needs two long runs: tests/experiments",
 }
 """What is only parsed, and why."""
+
+KNOWN = {*RUN, *NEEDS_MARKET, *PARSED, *(line for line, _, _ in REPLAY_PAGE)}
 
 
 def written_commands() -> set[str]:
     """Every command that stands alone on a line of a page, or behind `#` in a config."""
-    lines = [line for page in PAGES for line in re.findall(r"(?m)^    (agent-bt .*)", page.read_text())]
+    lines = [line for page in PAGES for line in lines_of(page)]
     lines += [line for config in CONFIGS for line in re.findall(r"(?m)^#.*?(agent-bt \w.*)", config.read_text())]
     lines += [span for span in inline_commands() if re.search(r" -|/", span)]
-    return {re.split(r"\s+#|\s{2,}", line)[0].rstrip() for line in lines}
+    return {without_comment(line) for line in lines}
+
+
+def lines_of(page: Path) -> list[str]:
+    """The lines of a page that are a command, indented or between fences, in their order."""
+    text = re.sub(r"(?ms)^```\w*\n(.*?)^```", lambda found: re.sub(r"(?m)^", "    ", found[1]), page.read_text())
+    return re.findall(r"(?m)^    (?:\$ )?(agent-bt .*)", text)
+
+
+def without_comment(line: str) -> str:
+    return re.split(r"\s+#|\s{2,}", line)[0].rstrip()
 
 
 def inline_commands() -> Iterator[str]:
@@ -110,10 +142,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_written_command_is_run_or_parsed_here() -> None:
-    assert written_commands() == RUN.keys() | NEEDS_MARKET.keys() | PARSED.keys()
+    assert written_commands() == KNOWN
 
 
-@pytest.mark.parametrize("line", sorted(RUN.keys() | NEEDS_MARKET.keys() | PARSED.keys()))
+@pytest.mark.parametrize("line", sorted(KNOWN))
 def test_every_written_command_is_understood(line: str) -> None:
     parse(shlex.split(line)[1:])
 
@@ -151,6 +183,25 @@ def test_the_commands_of_the_documents_run(folder: Path) -> None:
     assert len([*folder.glob("runs/*/report.html")]) == 4
 
 
+def test_the_page_on_replay_can_be_followed_to_its_end(folder: Path) -> None:
+    page = ROOT / "docs" / "replay.md"
+    assert [line for line, _, _ in REPLAY_PAGE] == [without_comment(line) for line in lines_of(page)]
+    (shown,) = re.findall(r"(?ms)^```yaml\n(.*?)^```", page.read_text())
+    shipped = (ROOT / "prompts" / "btcusdt_trader" / "v1.prompty").read_text()
+    (folder / "prompts" / "mine").mkdir()
+    mine = shipped.replace("name: btcusdt_trader", "name: mine")
+    (folder / "prompts" / "mine" / "v1.prompty").write_text(mine)
+    (folder / "prompts" / "mine" / "v2.prompty").write_text(mine.replace("% of equity", "% of the equity"))
+    with ChatServer(stand_in_answer(eagerness=0.5)) as server:
+        config = shown.replace("http://127.0.0.1:8377/v1", server.url).replace("end: 2024-07-15", "end: 2024-07-03")
+        (folder / "my.yaml").write_text(config)
+        for line, options, code in REPLAY_PAGE:
+            made = sorted(folder.glob("runs/2*"))
+            words = shlex.split(re.sub(r"runs/\w+Z-\S+", f"runs/{made[0].name if made else ''}", f"{line} {options}"))
+            done = cli(*words[1:])
+            assert done.code == code, f"{line}\n{done.err}"
+
+
 @pytest.mark.market
 def test_the_commands_for_real_months_run(folder: Path, market_data: Path) -> None:
     mirror = f"--archive-url {(market_data / 'archive' / 'data').as_uri()}"
@@ -175,7 +226,9 @@ def test_the_python_of_the_documents_runs(folder: Path, monkeypatch: pytest.Monk
 
 def test_the_settings_shown_in_the_documents_are_valid(tmp_path: Path) -> None:
     shown = [
-        line for page in PAGES for line in re.findall(r"(?m)^    ((?:llm|market|prefetch): \{.*\})", page.read_text())
+        line
+        for page in PAGES
+        for line in re.findall(r"(?m)^(?:    )?((?:llm|market|prefetch): \{.*\})", page.read_text())
     ]
     assert len(shown) >= 3
     for number, line in enumerate(shown):
