@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from chat_server import ChatServer
 
 from agent_bt.ab import compare, run_experiment
 from agent_bt.cli import main as cli
-from agent_bt.core.errors import BudgetReached, EndpointDown, UsageError
+from agent_bt.core.errors import BudgetReached, EndpointDown, Interrupted, UsageError
 from agent_bt.core.progress import SilentProgress
 from agent_bt.records.read import load_run
 
@@ -154,18 +153,21 @@ def test_a_killed_experiment_is_continued_without_a_repeated_call(tmp_path: Path
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_continues(tmp_path: Path) -> None:
-    with ChatServer(lambda body: '{"action": "HOLD"}', latency_ms=60) as server:
+    def answer(body: dict[str, Any]) -> str:
+        if server.calls == 10:
+            _thread.interrupt_main()
+        return '{"action": "HOLD"}'
+
+    with ChatServer(answer, latency_ms=30) as server:
         path = write_experiment(tmp_path, PROMPTS, set=endpoint(server.url, **{"llm.max_in_flight": 2}))
-        command = [sys.executable, "-m", "agent_bt", "ab", "run", str(path), "-q"]
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while server.calls < 10 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-        assert (process.returncode, "the same command continues the experiment" in err) == (130, True)
+        with pytest.raises(Interrupted, match="the same command continues the experiment") as caught:
+            run(path)
+        assert caught.value.exit_code == 130
+        assert server.calls < 20
         record = run(path)
-    assert record["status"] == "done"
+        total = sum(arm["decisions"]["total"] for arm in record["results"].values())
+        assert record["status"] == "done"
+        assert server.calls <= PROBE + total + 2
     assert len(list((tmp_path / "runs" / "ab").iterdir())) == 1
 
 
