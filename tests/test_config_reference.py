@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from agent_bt.cli.schema import schema_text
+from agent_bt.cli.schema import experiment_schema_text, schema_text
 from agent_bt.config import Config
 from agent_bt.settings import config_schema, config_to_yaml
 from agent_bt.yaml_nodes import parse_yaml
@@ -21,6 +21,18 @@ ROOT = Path(__file__).parents[1]
 def test_the_schema_file_is_in_step() -> None:
     kept = (ROOT / "configs" / "schema.json").read_text(encoding="utf-8")
     assert kept == schema_text(), "write it again: agent-bt schema -o configs/schema.json"
+
+
+def test_the_schema_of_an_experiment_is_in_step_and_named_by_the_shipped_one() -> None:
+    kept = (ROOT / "configs" / "ab-schema.json").read_text(encoding="utf-8")
+    assert kept == experiment_schema_text(), "write it again: agent-bt schema --ab -o configs/ab-schema.json"
+    shipped = (ROOT / "configs" / "ab.yaml").read_text(encoding="utf-8")
+    assert shipped.startswith("# yaml-language-server: $schema=ab-schema.json\n")
+    data = parse_yaml(shipped).data
+    jsonschema.validate(data, json.loads(kept))
+    for wrong in ({**data, "replicate": 3}, {**data, "metric": "luck"}, {**data, "alpha": 5}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, json.loads(kept))
 
 
 def test_the_config_reference_is_in_step() -> None:

@@ -80,7 +80,8 @@ def verify(run: RunArgument = "latest", root: RootOption = None, as_json: common
     elif differences:
         for difference in differences:
             common.show_error(str(difference))
-        common.tell(f"{path.name}: {len(differences)} differences; the folder was changed after the run")
+        count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
+        common.tell(f"{path.name}: {count}; the folder was changed after the run")
     else:
         typer.echo(f"{path.name}: everything derives again, nothing was changed")
     if differences:

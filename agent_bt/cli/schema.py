@@ -1,4 +1,4 @@
-"""`agent-bt schema`: the JSON Schema of a config, for editors."""
+"""`agent-bt schema`: the JSON Schema of a config or an experiment, for editors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import typer
 
 
 def schema(
+    ab: Annotated[bool, typer.Option("--ab", help="Of an experiment (`agent-bt ab run`) instead.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write it to a file instead of stdout.", show_default=False)
     ] = None,
 ) -> None:
     """Show the JSON Schema of a config; editors find it through the first line of a config."""
-    text = schema_text()
+    text = experiment_schema_text() if ab else schema_text()
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -29,3 +30,12 @@ def schema_text() -> str:
     from agent_bt.settings import config_schema
 
     return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def experiment_schema_text() -> str:
+    """The schema as it is kept in `configs/ab-schema.json`."""
+    import json
+
+    from agent_bt.experiments.spec import experiment_schema
+
+    return json.dumps(experiment_schema(), indent=2, ensure_ascii=False) + "\n"

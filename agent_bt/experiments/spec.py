@@ -100,6 +100,18 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     return experiment
 
 
+def experiment_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of an experiment's file, for editors."""
+    schema = ExperimentConfig.model_json_schema()
+    schema["properties"]["metric"]["enum"] = list(METRICS)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "agent-bt experiment",
+        "description": "An A/B experiment of agent-bt.",
+    }
+
+
 def _key_of(override: str) -> tuple[str, ...]:
     return tuple(override.partition("=")[0].strip().split("."))
 
