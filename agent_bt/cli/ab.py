@@ -25,6 +25,7 @@ def run(
     offline: Annotated[
         bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
     ] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
@@ -43,23 +44,43 @@ def run(
         from agent_bt.reports.terminal_ab import render
 
         common.show(render(record))
-        common.tell(f"\n{Path(experiment.shared.output) / 'ab' / record['experiment_id']}")
+    folder = Path(experiment.shared.output) / "ab" / record["experiment_id"]
+    if report:
+        from agent_bt.reports.ab_report import write_ab_report
+
+        folder = write_ab_report(folder)
+    if not (as_json or quiet):
+        common.tell(f"\n{folder}")
 
 
-@app.command()
-def report(
-    experiment: ExperimentArgument = "latest", root: runs.RootOption = None, as_json: common.JsonOption = False
+@app.command("report")
+def show_report(
+    experiment: ExperimentArgument = "latest",
+    root: runs.RootOption = None,
+    as_json: common.JsonOption = False,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Everything inside one file, about 5 MB more, to send around.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to; default: in the experiment's folder.", show_default=False),
+    ] = None,
 ) -> None:
-    """Show the verdicts of an experiment, and what they rest on."""
-    from agent_bt.experiments.folder import resolve
+    """Show the verdicts of an experiment and what they rest on, and write its HTML report; with --json only show."""
+    from agent_bt.experiments.folder import FINISHED, resolve
 
-    record = resolve(runs.find_root(root), experiment).read()
+    folder = resolve(runs.find_root(root), experiment)
+    record = folder.read()
     if as_json:
         common.print_json(record)
         return
     from agent_bt.reports.terminal_ab import render
 
     common.show(render(record))
+    if record.get("status") == FINISHED:
+        from agent_bt.reports.ab_report import write_ab_report
+
+        common.tell(f"\n{write_ab_report(folder.path, single_file=single_file, out=output)}")
 
 
 @app.command("list")
