@@ -20,7 +20,7 @@ from chat_server import ChatServer, stand_in_answer
 from small_run import clean_env, cli, small_config, write_market
 
 from agent_bt import runner
-from agent_bt.records.journal import JournalWriter
+from agent_bt.records.journal import JournalReader, JournalWriter
 
 HOURS = 9
 
@@ -151,6 +151,9 @@ def test_a_torn_last_line_of_the_journal_is_recovered(folder: Path, server: Chat
     journal = run / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    done = cli("resume", "--root", folder / "runs", "--set", "budget.calls=20", "-q")
+    assert done.code == 4
+    assert len(list(JournalReader(journal))) > len(lines)  # whole again, and longer
     done = cli("resume", "--root", folder / "runs", "--set", "budget.calls=null", "--json", "--progress", "none")
     assert (done.code, done.json["run_id"], done.json["hashes"]) == (0, run.name, whole)
     assert runs(folder) == [run]
@@ -168,12 +171,15 @@ def test_a_damaged_line_in_the_middle_is_told_and_nothing_is_overwritten(folder:
 
 
 def test_what_may_change_changes_and_the_run_goes_on(folder: Path, server: ChatServer, whole: dict[str, str]) -> None:
+    server.reset()
     _, run = stopped(folder, server)
     changes = ["budget.calls=1000", "llm.timeout_s=5", "llm.retries=1", "llm.max_in_flight=2", "prefetch.depth=3"]
     changes += [f"cache.path={folder / 'other.sqlite'}", "risk.max_failed_share=0.5"]
     sets = [part for change in changes for part in ("--set", change)]
     done = cli("resume", run.name, "--root", folder / "runs", *sets, "--json", "--progress", "none")
     assert (done.code, done.json["run_id"], done.json["hashes"]) == (0, run.name, whole), done.err
+    # The store is another one, so what was decided was answered by the journal.
+    assert len({json.dumps(body) for body in server.bodies}) == server.calls
 
 
 @pytest.mark.parametrize(
