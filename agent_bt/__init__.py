@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent_bt.core.types import Decision, FeatureSpec, Portfolio
     from agent_bt.core.view import MarketView
     from agent_bt.records.read import load_run
+    from agent_bt.replaying import replay
     from agent_bt.settings import load_config
     from agent_bt.strategies.base import Strategy
 
@@ -30,6 +31,7 @@ _HOMES = {
     "compare": "agent_bt.ab",
     "load_config": "agent_bt.settings",
     "load_run": "agent_bt.records.read",
+    "replay": "agent_bt.replaying",
     "run": "agent_bt.app",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "compare",
     "load_config",
     "load_run",
+    "replay",
     "run",
 ]
 

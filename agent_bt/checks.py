@@ -19,7 +19,7 @@ from agent_bt.evaluation.audit import Audit, Subject, audit
 from agent_bt.models import request_form
 from agent_bt.records.read import load_run
 from agent_bt.records.schema import content_of
-from agent_bt.replay import recorded_prompt
+from agent_bt.replaying import recorded_prompt
 from agent_bt.settings import load_config
 
 

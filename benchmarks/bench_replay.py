@@ -69,7 +69,7 @@ def measure(work: str, every: str, folder: Path, port: int) -> dict[str, float]:
     """Do the work once in this process; seconds without imports, and the peak of its memory."""
     from agent_bt import app, load_config
     from agent_bt.core.progress import SilentProgress
-    from agent_bt.replay import replay
+    from agent_bt.replaying import replay
 
     settings = {
         "strategy.every": every, "llm.provider": "openai", "llm.model": "hold-0.9", "llm.endpoint_id": "bench",

@@ -57,7 +57,7 @@ def replay(
     from agent_bt.cli.progress import make_progress
     from agent_bt.core.errors import ReplayError
     from agent_bt.records.read import resolve_run
-    from agent_bt.replay import replay as walk_again
+    from agent_bt.replaying import replay as walk_again
 
     outcome = walk_again(resolve_run(runs.find_root(root), run), make_progress("none" if quiet else progress))
     if as_json:

@@ -22,7 +22,7 @@ from agent_bt.config import Config
 from agent_bt.core.canonical import HashChain
 from agent_bt.core.clock import iso
 from agent_bt.core.errors import RecordError, ReplayError
-from agent_bt.core.progress import Progress
+from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Fill, Reply, Request
@@ -90,12 +90,17 @@ class Replayed:
         }
 
 
-def replay(path: str | Path, progress: Progress) -> Replayed:
-    """Replay a run folder.
+def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
+    """Rebuild a run from its own folder alone, and compare every field of every decision with its record.
+
+    Args:
+        path: the run folder, wherever it lies; `run(...).path`.
+        progress: told how far it is.
 
     Raises:
         RecordError: it is no run folder, or the run was written by an incompatible version.
     """
+    progress = progress or SilentProgress()
     run = load_run(path)
     config = load_config(run.folder.config, env={})
     began = time.perf_counter()
