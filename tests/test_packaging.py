@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -54,7 +55,9 @@ def test_an_installed_wheel_starts_a_newcomer(tmp_path: Path) -> None:
 
 def make(*arguments: str) -> str:
     """What make would do, without doing it."""
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    # The tests may run under make themselves: its variables would make this one a part of it.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     return done.stdout
 
 
