@@ -193,12 +193,12 @@ def _regimes(arm: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any
     rows = []
     for regime in arm["regimes"]:
         low, high = regime["ci_low"], regime["ci_high"]
-        clear = low is not None and (low > 0 or high < 0)
         rows.append(
             {
                 "arm": arm["arm"],
                 "number": names.index(arm["arm"]),
-                "outcome": "cannot_tell" if not clear else "better" if low > 0 else "worse",
+                # Never in the colour of a verdict: of many such intervals, some miss zero by chance.
+                "outcome": "described",
                 "label": f"{regime['regime']}, {count(regime['days'])} days",
                 "effect": regime["effect"],
                 "low": low,

@@ -45,7 +45,7 @@ def write_ab_report(folder: Path, *, single_file: bool = False, out: Path | None
     if record.get("status") != FINISHED:
         raise RecordError(f"{folder.name} is not finished; the command that began it continues it")
     out = folder / REPORT if out is None else out
-    plotly = plotly_tag(out, shared=_shared_by(folder, out), single_file=single_file)
+    plotly = plotly_tag(out, shared=_shared_by(folder, out), single_file=single_file, later=True)
     grids = _grids(folder, record)
     cells = Cells(
         [Lane(arm=arm, replicate=at, runs=runs) for arm, grid in grids.items() for at, runs in enumerate(grid)]

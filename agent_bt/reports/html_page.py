@@ -76,13 +76,14 @@ def write_page(out: Path, page: str, chunks: Iterable[str]) -> None:
         file.write(tail)
 
 
-def plotly_tag(out: Path, *, shared: Path | None, single_file: bool) -> Markup:
+def plotly_tag(out: Path, *, shared: Path | None, single_file: bool, later: bool = False) -> Markup:
     """The element that loads plotly, whose script is copied to where it will be looked for.
 
     Args:
         out: the report.
         shared: the folder above the report whose `assets` all reports below it share; None: `assets` beside it.
         single_file: the script inside the page (about 5 MB) instead.
+        later: loaded when the page asks for it, not with the page.
 
     Raises:
         RecordError: plotly is not installed, or its script cannot be copied.
@@ -97,8 +98,9 @@ def plotly_tag(out: Path, *, shared: Path | None, single_file: bool) -> Markup:
     if not target.exists() or target.stat().st_size != source.stat().st_size:
         _copy(source, target)
     up = "../" * len(here.relative_to(above).parts)
-    # Compiled on another thread while the page is read; the page's own script waits for it.
-    return Markup('<script id="plotly" src="{}" async></script>').format(f"{up}assets/{target.name}")
+    # At once: compiled on another thread while the page is read; the page's own script waits for it.
+    tag = '<script id="plotly" data-src="{}"></script>' if later else '<script id="plotly" src="{}" async></script>'
+    return Markup(tag).format(f"{up}assets/{target.name}")
 
 
 def _assets(names: Sequence[str], ending: str) -> Markup:

@@ -178,7 +178,7 @@ def test_verdicts_flips_and_costs_stand_in_the_page(page: str, record: dict[str,
 
 
 def test_plotly_lies_beside_the_runs_once_for_them_and_for_experiments(experiment: Path, page: str) -> None:
-    source = re.search(r'<script id="plotly" src="([^"]+)"', page)
+    source = re.search(r'<script id="plotly" data-src="([^"]+)"', page)
     assert source
     assert source[1].startswith("../../assets/plotly-")
     assert (experiment / source[1]).resolve().parent == experiment.parent.parent / "assets"

@@ -4,7 +4,7 @@ class Bands {
   constructor(element) { this.element = element; }
 
   async draw() {
-    if (!(await plotlyLoaded)) { this.element.append(noChart()); return; }
+    if (!(await plotlyLoaded())) { this.element.append(noChart()); return; }
     const packed = await blockColumns("bands-block");
     this.curves = Object.fromEntries(Object.entries(packed).map(([name, column]) => [name, Array.from(scaled(column))]));
     const { traces, layout } = this.figure();

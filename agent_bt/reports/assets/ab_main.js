@@ -84,8 +84,10 @@ async function main() {
     const row = matrix.beside(1, true);
     return row < 0 ? [0, 0] : [row, differing(row)];
   };
-  await Promise.all([open(...(linked ? linked.slice(1).map(Number) : first())), bands.draw(), showPrompts()]);
+  await Promise.all([open(...(linked ? linked.slice(1).map(Number) : first())), showPrompts()]);
   window.__ready = performance.now();
+  await bands.draw();
+  window.__drawn = performance.now();
 }
 
 // The prompts of two arms, line by line.

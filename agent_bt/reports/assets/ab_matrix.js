@@ -109,7 +109,7 @@ class Matrix {
     this.body = el("div", { class: "mx-body", tabindex: "0" }, this.head, this.space, this.empty);
     byId("matrix").replaceChildren(this.body);
     this.body.addEventListener("scroll", () => this.draw(), { passive: true });
-    new ResizeObserver(() => this.draw()).observe(this.body);
+    new ResizeObserver(() => { this.fit(); this.draw(); }).observe(this.body);
     this.body.addEventListener("click", ({ target }) => {
       const row = target.closest(".mx-row");
       if (!row) return;
@@ -157,8 +157,7 @@ class Matrix {
 
   columns() {
     const { shown } = this;
-    const width = this.collapsed ? 64 : 26;
-    this.body.style.setProperty("--lanes", shown.length ? `repeat(${shown.length}, minmax(${width}px, ${width * 1.8}px))` : "");
+    this.fit();
     const groups = [];
     for (const lane of shown) {
       const last = groups[groups.length - 1];
@@ -176,6 +175,17 @@ class Matrix {
         ...shown.map((lane) => el("div", { class: `mx-lane ${lane.replicate === 0 ? "first" : ""}`, title: this.cells.name(lane.number) }, String(lane.replicate + 1)))]));
     paintArms(this.head);
     this.clear();
+  }
+
+  // As wide as fits, within reason; where it is tight, the price makes room.
+  fit() {
+    const lanes = this.shown.length;
+    const [least, most] = this.collapsed ? [54, 110] : [22, 46];
+    const room = this.body.clientWidth - 158;
+    const tight = lanes * least > room - 76;
+    this.body.classList.toggle("tight", tight);
+    const width = Math.max(least, Math.min(most, Math.floor((tight ? room : room - 76) / Math.max(1, lanes))));
+    this.body.style.setProperty("--lanes", lanes ? `repeat(${lanes}, ${width}px)` : "");
   }
 
   filter() {
@@ -281,9 +291,9 @@ class Matrix {
     const first = lane.replicate === 0 ? "first" : "";
     if (this.collapsed && cells.replicates > 1) {
       const { side, most, total } = cells.majority(row, lane.arm);
-      const kind = side ?? "split";
+      const kind = total ? side ?? "split" : "none";
       const text = total === 0 ? "" : side === null ? "split" : most === total ? "" : `${most}/${total}`;
-      return el("div", { class: `mx-cell ${kind} ${first}`, "data-lane": lane.number, title: `${settings.arms[lane.arm]}: ${side ?? "no majority"}, ${most} of ${total}` },
+      return el("div", { class: `mx-cell ${kind} ${first}`, "data-lane": lane.number, title: `${settings.arms[lane.arm]}: ${total ? `${side ?? "no majority"}, ${most} of ${total}` : "no decision"}` },
         el("span", {}, total && side ? GLYPHS[side][0] : ""), text ? el("small", {}, text) : "");
     }
     const { kind, glyph } = cells.mark(row, lane.number);

@@ -23,7 +23,7 @@ class Chart {
   }
 
   async draw() {
-    if (!(await plotlyLoaded)) {
+    if (!(await plotlyLoaded())) {
       this.element.append(noChart());
       return;
     }

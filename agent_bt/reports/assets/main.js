@@ -1,6 +1,7 @@
 // Puts the page together: loads the blocks, ties chart, table and detail to one selected decision, hears the keyboard.
 
 async function main() {
+  plotlyLoaded();
   const [decisions, candles, curves] = await Promise.all([Decisions.load(), Candles.load(), Curves.load()]);
   const detail = new Detail({ decisions, candles });
   let current = -1;

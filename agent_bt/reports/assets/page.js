@@ -1,11 +1,22 @@
 // What every report's page does: starts, says so if it cannot, switches between light and dark, waits for plotly.
 
-// plotly's script is beside the page or inside it; false if it is neither.
-const plotlyLoaded = new Promise((resolve) => {
-  if (window.Plotly) { resolve(true); return; }
-  byId("plotly").addEventListener("load", () => resolve(true));
-  byId("plotly").addEventListener("error", () => resolve(false));
-});
+let plotly = null;
+
+// plotly's script is inside the page, or beside it: loaded with it, or asked for only now. False if it is not there.
+function plotlyLoaded() {
+  plotly ??= new Promise((resolve) => {
+    if (window.Plotly) { resolve(true); return; }
+    let script = byId("plotly");
+    if (script.dataset.src) {
+      const asked = el("script", { id: "plotly", src: script.dataset.src });
+      script.replaceWith(asked);
+      script = asked;
+    }
+    script.addEventListener("load", () => resolve(true));
+    script.addEventListener("error", () => resolve(false));
+  });
+  return plotly;
+}
 
 function noChart() {
   const name = byId("plotly").getAttribute("src");
