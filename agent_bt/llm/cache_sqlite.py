@@ -114,6 +114,8 @@ def _failure(path: Path, error: sqlite3.Error) -> str:
         return _damaged(path, error)
     if name.startswith("SQLITE_FULL"):
         return f"no room to write {path}: the disk is full. Free some space and run the same again"
+    if name.startswith("SQLITE_IOERR"):
+        return f"{path} cannot be used ({error}): the disk may be full or failing. Look, and run the same again"
     if name.startswith("SQLITE_READONLY"):
         return f"{path} cannot be written: the disk or the file is read-only. Give another cache.path"
     if name.startswith("SQLITE_CANTOPEN"):
