@@ -121,11 +121,11 @@ def _plain(value: Any) -> str | None:
 
 
 def _nice_step(largest: float) -> float:
-    """1, 2 or 5 times a power of ten, so that two to five of them reach as far as `largest`."""
+    """1, 2 or 5 times a power of ten, so that two to four of them reach as far as `largest`."""
     if largest <= 0.0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(largest))
-    return next(power * part for part in (0.2, 0.5, 1.0, 2.0) if largest / (power * part) <= 5.0)
+    return next(power * part for part in (0.5, 1.0, 2.0, 5.0) if largest / (power * part) <= 3.0)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ class Drawer {
     const changed = diffs.reduce((sum, { lines }) => sum + countChanged(lines), 0);
     const toggle = el("button", { type: "button", class: "copy", title: "Whole prompts, or only where they differ (w)" }, this.whole ? "only what differs" : "whole prompts");
     toggle.addEventListener("click", () => this.toggle());
-    const verdict = changed ? `${number(changed, 0)} ${changed === 1 ? "line differs" : "lines differ"}`
+    const verdict = !messages[0].length || !messages[1].length ? "a model was asked on one side only" : changed ? `${number(changed, 0)} ${changed === 1 ? "line differs" : "lines differ"}`
       : this.left === this.right ? "the same decision on both sides" : "identical: whatever differs in the replies is the model's own noise";
     return [el("h3", { class: "with-button" }, title, el("span", { class: "hint" }, verdict), toggle),
       ...diffs.flatMap(({ role, lines }) => [el("p", { class: "role" }, role), diffTable(lines, this.whole)])];

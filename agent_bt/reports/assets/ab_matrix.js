@@ -158,6 +158,7 @@ class Matrix {
   columns() {
     const { shown } = this;
     this.fit();
+    this.body.style.setProperty("--head", this.collapsed || this.cells.replicates === 1 ? "26px" : "52px");
     const groups = [];
     for (const lane of shown) {
       const last = groups[groups.length - 1];
@@ -180,7 +181,7 @@ class Matrix {
   // As wide as fits, within reason; where it is tight, the price makes room.
   fit() {
     const lanes = this.shown.length;
-    const [least, most] = this.collapsed ? [54, 110] : [22, 46];
+    const [least, most] = this.collapsed || this.cells.replicates === 1 ? [54, 110] : [22, 46];
     const room = this.body.clientWidth - 158;
     const tight = lanes * least > room - 76;
     this.body.classList.toggle("tight", tight);
