@@ -183,7 +183,9 @@ def create(
     try:
         folder.path.mkdir(parents=True)
     except OSError as error:
-        raise unwritable(folder.path, error) from error
+        raise RecordError(
+            f"{folder.path} cannot be made: {error.strerror or error}; choose another `output`, or make room"
+        ) from error
     started = f"{now:%Y-%m-%dT%H:%M:%SZ}"
     manifest = start_manifest(
         run_id=run_id, name=name, started=started, identity=identity, config_file=config_file, prompt=prompt, llm=llm
