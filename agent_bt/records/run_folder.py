@@ -24,7 +24,7 @@ from agent_bt.core.errors import RecordError
 from agent_bt.core.files import sync_folder
 from agent_bt.core.types import Fill
 from agent_bt.records import hashes, tables
-from agent_bt.records.files import unwritable, write_whole
+from agent_bt.records.files import write_whole
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.manifest import start_manifest
 
