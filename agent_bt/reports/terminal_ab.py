@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,8 +52,13 @@ def _verdicts(record: Mapping[str, Any]) -> Table:
     for name, arm in record["arms"].items():
         numbers = [_number(arm[key], "+.3g") for key in ("effect", "ci_low", "ci_high")]
         rest = [_number(arm[key], ".3g") for key in ("p_value", "mde", "psr", "dsr")]
-        table.add_row(name, *numbers, *rest, str(arm["trials"]))
+        table.add_row(_short(name), *numbers, *rest, str(arm["trials"]))
     return table
+
+
+def _short(name: str) -> str:
+    """An arm's name; of a run compared by its id, what tells it apart in a table: name and ending."""
+    return re.sub(r"^\d{8}T\d{6}Z-", "", name)
 
 
 def _results(record: Mapping[str, Any]) -> Table:
@@ -60,7 +66,7 @@ def _results(record: Mapping[str, Any]) -> Table:
     for name, arm in record["results"].items():
         rate, cost, latency = (arm[k] for k in ("failure_rate", "cost_usd_per_decision", "latency_ms_per_decision"))
         table.add_row(
-            name,
+            _short(name),
             _number(_mean(arm["total_return"]), ".2%"),
             _number(_mean(arm["sharpe"]), ".2f"),
             _number(_mean(arm["trades"]), ".1f"),
