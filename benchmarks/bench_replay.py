@@ -36,7 +36,7 @@ def main() -> dict[str, Any]:
             measured[work] = {
                 every: min((found[every] for found in rounds), key=lambda one: one["seconds"]) for every in (FEW, MANY)
             }
-    names = {"offline": "run --offline, everything written", "replay": "replay of a run folder"}
+    names = {"offline": "run --offline --no-report, every record and table written", "replay": "replay of a run folder"}
     rows = []
     for work, name in names.items():
         few, many = measured[work][FEW], measured[work][MANY]
@@ -86,7 +86,7 @@ def measure(work: str, every: str, folder: Path, port: int) -> dict[str, float]:
             raise SystemExit(str(outcome.divergence))
         decisions = outcome.decisions
     else:
-        result = app.run_config(config, fresh=True, offline=work == "offline")
+        result = app.run_config(config, fresh=True, offline=work == "offline", report=False)
         if result.error is not None:
             raise result.error
         decisions = result.summary["decisions"]["total"]
