@@ -236,7 +236,12 @@ class Matrix {
     if (Math.max(above, below) > 3 * LINE) this.body.scrollTop = top - Math.floor(room / LINE / 2) * LINE;
     else if (above > 0) this.body.scrollTop = top - LINE;
     else if (below > 0) this.body.scrollTop = top + 2 * LINE - room;
-    this.body.querySelector(`[data-row="${row}"] [data-lane="${this.selected.lane}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    // Sideways by hand: scrollIntoView would move the whole page, and hide the verdict when it opens.
+    const cell = this.body.querySelector(`[data-row="${row}"] [data-lane="${this.selected.lane}"]`);
+    if (!cell) return;
+    const view = this.body.getBoundingClientRect(), box = cell.getBoundingClientRect();
+    if (box.left < view.left) this.body.scrollLeft -= view.left - box.left;
+    else if (box.right > view.right) this.body.scrollLeft += box.right - view.right;
   }
 
   // The next row after (or, with -1, before) the selected one that passes the filters and, if asked, differs; -1: none.
