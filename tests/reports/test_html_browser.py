@@ -47,6 +47,7 @@ class Page:
         self.driver.get(path.as_uri() + fragment)
         self.wait(lambda: self.js("return window.__ready || window.__failed"))
         assert self.js("return window.__failed ?? null") is None
+        assert self.js("return window.scrollY") == 0 or fragment, "what stands on top is seen first"
         self.js("document.getElementById('decisions').scrollIntoView()")
 
     def wait(self, condition: Callable[[], Any]) -> Any:
