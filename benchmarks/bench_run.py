@@ -67,7 +67,7 @@ def main() -> dict[str, Any]:
         "name": "run",
         "rows": [
             {
-                "work": "one more decision, everything written",
+                "work": "one more decision and its 15 bars: walk, tables, baselines, sensitivity",
                 "ours": marginal, "unit": "decisions/s", "peer": limit, "theirs": render, "ratio": marginal / render,
                 "target": ">= 2,000 decisions/s", "met": marginal >= 2_000,
             },
