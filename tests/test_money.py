@@ -111,10 +111,13 @@ def test_an_unknown_price_is_never_zero(tmp_path: Path, server: ChatServer) -> N
     assert second["llm"]["cost_saved_usd"] is None
 
 
-def test_an_endpoint_that_fails_without_end_stops_the_run_early(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [0, 4])
+def test_an_endpoint_that_fails_without_end_stops_the_run_early(depth: int, tmp_path: Path) -> None:
     with ChatServer(script=[None], faults=None) as failing:
         failing.script = [None, None, None, *["500"] * 100_000]
-        config = small_config(tmp_path, failing.url, llm__retries=0, risk__max_failures_in_a_row=6, prefetch__depth=4)
+        config = small_config(
+            tmp_path, failing.url, llm__retries=0, risk__max_failures_in_a_row=6, prefetch__depth=depth
+        )
         code, summary, said = run(config)
         assert code == 1
         assert "6 calls in a row have failed" in said
@@ -125,8 +128,10 @@ def test_an_endpoint_that_fails_without_end_stops_the_run_early(tmp_path: Path) 
         failing.script = []
         code, done, _ = run(config)
     assert (code, done["run_id"]) == (0, summary["run_id"])
-    assert done["decisions"]["transport"] == 0
-    assert done["decisions"]["model"] == done["decisions"]["total"]
+    # Requests sent ahead reach the server in any order: one that failed between two that were answered stays failed.
+    lonely = done["decisions"]["transport"]
+    assert lonely == 0 if depth == 0 else lonely <= 2
+    assert done["decisions"]["model"] == done["decisions"]["total"] - lonely
 
 
 def test_an_endpoint_that_never_answers_leaves_no_run_behind(tmp_path: Path) -> None:
