@@ -176,7 +176,8 @@ MODEL = Provenance()
 class Decision:
     """What a strategy wants: nothing (hold), target shares, or trades. At most one of the two maps is given.
 
-    `targets`: symbol -> signed share of equity; a missing symbol is left alone.
+    `targets`: symbol -> signed share of equity; a missing symbol is left alone. With `on_change`, so is a symbol whose
+    target is the one it was given last: a position that was stopped stays out until the target changes.
     `trades`: symbol -> +p or -p with p in [0, 1]: under sizing `available` spend p of the cash (costs included) or
     sell p of the holding; under `equity` change the position by p x equity. `detail` says in words why a reply was
     not valid.
@@ -187,6 +188,7 @@ class Decision:
 
     targets: Mapping[str, float] | None = None
     trades: Mapping[str, float] | None = None
+    on_change: bool = False
     sizing: Sizing = "available"
     action: Action = "HOLD"
     size: float | None = None
@@ -213,9 +215,9 @@ class Decision:
         return cls(note=note)
 
     @classmethod
-    def to(cls, targets: Mapping[str, float], note: str = "") -> Decision:
-        """Move each named symbol to its signed share of equity."""
-        return cls(targets=targets, action="TARGETS", note=note)
+    def to(cls, targets: Mapping[str, float], note: str = "", *, on_change: bool = False) -> Decision:
+        """Move each named symbol to its signed share of equity; with `on_change`, only where that share is a new one."""
+        return cls(targets=targets, action="TARGETS", note=note, on_change=on_change)
 
     @classmethod
     def buy(cls, symbol: str, share: float = 1.0, *, sizing: Sizing = "available", note: str = "") -> Decision:

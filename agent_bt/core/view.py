@@ -36,10 +36,11 @@ class MarketView:
         columns: names of the third axis: `BAR_COLUMNS`, then features.
         times: close times of the rows, int64 (n,), UTC us.
         prices: symbol -> last close (quote units).
-        summary: up to 7 days, oldest first; empty unless the strategy asked for it.
+        eligible: bool (symbols,): listed, still traded, and in the pool where there is one.
+        summary: up to 7 days of the first symbol, oldest first; empty unless the strategy asked for it.
     """
 
-    __slots__ = ("_data", "_index", "columns", "interval", "now", "prices", "summary", "symbols", "times")
+    __slots__ = ("_data", "_index", "columns", "eligible", "interval", "now", "prices", "summary", "symbols", "times")
 
     def __init__(
         self,
@@ -52,10 +53,11 @@ class MarketView:
         data: np.ndarray,
         summary: tuple[DaySummary, ...] = (),
         index: Mapping[str, int] | None = None,
+        eligible: np.ndarray | None = None,
     ) -> None:
         """`data` is float64 (n, symbols, columns), the view's own and read-only from here on.
 
-        `index` maps column names to the third axis of `data`.
+        `index` maps column names to the third axis of `data`; without `eligible`, whatever has a price is eligible.
         """
         self.now = now
         self.interval = interval
@@ -68,8 +70,10 @@ class MarketView:
         # What a strategy was shown goes into the record after it has decided: nobody may write to it.
         data.setflags(write=False)
         times.setflags(write=False)
-        closes = data[-1, :, self._index["close"]].tolist()
-        self.prices: Mapping[str, float] = MappingProxyType(dict(zip(symbols, closes, strict=True)))
+        closes = data[-1, :, self._index["close"]]
+        self.prices: Mapping[str, float] = MappingProxyType(dict(zip(symbols, closes.tolist(), strict=True)))
+        self.eligible = ~np.isnan(closes) if eligible is None else eligible
+        self.eligible.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -85,6 +89,10 @@ class MarketView:
     def cross_section(self, name: str) -> np.ndarray:
         """The last row of one column over all symbols; float64 (symbols,)."""
         return self._data[-1, :, self._column(name)]
+
+    def table(self, name: str) -> np.ndarray:
+        """One column of every symbol, oldest row first; float64 (n, symbols)."""
+        return self._data[:, :, self._column(name)]
 
     def latest(self, name: str, symbol: str | None = None) -> float:
         """The last value of one column of one symbol."""
