@@ -159,6 +159,7 @@ class DataConfig(Section):
     root: str = Field("data", description="Folder of the store.")
     archive_url: Url = Field("https://data.binance.vision/data", description="Archive; http(s):// or file://.")
     rest_url: WebUrl = Field("https://data-api.binance.vision", description="REST endpoint for what no archive has.")
+    rest_url_um: WebUrl = Field("https://fapi.binance.com", description="The same for `um`, USD-M perpetuals.")
 
 
 class FeaturesConfig(Section):
