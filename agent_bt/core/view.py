@@ -40,7 +40,19 @@ class MarketView:
         summary: up to 7 days of the first symbol, oldest first; empty unless the strategy asked for it.
     """
 
-    __slots__ = ("_data", "_index", "columns", "eligible", "interval", "now", "prices", "summary", "symbols", "times")
+    __slots__ = (
+        "_data",
+        "_eligibility",
+        "_index",
+        "columns",
+        "eligible",
+        "interval",
+        "now",
+        "prices",
+        "summary",
+        "symbols",
+        "times",
+    )
 
     def __init__(
         self,
@@ -54,10 +66,12 @@ class MarketView:
         summary: tuple[DaySummary, ...] = (),
         index: Mapping[str, int] | None = None,
         eligible: np.ndarray | None = None,
+        eligibility: np.ndarray | None = None,
     ) -> None:
         """`data` is float64 (n, symbols, columns), the view's own and read-only from here on.
 
         `index` maps column names to the third axis of `data`; without `eligible`, whatever has a price is eligible.
+        `eligibility`, bool (n, symbols), says it for every row; its last one is `eligible`.
         """
         self.now = now
         self.interval = interval
@@ -72,8 +86,11 @@ class MarketView:
         times.setflags(write=False)
         closes = data[-1, :, self._index["close"]]
         self.prices: Mapping[str, float] = MappingProxyType(dict(zip(symbols, closes.tolist(), strict=True)))
-        self.eligible = ~np.isnan(closes) if eligible is None else eligible
+        if eligible is None:
+            eligible = ~np.isnan(closes) if eligibility is None else eligibility[-1]
+        self.eligible = eligible
         self.eligible.setflags(write=False)
+        self._eligibility = eligibility
 
     def __len__(self) -> int:
         return len(self.times)
@@ -93,6 +110,14 @@ class MarketView:
     def table(self, name: str) -> np.ndarray:
         """One column of every symbol, oldest row first; float64 (n, symbols)."""
         return self._data[:, :, self._column(name)]
+
+    def eligibility(self) -> np.ndarray:
+        """Which symbols could be traded, at every row; bool (n, symbols). Rows nobody spoke of go by their price."""
+        if self._eligibility is None:
+            self._eligibility = ~np.isnan(self.table("close"))
+            self._eligibility[-1] = self.eligible
+        self._eligibility.setflags(write=False)
+        return self._eligibility
 
     def latest(self, name: str, symbol: str | None = None) -> float:
         """The last value of one column of one symbol."""
