@@ -1,7 +1,8 @@
-"""`agent-bt features`: write the features of a config's market, or look at some beside an independent recomputation."""
+"""`agent-bt features`: list the kinds; write features of a config's market; look at some beside a recomputation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from agent_bt.cli import common
 
 if TYPE_CHECKING:
+    from agent_bt.config import Config
+    from agent_bt.core.types import FeatureSpec
     from agent_bt.features.check import Sample
 
 app = typer.Typer(
@@ -23,12 +26,41 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="The config file (YAML); default: all defaults.", show_default=False),
 ]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="A feature by name, as sma_50, instead of the config's; repeat for more."),
+]
+
+
+@app.command("list")
+def list_kinds(as_json: common.JsonOption = False) -> None:
+    """List the kinds of features there are, and how columns of them are written."""
+    from agent_bt.features.names import ALIASES, form
+    from agent_bt.features.specs import KINDS
+
+    names = sorted([*KINDS, *ALIASES])
+    kinds = [KINDS[ALIASES.get(name, name)] for name in names]
+    columns = [form(name) for name in names]
+    meanings = [(kind.compute.__doc__ or "").strip().partition("\n")[0] for kind in kinds]
+    if as_json:
+        listed = zip(columns, kinds, meanings, strict=True)
+        common.print_json([{"column": at, "reads": kind.inputs, "meaning": text} for at, kind, text in listed])
+        return
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for column, meaning in zip(columns, meanings, strict=True):
+        table.add_row(column, meaning)
+    common.show(table)
 
 
 @app.command()
 def compute(
     config: ConfigOption = None,
     overrides: common.SetOption = None,
+    columns: ColumnOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file; .parquet or .csv.")] = Path("features.parquet"),
     as_json: common.JsonOption = False,
 ) -> None:
@@ -41,16 +73,15 @@ def compute(
     from agent_bt.core.errors import UsageError
     from agent_bt.data.files import write_whole
     from agent_bt.features.compute import compute as compute_features
-    from agent_bt.features.specs import feature_specs
     from agent_bt.settings import load_config
 
     if out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {out}: the name must end in .parquet or .csv")
     settings = load_config(config, overrides or ())
-    specs = feature_specs(settings.features)
+    specs = _specs(settings, columns)
     bars = application.load_market(settings).bars
-    columns = pl.DataFrame(compute_features(bars, specs), schema=[spec.column for spec in specs], orient="row")
-    table = bars.select("open_time", "close_time", "close").hstack(columns.fill_nan(None))
+    features = pl.DataFrame(compute_features(bars, specs), schema=[spec.column for spec in specs], orient="row")
+    table = bars.select("open_time", "close_time", "close").hstack(features.fill_nan(None))
     buffer = io.BytesIO()
     if out.suffix == ".csv":
         table.write_csv(buffer)
@@ -67,6 +98,7 @@ def compute(
 def sample(
     config: ConfigOption = None,
     overrides: common.SetOption = None,
+    columns: ColumnOption = None,
     rows: Annotated[int, typer.Option("--rows", min=1, max=1000, help="How many rows.")] = 5,
     at: Annotated[
         str | None, typer.Option("--at", help="The last row is the bar closed by then, UTC.", show_default=False)
@@ -78,10 +110,10 @@ def sample(
     from agent_bt.core.clock import iso, time_us
     from agent_bt.core.errors import DataError, UsageError
     from agent_bt.features.check import sample as take_sample
-    from agent_bt.features.specs import feature_specs
     from agent_bt.settings import load_config
 
     settings = load_config(config, overrides or ())
+    specs = _specs(settings, columns)
     try:
         until = None if at is None else time_us(at)
     except ValueError as error:
@@ -91,7 +123,7 @@ def sample(
     last = len(bars) - 1 if until is None else int(times.search_sorted(until, side="right")) - 1
     if last < 0:
         raise UsageError(f"--at {at}: no bar has closed by then; the first one closes at {iso(int(times[0]))}")
-    samples = take_sample(bars, feature_specs(settings.features), last, rows)
+    samples = take_sample(bars, specs, last, rows)
     differing = [one for one in samples if not one.agrees]
     if as_json:
         common.print_json({"agree": not differing, "samples": [_record(one, iso(one.close_time)) for one in samples]})
@@ -100,6 +132,22 @@ def sample(
     if differing:
         names = ", ".join(sorted({one.column for one in differing}))
         raise DataError(f"{len(differing)} of {len(samples)} values differ from their recomputation: {names}")
+
+
+def _specs(settings: Config, columns: list[str] | None) -> Sequence[FeatureSpec]:
+    from agent_bt.core.errors import StrategyError, UsageError
+    from agent_bt.features.names import specs_of
+    from agent_bt.features.specs import feature_specs
+
+    if not columns:
+        return feature_specs(settings.features)
+    try:
+        specs = specs_of(columns)
+    except StrategyError as error:
+        raise UsageError(f"--column: {error}") from error
+    if not specs:
+        raise UsageError(f"--column {', '.join(columns)}: only columns of the bars; name a feature, as sma_50")
+    return specs
 
 
 def _record(one: Sample, time: str) -> dict[str, Any]:

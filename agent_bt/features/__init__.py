@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from agent_bt.features import indicators as indicators
+from agent_bt.features import windows as windows

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isclose, isnan, nan
+from math import fsum, isclose, isnan, nan, sqrt
+from statistics import fmean
 
 import polars as pl
 
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import FeatureSpec
 from agent_bt.features.compute import compute
-from agent_bt.features.specs import Columns
+from agent_bt.features.specs import Columns, resolve
 
 Series = Sequence[float]
 
@@ -25,8 +26,9 @@ def recompute(bars: Columns, spec: FeatureSpec) -> list[float]:
     """
     if spec.kind not in _SLOW:
         raise StrategyError(f"no independent recomputation of kind {spec.kind!r}; there is {', '.join(_SLOW)}")
-    high, low, close, volume = ([float(x) for x in bars[name]] for name in ("high", "low", "close", "volume"))
-    return _SLOW[spec.kind](high, low, close, volume, dict(spec.params))
+    kind, periods = resolve(spec)
+    inputs = ([float(x) for x in bars[name]] for name in kind.inputs)
+    return _SLOW[kind.name](*inputs, *periods)
 
 
 def _smooth(values: Series, start: int, period: int, weight: float) -> list[float]:
@@ -80,15 +82,62 @@ def _macd(close: Series, fast: int, slow: int, signal: int) -> tuple[list[float]
     return line, average, [a - b for a, b in zip(line, average, strict=True)]
 
 
-_SLOW: dict[str, Callable[[Series, Series, Series, Series, dict[str, int]], list[float]]] = {
-    "ema": lambda high, low, close, volume, p: _ema(close, p["period"]),  # noqa: ARG005
-    "rsi": lambda high, low, close, volume, p: _rsi(close, p["period"]),  # noqa: ARG005
-    "atr": lambda high, low, close, volume, p: _atr(high, low, close, p["period"]),  # noqa: ARG005
-    "cmf": lambda high, low, close, volume, p: _cmf(high, low, close, volume, p["period"]),
-    "macd": lambda high, low, close, volume, p: _macd(close, **p)[0],  # noqa: ARG005
-    "macd_signal": lambda high, low, close, volume, p: _macd(close, **p)[1],  # noqa: ARG005
-    "macd_hist": lambda high, low, close, volume, p: _macd(close, **p)[2],  # noqa: ARG005
+def _return(close: Series, period: int) -> list[float]:
+    past = [nan] * period + list(close)
+    return [now / before - 1 for now, before in zip(close, past, strict=False)]
+
+
+def _windows(values: Series, period: int) -> list[Series]:
+    """The last `period` values at every bar; those before the first are NaN."""
+    padded = [nan] * (period - 1) + list(values)
+    return [padded[t : t + period] for t in range(len(values))]
+
+
+def _spread(window: Series, ddof: int) -> float:
+    mean = fmean(window)
+    return sqrt(fsum((value - mean) ** 2 for value in window) / (len(window) - ddof))
+
+
+def _mean(values: Series, period: int) -> list[float]:
+    return [fmean(window) for window in _windows(values, period)]
+
+
+def _volatility(close: Series, period: int) -> list[float]:
+    return [_spread(window, ddof=1) for window in _windows(_return(close, 1), period)]
+
+
+def _zscore(close: Series, period: int) -> list[float]:
+    windows = _windows(close, period)
+    return [0.0 if min(w) == max(w) else (w[-1] - fmean(w)) / _spread(w, ddof=0) for w in windows]
+
+
+def _band(close: Series, period: int, deviations: int) -> list[float]:
+    return [fmean(window) + deviations * _spread(window, ddof=0) for window in _windows(close, period)]
+
+
+def _extreme(values: Series, period: int, choose: Callable[[Series], float]) -> list[float]:
+    return [nan if isnan(window[0]) else choose(window) for window in _windows(values, period)]
+
+
+_SLOW: dict[str, Callable[..., list[float]]] = {
+    "ema": _ema,
+    "rsi": _rsi,
+    "atr": _atr,
+    "cmf": _cmf,
+    "macd": lambda *given: _macd(*given)[0],
+    "macd_signal": lambda *given: _macd(*given)[1],
+    "macd_hist": lambda *given: _macd(*given)[2],
+    "return": _return,
+    "sma": _mean,
+    "quote_volume": _mean,
+    "volatility": _volatility,
+    "zscore": _zscore,
+    "bollinger_upper": _band,
+    "bollinger_lower": lambda close, period, deviations: _band(close, period, -deviations),
+    "highest": lambda high, period: _extreme(high, period, max),
+    "lowest": lambda low, period: _extreme(low, period, min),
 }
+"""Kind -> its definition; takes what the kind's own computation takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +166,8 @@ def sample(bars: pl.DataFrame, specs: Sequence[FeatureSpec], last: int, rows: in
         StrategyError: there is no second way for one of the kinds.
     """
     table = compute(bars, specs)
-    past = {name: bars[name].head(last + 1).to_list() for name in ("high", "low", "close", "volume")}
+    names = {name for spec in specs for name in resolve(spec)[0].inputs}
+    past = {name: bars[name].head(last + 1).to_list() for name in names}
     times = bars["close_time"].to_physical().to_list()
     slow = [recompute(past, spec) for spec in specs]
     return [

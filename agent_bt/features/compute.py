@@ -27,7 +27,8 @@ def compute(bars: Columns, specs: Sequence[FeatureSpec]) -> np.ndarray:
     resolved = [resolve(spec) for spec in specs]
     names = {name for kind, _ in resolved for name in kind.inputs}
     arrays = {name: np.ascontiguousarray(bars[name], dtype=np.float64) for name in names}
-    table = np.empty((len(bars["close"]), len(specs)))
+    # Columns are written and later read one by one: each lies in one piece.
+    table = np.empty((len(bars["close"]), len(specs)), order="F")
     for at, (kind, periods) in enumerate(resolved):
         try:
             table[:, at] = kind.compute(*(arrays[name] for name in kind.inputs), *periods)

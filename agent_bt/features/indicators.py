@@ -8,7 +8,7 @@ import numpy as np
 import talib
 
 from agent_bt.core.jit import njit
-from agent_bt.features.specs import register
+from agent_bt.features.specs import register, two_or_more
 
 _MACD = ("fast", "slow", "signal")
 
@@ -17,13 +17,17 @@ def _macd_lookback(fast: int, slow: int, signal: int) -> int:  # noqa: ARG001 - 
     return slow + signal - 1
 
 
+def _macd_demand(fast: int, slow: int, signal: int) -> str | None:  # noqa: ARG001 - as above
+    return None if 2 <= fast < slow else "fast is at least 2 and below slow"
+
+
 @register("ema", inputs=("close",), params=("period",), lookback=lambda period: period)
 def ema(close: np.ndarray, period: int) -> np.ndarray:
     """Exponential moving average, weight 2 / (period + 1), started at the mean of the first `period` closes."""
     return cast(np.ndarray, talib.EMA(close, period))
 
 
-@register("rsi", inputs=("close",), params=("period",), lookback=lambda period: period + 1)
+@register("rsi", inputs=("close",), params=("period",), lookback=lambda period: period + 1, demand=two_or_more)
 def rsi(close: np.ndarray, period: int) -> np.ndarray:
     """Relative strength index in [0, 100], Wilder's smoothing (New Concepts in Technical Trading Systems, 1978).
 
@@ -32,7 +36,7 @@ def rsi(close: np.ndarray, period: int) -> np.ndarray:
     return cast(np.ndarray, talib.RSI(close, period))
 
 
-@register("macd", inputs=("close",), params=_MACD, lookback=_macd_lookback)
+@register("macd", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_demand)
 def macd(close: np.ndarray, fast: int, slow: int, signal: int) -> np.ndarray:
     """Fast minus slow EMA (quote units), defined from where its signal line is.
 
@@ -42,13 +46,13 @@ def macd(close: np.ndarray, fast: int, slow: int, signal: int) -> np.ndarray:
     return cast(np.ndarray, talib.MACD(close, fast, slow, signal)[0])
 
 
-@register("macd_signal", inputs=("close",), params=_MACD, lookback=_macd_lookback)
+@register("macd_signal", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_demand)
 def macd_signal(close: np.ndarray, fast: int, slow: int, signal: int) -> np.ndarray:
     """EMA of the MACD (quote units)."""
     return cast(np.ndarray, talib.MACD(close, fast, slow, signal)[1])
 
 
-@register("macd_hist", inputs=("close",), params=_MACD, lookback=_macd_lookback)
+@register("macd_hist", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_demand)
 def macd_hist(close: np.ndarray, fast: int, slow: int, signal: int) -> np.ndarray:
     """MACD minus its signal line (quote units)."""
     return cast(np.ndarray, talib.MACD(close, fast, slow, signal)[2])

@@ -23,15 +23,26 @@ class Columns(Protocol):
 
 
 Compute = Callable[..., np.ndarray]
+Demand = Callable[..., str | None]
+
+
+def any_period(*periods: int) -> None:
+    """The demand of a kind that asks for nothing more of its periods."""
+
+
+def two_or_more(period: int) -> str | None:
+    """The demand of a kind that is nothing over a single bar."""
+    return None if period >= 2 else "the period is at least 2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """One computation.
 
-    `inputs`: the bar columns it reads; `params`: the names of its periods; `lookback(*periods)`: see `lookback`;
-    `compute(*inputs, *periods)`: float64 (T,) arrays in, float64 (T,) out, NaN where undefined, and no value may
-    depend on a later bar.
+    `inputs`: the bar columns it reads; `params`: the names of its periods, whole numbers of at least 1;
+    `demand(*periods)`: what they lack beyond that ("fast is below slow"), or None; `lookback(*periods)`: see
+    `lookback`; `compute(*inputs, *periods)`: float64 (T,) arrays in, float64 (T,) out, NaN where undefined, and no
+    value may depend on a later bar.
     """
 
     name: str
@@ -39,6 +50,7 @@ class Kind:
     params: tuple[str, ...]
     lookback: Callable[..., int]
     compute: Compute
+    demand: Demand
 
 
 KINDS: dict[str, Kind] = {}
@@ -46,7 +58,12 @@ KINDS: dict[str, Kind] = {}
 
 
 def register(
-    name: str, *, inputs: tuple[str, ...], params: tuple[str, ...], lookback: Callable[..., int]
+    name: str,
+    *,
+    inputs: tuple[str, ...],
+    params: tuple[str, ...],
+    lookback: Callable[..., int],
+    demand: Demand = any_period,
 ) -> Callable[[Compute], Compute]:
     """Decorator: make a function the computation of a new kind of feature (see `Kind`).
 
@@ -57,7 +74,7 @@ def register(
     def add(compute: Compute) -> Compute:
         if name in KINDS:
             raise StrategyError(f"feature kind {name!r} exists already; register yours under another name")
-        KINDS[name] = Kind(name=name, inputs=inputs, params=params, lookback=lookback, compute=compute)
+        KINDS[name] = Kind(name=name, inputs=inputs, params=params, lookback=lookback, compute=compute, demand=demand)
         return compute
 
     return add
@@ -82,7 +99,7 @@ def resolve(spec: FeatureSpec) -> tuple[Kind, tuple[int, ...]]:
     """The kind a spec names and its periods in the kind's order.
 
     Raises:
-        StrategyError: the kind is unknown, or the periods are not the ones it takes.
+        StrategyError: the kind is unknown, the periods are not the ones it takes, or break its rules.
     """
     kind = KINDS.get(spec.kind)
     if kind is None:
@@ -95,7 +112,11 @@ def resolve(spec: FeatureSpec) -> tuple[Kind, tuple[int, ...]]:
             f"feature {spec.column!r}: kind {spec.kind!r} takes {', '.join(kind.params) or 'no parameters'},"
             f" got {', '.join(name for name, _ in spec.params) or 'none'}"
         )
-    return kind, tuple(given[name] for name in kind.params)
+    periods = tuple(given[name] for name in kind.params)
+    zero = any(period < 1 for period in periods)
+    if broken := "every number is at least 1" if zero else kind.demand(*periods):
+        raise StrategyError(f"feature {spec.column!r}: {broken}")
+    return kind, periods
 
 
 def lookback(spec: FeatureSpec) -> int:
@@ -105,7 +126,7 @@ def lookback(spec: FeatureSpec) -> int:
     geometrically: its value belongs to a series that starts at the first bar loaded.
 
     Raises:
-        StrategyError: the kind is unknown, or the periods are not the ones it takes.
+        StrategyError: the kind is unknown, the periods are not the ones it takes, or break its rules.
     """
     kind, periods = resolve(spec)
     return kind.lookback(*periods)

@@ -78,12 +78,15 @@ def test_every_kind_is_prefix_invariant(rows: int, data: st.DataObject, seed: in
     bars = table(rows, seed)
     cut = data.draw(st.integers(0, rows))
     period = data.draw(st.integers(2, 30))
-    given_periods = {"fast": 3, "slow": 3 + period, "signal": 4, "period": period}
+    given_periods = {"fast": 3, "slow": 3 + period, "signal": 4, "period": period, "deviations": 2}
     specs = [
         FeatureSpec(column=name, kind=name, params=tuple((p, given_periods[p]) for p in kind.params))
         for name, kind in KINDS.items()
     ]
     np.testing.assert_array_equal(compute(bars[:cut], specs), compute(bars, specs)[:cut])
+    # The bars that came later may be anything, and the bits stay.
+    other = pl.concat([bars[:cut], bars[cut:].with_columns(pl.col("open", "high", "low", "close") * 7.0)])
+    np.testing.assert_array_equal(compute(other, specs)[:cut], compute(bars, specs)[:cut])
 
 
 @given(st.integers(1, 24 * 9), st.integers(0, 23), st.sampled_from(["calendar", "rolling"]), st.data())

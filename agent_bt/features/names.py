@@ -1,0 +1,78 @@
+"""Features by name: a column called "sma_50" or "macd_hist_12_26_9" says itself how it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from agent_bt.core.errors import StrategyError
+from agent_bt.core.types import FeatureSpec
+from agent_bt.core.view import BAR_COLUMNS
+from agent_bt.features.specs import KINDS, resolve
+
+ALIASES = {"momentum": "return", "bollinger_mid": "sma"}
+"""Second names of kinds, for columns."""
+
+
+def spec_of(column: str) -> FeatureSpec | None:
+    """The feature a column name asks for: its kind and its numbers, joined by underscores; None for a bar's column.
+
+    "sma_50" is the `sma` of period 50, "bollinger_upper_20_2" the `bollinger_upper` of period 20 and 2 deviations. The
+    column of the spec is the name as written.
+
+    Raises:
+        StrategyError: there is no such kind, or the numbers are not the ones it takes.
+    """
+    if column in BAR_COLUMNS:
+        return None
+    parts = column.split("_")
+    numbers: list[int] = []
+    while len(parts) > 1 and parts[-1].isascii() and parts[-1].isdecimal():
+        numbers.insert(0, int(parts.pop()))
+    written = "_".join(parts)
+    name = ALIASES.get(written, written)
+    if name not in KINDS:
+        raise StrategyError(_unknown(column, written, numbers))
+    params = KINDS[name].params
+    if len(numbers) != len(params):
+        raise StrategyError(
+            f"column {column!r}: {written} takes {_count(len(params))} ({', '.join(params)}), got {len(numbers)};"
+            f" write it as {form(written)}"
+        )
+    spec = FeatureSpec(column=column, kind=name, params=tuple(zip(params, numbers, strict=True)))
+    resolve(spec)
+    return spec
+
+
+def specs_of(columns: Iterable[str]) -> tuple[FeatureSpec, ...]:
+    """The features behind column names, each once, in the order of their first mention; bar columns are dropped.
+
+    Raises:
+        StrategyError: as `spec_of`.
+    """
+    specs = (spec_of(column) for column in dict.fromkeys(columns))
+    return tuple(spec for spec in specs if spec is not None)
+
+
+def form(kind: str) -> str:
+    """How columns of a kind (or of an alias) are written: "macd_<fast>_<slow>_<signal>"."""
+    return "_".join([kind, *(f"<{name}>" for name in KINDS[ALIASES.get(kind, kind)].params)])
+
+
+def _count(numbers: int) -> str:
+    return "one number" if numbers == 1 else f"{numbers} numbers"
+
+
+def _unknown(column: str, written: str, numbers: list[int]) -> str:
+    kinds = [*KINDS, *ALIASES]
+    near = get_close_matches(written.lower(), kinds, 1)
+    if near:
+        suited = len(numbers) == len(KINDS[ALIASES.get(near[0], near[0])].params)
+        guess = "_".join([near[0], *map(str, numbers)]) if suited else form(near[0])
+    else:
+        guess = next(iter(get_close_matches(column.lower(), BAR_COLUMNS, 1)), "")
+    hint = f"; did you mean {guess!r}?" if guess else "."
+    return (
+        f"no column {column!r}{hint} Bars have {', '.join(BAR_COLUMNS)};"
+        f" features are written {', '.join(form(kind) for kind in sorted(kinds))}"
+    )
