@@ -22,9 +22,19 @@ MAX_TEXT = 64 * 2**20
 _CHECKSUM = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(\S+)")
 
 
+FOLDERS = {"spot": "spot", "um": "futures/um"}
+"""Kind of market -> where the archive keeps it; `um` are perpetuals margined in USD."""
+
+FUNDING = "fundingRate"
+"""What stands in the place of the interval for the settlements of a perpetual."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveFile:
-    """One ZIP of the archive: a month (`2024-07`) or a day (`2024-07-01`) of one symbol."""
+    """One ZIP of the archive: a month (`2024-07`) or a day (`2024-07-01`) of one symbol.
+
+    `interval` is that of the klines, or `FUNDING`.
+    """
 
     kind: str
     symbol: str
@@ -41,7 +51,8 @@ class ArchiveFile:
     def path(self) -> str:
         """Where the archive keeps it, below its base URL."""
         rhythm = "monthly" if len(self.period) == len("2024-07") else "daily"
-        return f"{self.kind}/{rhythm}/klines/{self.symbol}/{self.interval}/{self.name}.zip"
+        below = f"{FUNDING}/{self.symbol}" if self.interval == FUNDING else f"klines/{self.symbol}/{self.interval}"
+        return f"{FOLDERS[self.kind]}/{rhythm}/{below}/{self.name}.zip"
 
 
 def monthly_file(kind: str, symbol: str, interval: str, month: str) -> ArchiveFile:
@@ -57,7 +68,9 @@ def daily_file(kind: str, symbol: str, interval: str, day: str) -> ArchiveFile:
 
 def file_at(path: str) -> ArchiveFile:
     """The file that the archive keeps at `path` (the reverse of `ArchiveFile.path`)."""
-    kind, rhythm, _, symbol, interval, name = path.rsplit("/", 5)
+    kind = next(kind for kind, folder in FOLDERS.items() if path.startswith(f"{folder}/"))
+    rhythm, table, symbol, *between, name = path.removeprefix(f"{FOLDERS[kind]}/").split("/")
+    [interval] = between or [table]
     period = name.removeprefix(f"{symbol}-{interval}-").removesuffix(".zip")
     make = monthly_file if rhythm == "monthly" else daily_file
     return make(kind, symbol, interval, period)

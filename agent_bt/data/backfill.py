@@ -26,7 +26,7 @@ from agent_bt.data.archive import Archive, ArchiveFile, Table, daily_file, month
 from agent_bt.data.files import write_whole
 from agent_bt.data.klines import describe, parse_csv
 from agent_bt.data.offsets import Offsets, SourceFile
-from agent_bt.data.rest import PAGE, Rest
+from agent_bt.data.rest import Rest
 from agent_bt.data.spans import (
     Span,
     absent,
@@ -71,7 +71,7 @@ class Silent:
 class MonthResult:
     """What happened to one month.
 
-    `added`: minutes that are new; `files`: archive files that were used; `pages`: REST answers; `outages`: minutes
+    `added`: rows that are new; `files`: archive files that were used; `pages`: REST answers; `outages`: minutes
     found to be absent everywhere; `warnings`: what was odd; `failures`: what keeps part of the wanted span out.
     """
 
@@ -86,14 +86,18 @@ class MonthResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillResult:
-    """What a backfill did, month by month; `span`: from the first minute asked for to the last past one."""
+    """What a backfill did, month by month; `span`: from the first minute asked for to the last past one.
+
+    `unit`: what is counted, minutes or settlements.
+    """
 
     span: Span
     months: tuple[MonthResult, ...]
+    unit: str = "minutes"
 
     @property
     def added(self) -> int:
-        """Minutes that are new in the store."""
+        """Rows that are new in the store."""
         return sum(month.added for month in self.months)
 
     @property
@@ -129,7 +133,7 @@ class BackfillResult:
         outages = sum(month.outages for month in self.months)
         if not (self.added or self.files or pages or self.failures):
             return f"{self.span}: nothing missing, nothing fetched"
-        parts = [f"{self.added:,} minutes added", f"{len(self.files)} archive files"]
+        parts = [f"{self.added:,} {self.unit} added", f"{len(self.files)} archive files"]
         parts += [f"{pages} REST pages"] if pages else []
         parts += [f"{outages:,} minutes recorded as outages"] if outages else []
         return f"{self.span}: " + ", ".join(parts)
@@ -283,7 +287,7 @@ class _Month:
     def _take_rest(self) -> None:
         if self._rest is None:
             return
-        for span in bridge(self.todo, PAGE * MINUTE):
+        for span in bridge(self.todo, self._rest.page * MINUTE):
             try:
                 rows = self._rest.fetch(self._store.symbol, span)
             except DataError as error:

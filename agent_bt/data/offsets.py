@@ -1,4 +1,4 @@
-"""`metadata/offsets.json`: what the store covers, from which files, and when they were fetched."""
+"""The offsets of a series: what the store covers of it, from which files, and when they were fetched."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Offsets:
     months: Mapping[str, MonthFile] = field(default_factory=dict)
     sources: Mapping[str, SourceFile] = field(default_factory=dict)
 
-    def to_json(self) -> bytes:
-        """The content of the file."""
+    def to_json(self, series: str) -> bytes:
+        """The content of the file; `series` names what it is about."""
         content = {
             "version": VERSION,
-            "klines_1m": {
+            series: {
                 "covered": [[iso(span.start), iso(span.end)] for span in self.covered],
                 "outages": [[iso(span.start), iso(span.end)] for span in self.outages],
                 "months": {month: asdict(file) for month, file in sorted(self.months.items())},
@@ -70,8 +70,8 @@ class Offsets:
         return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
-    def from_json(cls, text: bytes, name: str) -> Offsets:
-        """Read the content of the file; `name` is for messages.
+    def from_json(cls, text: bytes, name: str, series: str) -> Offsets:
+        """Read the content of the file about `series`; `name` is for messages.
 
         Raises:
             DataError: the text is not what `to_json` writes.
@@ -80,12 +80,12 @@ class Offsets:
             content = orjson.loads(text)
             if content["version"] != VERSION:
                 raise DataError(f"{name}: version {content['version']} is not one this agent-bt reads ({VERSION})")
-            series = content["klines_1m"]
+            known = content[series]
             return cls(
-                covered=_spans(series["covered"]),
-                outages=_spans(series["outages"]),
-                months={month: MonthFile(**file) for month, file in series["months"].items()},
-                sources={path: _source(file) for path, file in series["sources"].items()},
+                covered=_spans(known["covered"]),
+                outages=_spans(known["outages"]),
+                months={month: MonthFile(**file) for month, file in known["months"].items()},
+                sources={path: _source(file) for path, file in known["sources"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(

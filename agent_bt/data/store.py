@@ -1,47 +1,71 @@
-"""The month-partitioned Parquet store of one symbol: reading, and committing whole months."""
+"""The month-partitioned Parquet store of one series of a symbol: reading, and committing whole months."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import shlex
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
+from agent_bt.core.clock import DAY, iso
 from agent_bt.core.errors import DataError
 from agent_bt.core.schema import STORE_SCHEMA
 from agent_bt.data.files import sweep, write_whole
 from agent_bt.data.offsets import MonthFile, Offsets, SourceFile
+from agent_bt.data.settlements import FUNDING_SCHEMA
 from agent_bt.data.spans import Span, merge, months_in, subtract
 
 if sys.platform != "win32":
     import fcntl
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """What a store keeps of a symbol: the folder's name, the name of its offsets, the columns, the time first."""
+
+    name: str
+    offsets: str
+    schema: pl.Schema
+
+    @property
+    def time(self) -> str:
+        """The column that rows are sorted by, and months cut along."""
+        return self.schema.names()[0]
+
+
+KLINES = Series(name="klines_1m", offsets="offsets.json", schema=STORE_SCHEMA)
+SETTLEMENTS = Series(name="funding", offsets="funding.json", schema=FUNDING_SCHEMA)
+
+
 class Store:
     """`ROOT/KIND/SYMBOL/`: `klines_1m/YYYY-MM.parquet`, `metadata/offsets.json`, `raw_csv/` if asked for.
 
-    A month is one file in `STORE_SCHEMA`, sorted, one row a minute. The Parquet file is replaced first and the
-    offsets after it: whoever reads in between sees more rows than are promised, never fewer.
+    Beside the klines of a perpetual stand its settlements: `funding/YYYY-MM.parquet`, `metadata/funding.json`.
+
+    A month is one file in the schema of its series, sorted, one row an instant. The Parquet file is replaced first
+    and the offsets after it: whoever reads in between sees more rows than are promised, never fewer.
     """
 
-    def __init__(self, root: Path | str, symbol: str, kind: str = "spot") -> None:
+    def __init__(self, root: Path | str, symbol: str, kind: str = "spot", series: Series = KLINES) -> None:
         self.root = Path(root)
         self.symbol = symbol
         self.kind = kind
+        self.series = series
         self.folder = self.root / kind / symbol
-        self.klines = self.folder / "klines_1m"
+        self.months = self.folder / series.name
         self.raw_csv = self.folder / "raw_csv"
-        self.offsets_path = self.folder / "metadata" / "offsets.json"
+        self.offsets_path = self.folder / "metadata" / series.offsets
         self._writing = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"Store({str(self.root)!r}, {self.symbol!r}, {self.kind!r})"
+        return f"Store({str(self.root)!r}, {self.symbol!r}, {self.kind!r}, {self.series.name})"
 
     def offsets(self) -> Offsets:
         """What is covered; empty for a store that does not exist yet.
@@ -55,18 +79,18 @@ class Store:
             return Offsets()
         except OSError as error:
             raise DataError(f"{self.offsets_path}: cannot be read: {error.strerror}") from error
-        return Offsets.from_json(text, str(self.offsets_path))
+        return Offsets.from_json(text, str(self.offsets_path), self.series.name)
 
     def path(self, month: str) -> Path:
         """The Parquet file of a month."""
-        return self.klines / f"{month}.parquet"
+        return self.months / f"{month}.parquet"
 
     def months_on_disk(self) -> list[str]:
         """The months that have a file, recorded or not."""
-        return sorted(path.stem for path in self.klines.glob("[0-9]*.parquet"))
+        return sorted(path.stem for path in self.months.glob("[0-9]*.parquet"))
 
     def read_month(self, month: str) -> pl.DataFrame:
-        """All rows of a month, columns of `STORE_SCHEMA`; empty if it has no file.
+        """All rows of a month, columns of the series; empty if it has no file.
 
         Raises:
             DataError: the file is damaged.
@@ -75,27 +99,27 @@ class Store:
         try:
             frame = pl.read_parquet(path)
         except FileNotFoundError:
-            return STORE_SCHEMA.to_frame()
+            return self.series.schema.to_frame()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"{path}: not readable as Parquet; {self._repair()}") from error
-        if frame.schema != STORE_SCHEMA:
+        if frame.schema != self.series.schema:
             raise DataError(f"{path}: not the columns of this store; {self._repair()}")
         return frame
 
     def read(self, span: Span) -> pl.DataFrame:
-        """The rows that open in `span`, columns of `STORE_SCHEMA`.
+        """The rows whose time is in `span`, columns of the series.
 
         Raises:
             DataError: a file is damaged, or gone.
         """
         known = self.offsets().months
-        frames = [STORE_SCHEMA.to_frame()]
+        frames = [self.series.schema.to_frame()]
         for month in months_in(span):
             if month in known and not self.path(month).exists():
                 raise DataError(f"{self.path(month)}: is gone; {self._repair()}")
             frames.append(self.read_month(month))
-        opened = pl.col("open_time").cast(pl.Int64)
-        return pl.concat(frames).filter(opened.is_between(span.start, span.end, closed="left")).rechunk()
+        time = pl.col(self.series.time).cast(pl.Int64)
+        return pl.concat(frames).filter(time.is_between(span.start, span.end, closed="left")).rechunk()
 
     def intact(self, month: str, offsets: Offsets) -> bool:
         """Whether the file of a recorded month is, byte for byte, the one that was written."""
@@ -118,7 +142,7 @@ class Store:
 
         Args:
             month: such as `2024-07`.
-            frame: `STORE_SCHEMA`, sorted, unique; all rows of the month. An empty one leaves no file.
+            frame: columns of the series, sorted, unique; all rows of the month. An empty one leaves no file.
             covered: spans that are covered now, beside those that were.
             outages: spans known to be empty everywhere.
             sources: archive files that were used.
@@ -148,7 +172,7 @@ class Store:
                 months=months,
                 sources={**kept, **sources},
             )
-            write_whole(self.offsets_path, updated.to_json())
+            write_whole(self.offsets_path, updated.to_json(self.series.name))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -168,12 +192,27 @@ class Store:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise DataError(f"{self.folder}: another backfill is at work here; wait for it to end") from None
-            for folder in (self.klines, self.raw_csv, self.offsets_path.parent):
+            for folder in (self.months, self.raw_csv, self.offsets_path.parent):
                 sweep(folder)
             yield
 
+    def command(self, missing: Sequence[Span] = ()) -> str:
+        """The command that fetches what is missing; without a span, the last two months."""
+        words = f"agent-bt data backfill{self._kind_option()} --symbol {self.symbol} --interval 1m"
+        if str(self.root) != "data":
+            words += f" --root {shlex.quote(str(self.root))}"
+        if not missing:
+            return f"{words} --months 2"
+        first = iso(missing[0].start // DAY * DAY)[:10]
+        last = iso(-(-missing[-1].end // DAY) * DAY)[:10]
+        return f"{words} --start {first} --end {last}"
+
     def _repair(self) -> str:
-        return f"run `agent-bt data verify --symbol {self.symbol} --root {self.root} --repair`"
+        words = f"agent-bt data verify{self._kind_option()} --symbol {self.symbol} --root {self.root} --repair"
+        return f"run `{words}`"
+
+    def _kind_option(self) -> str:
+        return "" if self.kind == "spot" else f" --kind {self.kind}"
 
 
 def series_in(root: Path | str) -> list[Store]:

@@ -428,7 +428,7 @@ def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing_half(
     assert done.stdout.startswith("0 ")
     assert "cannot be written" in done.stdout
     assert "make room" in done.stdout
-    assert not list(store.klines.glob("*"))
+    assert not list(store.months.glob("*"))
     check_and_finish(exchange, store, fill)
 
 

@@ -207,6 +207,32 @@ def test_a_parquet_file_serves_as_a_source(tmp_path: Path, times: str) -> None:
         source.fetch_ohlcv("1m", us("2021-01-31"), us("2021-02-02"))
 
 
+def test_a_file_of_many_symbols_serves_each_of_them(tmp_path: Path) -> None:
+    ours, other = minutes("2021-02-01", "2021-02-03"), minutes("2021-02-01T07:00", "2021-02-02")
+    broken = other.with_columns(high=0.0)
+    both = [ours.with_columns(symbol=pl.lit("BTCUSDT")), broken.with_columns(symbol=pl.lit("XUSDT"))]
+    pl.concat(both).sample(fraction=1.0, shuffle=True, seed=1).write_parquet(tmp_path / "many.parquet")
+    source = ParquetSource(tmp_path / "many.parquet", "BTCUSDT")
+    assert source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03")).drop("filled").equals(ours)
+    with pytest.raises(DataError, match=r"1020 impossible bars, the first at 2021-02-01T07:00Z \(XUSDT\)"):
+        ParquetSource(tmp_path / "many.parquet", "XUSDT")
+    with pytest.raises(DataError, match=r"has no ETHUSDT\. It holds 2: BTCUSDT, XUSDT"):
+        ParquetSource(tmp_path / "many.parquet", "ETHUSDT")
+
+
+def test_a_file_of_prices_and_volume_alone_serves_as_a_source(tmp_path: Path) -> None:
+    table = minutes("2021-02-01", "2021-02-02")
+    table.select("open_time", "open", "high", "low", "close", "volume").write_parquet(tmp_path / "ohlcv.parquet")
+    source = ParquetSource(tmp_path / "ohlcv.parquet", "BTCUSDT")
+    bars = source.fetch_ohlcv("1h", us("2021-02-01"), us("2021-02-02"))
+    expected = [
+        sum(v * c for v, c in zip(hour["volume"], hour["close"], strict=True)) for hour in table.iter_slices(60)
+    ]
+    assert bars["quote_asset_volume"].to_list() == pytest.approx(expected, rel=1e-12)
+    assert bars.select(pl.sum("trades", "taker_base", "taker_quote")).row(0) == (0, 0, 0)
+    assert source.label == "file ohlcv.parquet (quote volume = volume x close)"
+
+
 def test_a_parquet_file_of_hours_makes_no_minutes(tmp_path: Path) -> None:
     hours = to_bars(minutes("2021-02-01", "2021-02-03"), Span(us("2021-02-01"), us("2021-02-03")), 60 * MINUTE, "drop")
     hours.drop("filled").write_parquet(tmp_path / "hours.parquet")
@@ -225,10 +251,12 @@ def test_a_parquet_file_that_is_none_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not readable as Parquet"):
         ParquetSource(path, "BTCUSDT")
     for table, words in (
-        (good.drop("trades", "volume"), "no column volume, trades"),
-        (good.with_columns(symbol=pl.lit("ETHUSDT")), "holds ETHUSDT"),
+        (good.drop("trades", "volume"), "no column volume;"),
+        (good.with_columns(symbol=pl.lit("BTCUSD")), "has no BTCUSDT; did you mean BTCUSD"),
         (good.with_columns(low=pl.col("high") + 1), "1440 impossible bars, the first at 2021-02-01T00:00Z"),
-        (pl.concat([good, good]), "several bars of one time"),
+        (pl.concat([good, good]), "several bars of one time, the first at 2021-02-01T00:00Z"),
+        (good.with_columns(open_time=pl.lit(None, dtype=pl.Int64)), "without a time"),
+        (good.with_columns(open_time=pl.col("open_time") + pl.duration(seconds=7)), "each beginning on its grid"),
         (good.clear(), "no bars"),
         (good.with_columns(open_time=pl.lit("noon")), "not a time"),
         (good.with_columns(close=pl.lit("high")), "x.parquet"),

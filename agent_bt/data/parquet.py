@@ -1,0 +1,198 @@
+"""Parquet files of bars, one symbol or a panel of many: reading and checking them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from agent_bt.core.clock import BAR_INTERVALS, MINUTE, duration_us, interval_us, iso
+from agent_bt.core.errors import DataError, MissingData
+from agent_bt.core.schema import STORE_SCHEMA, TIME
+from agent_bt.data.klines import FIRST_MICROSECOND, sound_prices
+from agent_bt.data.settlements import FUNDING_SCHEMA
+
+NEEDED = ("open_time", "open", "high", "low", "close", "volume")
+"""Columns that a file must have; what else `STORE_SCHEMA` has may be missing."""
+
+FUNDING_COLUMN = "funding_rate"
+"""The rate of the settlement at the end of a bar, null where there is none."""
+
+_STAND_INS = {
+    "quote_asset_volume": pl.col("volume") * pl.col("close"),
+    "trades": pl.lit(0, dtype=pl.Int64),
+    "taker_base": pl.lit(0.0),
+    "taker_quote": pl.lit(0.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BarFile:
+    """The sound bars of a file.
+
+    Attributes:
+        path: the file.
+        frame: `symbol` and the columns of `STORE_SCHEMA` but close_time, sorted by symbol and time; `funding_rate`
+            if the file has it.
+        step: length of the bars, us.
+        missing: columns that the file lacks; quote volume is then volume x close, counts and taker volumes are 0.
+    """
+
+    path: Path
+    frame: pl.DataFrame
+    step: int
+    missing: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The file, and what of its numbers is not its own."""
+        return f"file {self.path.name}" + (" (quote volume = volume x close)" if self.approximate else "")
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the quote volume is volume x close."""
+        return "quote_asset_volume" in self.missing
+
+    def checked(self, interval: str) -> int:
+        """The length of `interval`, us.
+
+        Raises:
+            MissingData: the bars of the file are longer than that.
+        """
+        length = interval_us(interval)
+        if length % self.step:
+            minutes = self.step // MINUTE
+            raise MissingData(f"{self.path}: its bars are {minutes} minutes long; {interval} cannot be made of them")
+        return length
+
+    def settlements(self, symbol: str) -> pl.DataFrame:
+        """The settlements that the file has of `symbol`, columns of `FUNDING_SCHEMA`.
+
+        Raises:
+            MissingData: the file has no `funding_rate`.
+        """
+        if FUNDING_COLUMN not in self.frame.columns:
+            raise MissingData(
+                f"{self.path}: no column {FUNDING_COLUMN}; add it (the rate of the settlement at the end of a bar, "
+                "else null), or set execution.funding: false"
+            )
+        own = self.frame.filter((pl.col("symbol") == symbol) & pl.col(FUNDING_COLUMN).is_not_null())
+        return own.select(
+            funding_time=pl.col("open_time") + pl.duration(microseconds=self.step), rate=FUNDING_COLUMN
+        ).cast(FUNDING_SCHEMA)
+
+
+def read_bar_file(path: Path, symbols: Sequence[str] | None) -> BarFile:
+    """Read the bars of `symbols`, or of all there are; a file without `symbol` holds the one that is asked for.
+
+    `open_time` is a date-time (UTC if it has no zone) or whole milliseconds or microseconds. The length of the bars
+    is told from their distances.
+
+    Raises:
+        DataError: not readable, columns or symbols missing, or bars that cannot be.
+    """
+    raw = _read(path)
+    if raw.is_empty():
+        raise DataError(f"{path}: holds no bars")
+    if "symbol" not in raw.columns:
+        if symbols is None or len(symbols) != 1:
+            raise DataError(f"{path}: no column symbol; a panel of many symbols needs {', '.join(('symbol', *NEEDED))}")
+        raw = raw.with_columns(symbol=pl.lit(symbols[0]))
+    raw = raw.with_columns(pl.col("symbol").cast(pl.String))
+    if symbols is not None:
+        _check_held(path, raw["symbol"], symbols)
+        raw = raw.filter(pl.col("symbol").is_in(list(symbols)))
+    missing = tuple(name for name in _STAND_INS if name not in raw.columns)
+    optional = [pl.col(FUNDING_COLUMN).cast(pl.Float64).fill_nan(None)] if FUNDING_COLUMN in raw.columns else []
+    try:
+        numbers = [pl.col(name).cast(kind) for name, kind in STORE_SCHEMA.items() if kind != TIME]
+        frame = (
+            raw.with_columns(**{name: _STAND_INS[name] for name in missing})
+            .select("symbol", _instants(raw["open_time"]).alias("open_time"), *numbers, *optional)
+            .sort("symbol", "open_time")
+        )
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path}: {_first_line(error)}") from error
+    if frame["symbol"].null_count() or frame["open_time"].null_count():
+        raise DataError(f"{path}: rows without a symbol or a time")
+    return BarFile(path=path, frame=frame, step=_check_bars(path, frame), missing=missing)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        raw = pl.read_parquet(path, glob=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; market.source is sample, store, or a Parquet file") from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: not readable as Parquet ({_first_line(error)})") from error
+    if missing := [name for name in NEEDED if name not in raw.columns]:
+        raise DataError(f"{path}: no column {', '.join(missing)}; a source needs {', '.join(NEEDED)}")
+    return raw
+
+
+def _check_held(path: Path, held: pl.Series, symbols: Sequence[str]) -> None:
+    known = sorted(held.drop_nulls().unique().to_list())
+    if unknown := [symbol for symbol in symbols if symbol not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.8)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        listed = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+        raise DataError(f"{path}: has no {', '.join(unknown[:5])}{hint} It holds {len(known)}: {listed}")
+
+
+def _check_bars(path: Path, frame: pl.DataFrame) -> int:
+    """The length of the bars, us.
+
+    Raises:
+        DataError: bars that cannot be, or not on one grid; the message names the symbol.
+    """
+    unsound = frame.filter(~sound_prices().fill_null(False))
+    if len(unsound):
+        raise DataError(
+            f"{path}: {len(unsound)} impossible bars, the first at {_at(unsound, 0)}: prices or volumes cannot be so"
+        )
+    if FUNDING_COLUMN in frame.columns and len(odd := frame.filter(~(pl.col(FUNDING_COLUMN).abs() < 1))):
+        raise DataError(f"{path}: {len(odd)} impossible rates in {FUNDING_COLUMN}, the first at {_at(odd, 0)}")
+    times = frame["open_time"].cast(pl.Int64).to_numpy()
+    same = (frame["symbol"] == frame["symbol"].shift(1)).fill_null(False).to_numpy()
+    distances = np.where(same, np.diff(times, prepend=0), np.iinfo(np.int64).max)
+    if not same.any():
+        return MINUTE
+    at = int(distances.argmin())
+    shortest = int(distances[at])
+    if shortest == 0:
+        raise DataError(f"{path}: holds several bars of one time, the first at {_at(frame, at)}")
+    lengths = {duration_us(name) for name in BAR_INTERVALS}
+    if shortest in lengths:
+        off = times % shortest != 0
+        if not off.any():
+            return shortest
+        at = int(off.argmax())
+    raise DataError(
+        f"{path}: bars {shortest / MINUTE:g} minutes apart, and one at {_at(frame, at)}; expected one of "
+        f"{', '.join(BAR_INTERVALS)}, each beginning on its grid"
+    )
+
+
+def _at(frame: pl.DataFrame, row: int) -> str:
+    return f"{iso(int(frame['open_time'].cast(pl.Int64)[row]))} ({frame['symbol'][row]})"
+
+
+def _instants(times: pl.Series) -> pl.Series:
+    if times.dtype.is_integer():
+        times = times.cast(pl.Int64)
+        if times.null_count():
+            raise pl.exceptions.SchemaError("open_time has rows without a time")
+        scale = pl.Series(np.where(times.to_numpy() >= FIRST_MICROSECOND, 1, 1000))
+        return (times * scale).cast(TIME)
+    if isinstance(times.dtype, pl.Datetime):
+        zoned = times if times.dtype.time_zone else times.dt.replace_time_zone("UTC")
+        return zoned.dt.convert_time_zone("UTC").cast(TIME)
+    raise pl.exceptions.SchemaError(f"open_time is {times.dtype}, not a time")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
