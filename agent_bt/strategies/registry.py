@@ -2,49 +2,175 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent_bt.core.errors import ConfigError
-from agent_bt.core.protocols import Strategy
+from agent_bt.core.errors import AgentBtError, ConfigError
+from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.types import FeatureSpec
 from agent_bt.core.view import BAR_COLUMNS
+from agent_bt.strategies.cross_section import EqualWeight, InverseVolatility, LongShort, MeanReversion, Momentum
+from agent_bt.strategies.factors import FactorSignalGenerator
+from agent_bt.strategies.mixed_ensemble import make_ensemble
+from agent_bt.strategies.params import keys, nearest
+from agent_bt.strategies.ranks import RankSignalGenerator
+from agent_bt.strategies.rules import RuleSignalGenerator
 from agent_bt.strategies.simple import BuyAndHold, StayOut
+from agent_bt.strategies.technical import TechnicalRuleGenerator
 
 REGISTERED: dict[str, Callable[..., Strategy]] = {
     "buy_and_hold": BuyAndHold,
     "stay_out": StayOut,
+    "rule": RuleSignalGenerator,
+    "technical": TechnicalRuleGenerator,
+    "rsi": partial(TechnicalRuleGenerator, "rsi"),
+    "ma_cross": partial(TechnicalRuleGenerator, "ma_cross"),
+    "bollinger": partial(TechnicalRuleGenerator, "bollinger"),
+    "momentum_rule": partial(TechnicalRuleGenerator, "momentum"),
+    "macd": partial(TechnicalRuleGenerator, "macd"),
+    "factor": FactorSignalGenerator,
+    "rank": RankSignalGenerator,
+    "ensemble": make_ensemble,
+    "momentum": Momentum,
+    "mean_reversion": MeanReversion,
+    "equal_weight": EqualWeight,
+    "long_short": LongShort,
+    "inverse_volatility": InverseVolatility,
 }
 
+AGENTS = ("agent", "agent_ranker")
+"""Kinds that ask a model; they are put together with prompt and model by the run, not here."""
 
-def make_strategy(kind: str, params: Mapping[str, Any]) -> Strategy:
+Agent = AgentStrategy | Callable[[str, Mapping[str, Any]], AgentStrategy]
+"""The agent that stands for members of the kinds `AGENTS`, or what makes it from kind and parameters."""
+
+
+def create_strategy(kind: str, /, **params: Any) -> Strategy:
+    """A strategy by its name: `create_strategy("momentum", lookback_col="return_20", top_n_long=10)`.
+
+    Raises:
+        ConfigError: there is no such strategy, or its parameters don't fit.
+    """
+    return make_strategy(kind, params)
+
+
+def make_strategy(kind: str, params: Mapping[str, Any], agent: Agent | None = None) -> Strategy:
     """The strategy `kind`, constructed with `params` as keyword arguments.
 
-    `kind` is a registered name, or `module:Class`, where the module is importable from the working directory.
+    `kind` is a registered name, or `module:Class`, where the module is importable from the working directory. `agent`
+    is what an ensemble's members of kind agent or agent_ranker become.
 
     Raises:
         ConfigError: there is no such strategy, it cannot be imported, or its parameters don't fit.
     """
+    if kind in AGENTS:
+        return _agent(kind, params, agent)
     build = _imported(kind) if ":" in kind else REGISTERED.get(kind)
     if build is None:
-        names = ["agent", *REGISTERED]
-        near = difflib.get_close_matches(kind, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        known = [*AGENTS, *REGISTERED]
         raise ConfigError(
-            f"strategy.kind: there is no strategy {kind!r}{hint} (agent, {', '.join(REGISTERED)}, or module:Class)"
+            f"strategy.kind: there is no strategy {kind!r}{nearest(kind, known)} ({', '.join(known)}, or module:Class)"
         )
     try:
+        if kind == "ensemble":
+            params = _with_members(params, agent)
+        _check_params(build, params)
         strategy = build(**params)
+    except _Unfit as error:
+        raise ConfigError(f"strategy.params do not fit {kind}: {error}") from None
+    except AgentBtError as error:
+        raise ConfigError(f"strategy {kind}: {error}") from error
     except TypeError as error:
         raise ConfigError(f"strategy.params do not fit {kind}: {error}") from error
     except Exception as error:
         raise ConfigError(f"strategy {kind} cannot be made: {type(error).__name__}: {error}") from error
     _check_contract(kind, strategy)
     return strategy
+
+
+def asks_model(kind: str, params: Mapping[str, Any]) -> bool:
+    """Whether a strategy asks a model: an agent, or an ensemble with one among its members, however deep."""
+    if kind in AGENTS:
+        return True
+    members = params.get("members")
+    if kind != "ensemble" or not isinstance(members, Sequence):
+        return False
+    return any(
+        asks_model(str(member.get("kind")), member.get("params") or {})
+        if isinstance(member, Mapping)
+        else isinstance(member, AgentStrategy)
+        for member in members
+    )
+
+
+class _Unfit(Exception):
+    """Parameters that a constructor does not take, or lacks."""
+
+
+def _agent(kind: str, params: Mapping[str, Any], agent: Agent | None) -> Strategy:
+    if agent is None:
+        raise ConfigError(
+            f"strategy {kind}: it needs a prompt and a model, which a run of a config puts together; in Python, make"
+            f' the agent and pass it as a member itself: create_strategy("ensemble", members=[agent, ...])'
+        )
+    if isinstance(agent, AgentStrategy):
+        if params:
+            raise ConfigError(f"strategy {kind}: it takes no params here; what the model gets is set elsewhere")
+        return agent
+    return agent(kind, params)
+
+
+def _with_members(params: Mapping[str, Any], agent: Agent | None) -> dict[str, Any]:
+    """Parameters of an ensemble with its members made, and their weights beside them."""
+    members = params.get("members")
+    if not isinstance(members, Sequence) or isinstance(members, str) or not members:
+        raise ConfigError("members: wants a list of {kind, params, weight}")
+    made, weights = [], []
+    for at, member in enumerate(members):
+        where = f"members[{at}]"
+        if isinstance(member, str):
+            member = {"kind": member}
+        if isinstance(member, Mapping):
+            keys(where, member, needed=("kind",), allowed=("kind", "params", "weight"))
+            weights.append(member.get("weight", 1.0))
+            try:
+                member = make_strategy(str(member["kind"]), member.get("params") or {}, agent)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from error
+        else:
+            _check_contract(where, member)
+            weights.append(1.0)
+        made.append(member)
+    if any(isinstance(member, Mapping) and "weight" in member for member in members):
+        if params.get("weights") is not None:
+            raise ConfigError("weights: members have weights of their own; give either")
+        return {**params, "members": made, "weights": weights}
+    return {**params, "members": made}
+
+
+def _check_params(build: Callable[..., Strategy], params: Mapping[str, Any]) -> None:
+    """Refuse parameters by name, with the nearest one there is, where the constructor says what it takes."""
+    try:
+        taken = inspect.signature(build).parameters.values()
+    except ValueError:
+        return
+    if any(each.kind is each.VAR_KEYWORD for each in taken):
+        return
+    named = [each for each in taken if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    try:
+        keys(
+            "params",
+            params,
+            needed=[each.name for each in named if each.default is each.empty],
+            allowed=[each.name for each in named],
+        )
+    except ConfigError as error:
+        raise _Unfit(str(error).removeprefix("params: ")) from None
 
 
 def _check_contract(kind: str, strategy: Strategy) -> None:

@@ -8,14 +8,18 @@ from agent_bt.strategies.base import Strategy
 
 
 class BuyAndHold(Strategy):
-    """Buys once with all cash, and keeps it."""
+    """Buys once, with all cash, and keeps it: the one symbol, or an equal share of every symbol there is."""
 
     name = "buy_and_hold"
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
         """Buy when there is no position and none was ever closed."""
-        bought = portfolio.positions or portfolio.fees > 0
-        return Decision.hold() if bought else Decision.buy(view.symbols[0])
+        there = [symbol for symbol, eligible in zip(view.symbols, view.eligible.tolist(), strict=True) if eligible]
+        if portfolio.positions or portfolio.fees > 0 or not there:
+            return Decision.hold()
+        if len(view.symbols) == 1:
+            return Decision.buy(there[0])
+        return Decision.to(dict.fromkeys(there, 1.0 / len(there)))
 
 
 class StayOut(Strategy):

@@ -1,0 +1,156 @@
+"""Cross-sectional strategies: momentum, mean reversion, equal weight, long-short by factors, inverse volatility."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agent_bt.strategies.factors import NORMALISE, FactorConfig, factors_of, score, within
+from agent_bt.strategies.params import choice, positive, text, whole
+from agent_bt.strategies.ranks import RankedLegs, RankSignalGenerator
+from agent_bt.strategies.section import equal_legs, inverse_weights, legs
+from agent_bt.strategies.signals import Columns, SignalStrategy
+
+_RISEN_CALMLY = (FactorConfig("return_20", 1.0), FactorConfig("volatility_20", -1.0))
+
+
+class Momentum(RankSignalGenerator):
+    """Long the symbols that rose most, short those that rose least (see `RankedLegs`)."""
+
+    name = "momentum"
+    _ascending = False
+
+    def __init__(
+        self,
+        *,
+        lookback_col: str = "return_20",
+        top_n_long: int = 10,
+        top_n_short: int = 0,
+        gross: float = 1.0,
+        allow_short: bool | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        warm_up: int = 0,
+    ) -> None:
+        """`lookback_col`: the return that ranks; `top_n_long`, `top_n_short`: symbols in the legs; see `RankedLegs`."""
+        super().__init__(
+            text("lookback_col", lookback_col),
+            whole("top_n_long", top_n_long, 0),
+            whole("top_n_short", top_n_short, 0),
+            ascending=self._ascending,
+            gross=gross,
+            allow_short=allow_short,
+            include=include,
+            exclude=exclude,
+            warm_up=warm_up,
+        )
+
+
+class MeanReversion(Momentum):
+    """Long the symbols that fell most, short those that fell least: `Momentum` the other way round."""
+
+    name = "mean_reversion"
+    _ascending = True
+
+
+class LongShort(RankedLegs):
+    """Long the best and short the worst by a weighted sum of factors, each normalised across the section."""
+
+    name = "long_short"
+
+    def __init__(
+        self,
+        *,
+        factors: Any = _RISEN_CALMLY,
+        top_n: int = 10,
+        normalise: str = "zscore",
+        gross: float = 1.0,
+        allow_short: bool | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        warm_up: int = 0,
+    ) -> None:
+        """Set the factors; the default prefers what has risen calmly.
+
+        Args:
+            factors: as in `factors_of`; usually two.
+            top_n: symbols in each leg.
+            normalise: zscore, rank or none.
+            gross: sum of all absolute shares of equity.
+            allow_short: must not be false.
+            include: the only symbols to trade; empty: all.
+            exclude: symbols not to trade.
+            warm_up: bars before the first decision, beyond those the columns need.
+
+        Raises:
+            ConfigError: something is not what it should be.
+        """
+        self.factors = factors_of(factors)
+        self.normalise = choice("normalise", normalise, NORMALISE)
+        super().__init__(
+            columns=[factor.column for factor in self.factors],
+            top=whole("top_n", top_n, 1),
+            bottom=top_n,
+            gross=gross,
+            allow_short=allow_short,
+            include=include,
+            exclude=exclude,
+            warm_up=warm_up,
+        )
+
+    def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """The weighted sum."""
+        return score(self.factors, columns, eligible, self.normalise)
+
+
+class EqualWeight(SignalStrategy):
+    """The same share of equity in every eligible symbol, re-established at every decision."""
+
+    name = "equal_weight"
+
+    def __init__(
+        self, *, gross: float = 1.0, include: Sequence[str] = (), exclude: Sequence[str] = (), warm_up: int = 0
+    ) -> None:
+        """`gross`: sum of all shares; the rest is as for every signal strategy."""
+        super().__init__(warm_up=warm_up, include=include, exclude=exclude)
+        self.gross = positive("gross", gross)
+
+    def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """An equal share of what is eligible and has a price; a row with none is left alone."""
+        everything = legs(within(columns("close"), eligible), eligible.shape[1], 0)
+        return np.where(eligible, equal_legs(everything, self.gross, 0.0), 0.0)
+
+
+class InverseVolatility(SignalStrategy):
+    """Shares in proportion to 1 / volatility, of all symbols or of the calmest; re-established at every decision."""
+
+    name = "inverse_volatility"
+
+    def __init__(
+        self,
+        *,
+        vol_col: str = "volatility_20",
+        top_n: int | None = None,
+        gross: float = 1.0,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        warm_up: int = 0,
+    ) -> None:
+        """`vol_col`: the volatility; `top_n`: only so many of the calmest, None: all; `gross`: sum of all shares.
+
+        Raises:
+            ConfigError: something is not what it should be.
+        """
+        self.vol_col = text("vol_col", vol_col)
+        super().__init__(columns=[vol_col], warm_up=warm_up, include=include, exclude=exclude)
+        self.top_n = None if top_n is None else whole("top_n", top_n, 1)
+        self.gross = positive("gross", gross)
+
+    def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """The shares; 0 for what has no volatility above 0; a row with none is left alone."""
+        volatility = columns(self.vol_col)
+        volatility = within(volatility, eligible & (volatility > 0.0))
+        chosen = legs(-volatility, eligible.shape[1] if self.top_n is None else self.top_n, 0)
+        return np.where(eligible, inverse_weights(chosen, volatility, self.gross), 0.0)

@@ -1,0 +1,110 @@
+"""Ranks: the best and the worst of the section, the capital equally among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agent_bt.core.errors import ConfigError
+from agent_bt.strategies.factors import within
+from agent_bt.strategies.params import flag, positive, text, whole
+from agent_bt.strategies.section import equal_legs, legs
+from agent_bt.strategies.signals import Columns, SignalStrategy
+
+
+class RankedLegs(SignalStrategy):
+    """Base of whatever ranks symbols: long the best, short the worst; write `scores`.
+
+    With both legs half of the capital is long and half short, equal within; with one leg it has all of it. Where
+    fewer symbols can be ranked than asked for, there are those; a leg with none stays empty and its half cash; a
+    symbol never stands in both legs, the long one chooses first. Equal scores are taken in the order of the symbols.
+    What is not chosen, or not eligible any more, gets 0; a row in which nothing can be ranked is left alone. The
+    weights are re-established at every decision.
+    """
+
+    def __init__(
+        self,
+        *,
+        columns: Sequence[str],
+        top: int,
+        bottom: int,
+        gross: float,
+        allow_short: bool | None,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        warm_up: int,
+    ) -> None:
+        """`top`, `bottom`: symbols to be long and short; `gross`: sum of all absolute shares of equity."""
+        super().__init__(columns=columns, warm_up=warm_up, include=include, exclude=exclude)
+        if top + bottom == 0:
+            raise ConfigError("both legs are 0: nothing would ever be held")
+        if bottom and allow_short is not None and not flag("allow_short", allow_short):
+            raise ConfigError(f"{bottom} shorts are asked for, but allow_short is false")
+        self.top, self.bottom = top, bottom
+        self.gross = positive("gross", gross)
+
+    def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """What symbols are ranked by, the best highest; float64 (R, N), NaN where one cannot be."""
+        raise NotImplementedError
+
+    def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """The shares of both legs, 0 for the others; NaN in rows that cannot be ranked."""
+        leg = 0.5 if self.top and self.bottom else 1.0
+        shares = equal_legs(
+            legs(self.scores(columns, eligible), self.top, self.bottom), leg * self.gross, leg * self.gross
+        )
+        return np.where(eligible, shares, 0.0)
+
+
+class RankSignalGenerator(RankedLegs):
+    """Long the `top_n` symbols with the highest values of a column, short the `bottom_n` with the lowest."""
+
+    name = "rank"
+
+    def __init__(
+        self,
+        column: str,
+        top_n: int,
+        bottom_n: int = 0,
+        *,
+        ascending: bool = False,
+        gross: float = 1.0,
+        allow_short: bool | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        warm_up: int = 0,
+    ) -> None:
+        """Set what is ranked, and how many are held.
+
+        Args:
+            column: what symbols are ranked by.
+            top_n: how many are long.
+            bottom_n: how many are short.
+            ascending: rank the lowest value first: long the lowest, short the highest.
+            gross: sum of all absolute shares of equity.
+            allow_short: false: `bottom_n` must be 0.
+            include: the only symbols to trade; empty: all.
+            exclude: symbols not to trade.
+            warm_up: bars before the first decision, beyond those the column needs.
+
+        Raises:
+            ConfigError: something is not what it should be.
+        """
+        self.column = text("column", column)
+        self.ascending = flag("ascending", ascending)
+        super().__init__(
+            columns=[column],
+            top=whole("top_n", top_n, 0),
+            bottom=whole("bottom_n", bottom_n, 0),
+            gross=gross,
+            allow_short=allow_short,
+            include=include,
+            exclude=exclude,
+            warm_up=warm_up,
+        )
+
+    def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """The column, or its negative."""
+        values = within(columns(self.column), eligible)
+        return -values if self.ascending else values

@@ -1,0 +1,254 @@
+"""Rules: conditions on columns that say when a symbol is to be long, short or flat."""
+
+from __future__ import annotations
+
+import math
+import operator as op
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agent_bt.core.errors import ConfigError
+from agent_bt.core.types import Decision, Portfolio
+from agent_bt.core.view import MarketView
+from agent_bt.strategies.params import choice, flag, keys, positive
+from agent_bt.strategies.signals import HOLD, Columns, SignalStrategy
+from agent_bt.strategies.states import share_of, share_table
+
+Values = Callable[[str], Any]
+"""A column by name: an array of all its cells, or the one number in question; conditions work on either."""
+
+OPERATORS = ("<", "<=", ">", ">=", "==", "!=", "crosses_above", "crosses_below")
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "<": op.lt,
+    "<=": op.le,
+    ">": op.gt,
+    ">=": op.ge,
+    "==": op.eq,
+    # NaN is unequal to everything; a condition on what is undefined holds never.
+    "!=": lambda left, right: (left < right) | (left > right),
+}
+_WRITTEN = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>|crosses_above\b|crosses_below\b)\s*(\S+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCondition:
+    """Compares a column with a number or with another column; where either is undefined it does not hold.
+
+    `crosses_above`: now above, and in the row before at or below; `crosses_below` is its mirror image.
+
+    Raises:
+        ConfigError: the operator is unknown, or the value neither a finite number nor a name.
+    """
+
+    column: str
+    operator: str
+    value: float | str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.column, str) or not self.column:
+            raise ConfigError(f"a condition's column is a name, not {self.column!r}")
+        choice(f"operator of the condition on {self.column}", self.operator, OPERATORS)
+        number = isinstance(self.value, int | float) and not isinstance(self.value, bool) and math.isfinite(self.value)
+        if not number and (not isinstance(self.value, str) or not self.value):
+            raise ConfigError(
+                f"the condition {self.column} {self.operator} compares with a finite number or a column,"
+                f" not {self.value!r}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.operator} {self.value}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it reads."""
+        return (self.column, self.value) if isinstance(self.value, str) else (self.column,)
+
+    @property
+    def reach(self) -> int:
+        """Rows it reads: 2 for a cross."""
+        return 2 if self.operator.startswith("crosses") else 1
+
+    def holds(self, now: Values, before: Values) -> Any:
+        """Where it holds; `now` gives the values of a row, `before` those of the row before."""
+        left, right = now(self.column), self._right(now)
+        if self.operator == "crosses_above":
+            return (left > right) & (before(self.column) <= self._right(before))
+        if self.operator == "crosses_below":
+            return (left < right) & (before(self.column) >= self._right(before))
+        return _COMPARE[self.operator](left, right)
+
+    def _right(self, values: Values) -> Any:
+        return values(self.value) if isinstance(self.value, str) else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Holds where every one of its conditions does."""
+
+    conditions: tuple[Condition, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns they read."""
+        return tuple(name for condition in self.conditions for name in condition.columns)
+
+    @property
+    def reach(self) -> int:
+        """Rows they read."""
+        return max(condition.reach for condition in self.conditions)
+
+    def holds(self, now: Values, before: Values) -> Any:
+        """Where all hold."""
+        held = self.conditions[0].holds(now, before)
+        for condition in self.conditions[1:]:
+            held = held & condition.holds(now, before)
+        return held
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf(AllOf):
+    """Holds where at least one of its conditions does."""
+
+    def holds(self, now: Values, before: Values) -> Any:
+        """Where one holds."""
+        held = self.conditions[0].holds(now, before)
+        for condition in self.conditions[1:]:
+            held = held | condition.holds(now, before)
+        return held
+
+
+Condition = RuleCondition | AllOf | AnyOf
+
+
+def condition_of(written: Any, where: str = "condition") -> Condition:
+    """A condition as it may be written in YAML.
+
+    `rsi_14 < 30` or `{column: rsi_14, operator: "<", value: 30}`; a list, or `{all: [...]}`, holds where all of it
+    does, `{any: [...]}` where one does.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(written, RuleCondition | AllOf):
+        return written
+    if isinstance(written, str):
+        match = _WRITTEN.fullmatch(written)
+        if match is None:
+            raise ConfigError(
+                f"{where}: {written!r} is no condition; write it as `rsi_14 < 30` or `ema_12 crosses_above ema_26`"
+                f" (operators: {', '.join(OPERATORS)})"
+            )
+        return RuleCondition(match[1], match[2], _number_or_name(match[3]))
+    if isinstance(written, Mapping):
+        if len(written) == 1 and (word := next(iter(written))) in ("all", "any"):
+            return (AllOf if word == "all" else AnyOf)(_conditions(written[word], f"{where}.{word}"))
+        fields = ("column", "operator", "value")
+        keys(where, written, needed=fields, allowed=fields)
+        return RuleCondition(**written)
+    if isinstance(written, Sequence):
+        inside = _conditions(written, where)
+        return inside[0] if len(inside) == 1 else AllOf(inside)
+    raise ConfigError(f"{where}: {written!r} is no condition")
+
+
+def _conditions(written: Any, where: str) -> tuple[Condition, ...]:
+    if isinstance(written, str) or not isinstance(written, Sequence) or not written:
+        raise ConfigError(f"{where}: wants a list of conditions, not {written!r}")
+    return tuple(condition_of(each, f"{where}[{at}]") for at, each in enumerate(written))
+
+
+def _number_or_name(written: str) -> float | str:
+    try:
+        return float(written)
+    except ValueError:
+        return written
+
+
+class RuleSignalGenerator(SignalStrategy):
+    """Long, short or flat by conditions, symbol by symbol; its targets act when they change.
+
+    Where `long` holds and `exit` does not: +size. Where `short` holds and `cover` does not: -size. Both: 0, for they
+    contradict each other. Neither, but `exit` or `cover` holds: 0. Nothing holds: the symbol is left alone. So an
+    exit wins over an entry of its own side. A rule does not know what is held: `exit` and `cover` both close whatever
+    there is. What is not eligible gets 0.
+    """
+
+    name = "rule"
+    on_change = True
+
+    def __init__(
+        self,
+        *,
+        long: Any = (),
+        exit: Any = (),
+        short: Any = (),
+        cover: Any = (),
+        size: float | None = None,
+        allow_short: bool | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        warm_up: int = 0,
+    ) -> None:
+        """Conditions as in `condition_of`.
+
+        Args:
+            long: when to be long; a list holds where all of it does.
+            exit: when to leave a long position.
+            short: when to be short.
+            cover: when to leave a short position.
+            size: share of equity of a position; None: an equal share for every symbol.
+            allow_short: false: where `short` holds the target is 0; None: shorts are allowed if `short` is given.
+            include: the only symbols to trade; empty: all.
+            exclude: symbols not to trade.
+            warm_up: bars before the first decision, beyond those the conditions need.
+
+        Raises:
+            ConfigError: there is neither `long` nor `short`, or something is not what it should be.
+        """
+        written = {"long": long, "exit": exit, "short": short, "cover": cover}
+        rules = {name: condition_of(each, name) for name, each in written.items() if each not in (None, (), [])}
+        if not {"long", "short"} & set(rules):
+            raise ConfigError("a rule needs conditions in long or in short; see RuleSignalGenerator")
+        columns = [name for rule in rules.values() for name in rule.columns]
+        reach = max(rule.reach for rule in rules.values())
+        super().__init__(columns=columns, reach=reach, warm_up=warm_up, include=include, exclude=exclude)
+        self.size = None if size is None else positive("size", size)
+        self.rules = rules
+        self.allow_short = "short" in rules if allow_short is None else flag("allow_short", allow_short)
+
+    def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """+size, -size, 0 or NaN; see the class."""
+        size = 1.0 / eligible.shape[1] if self.size is None else self.size
+        return share_table(*self._wishes(columns, lambda name: _row_before(columns(name)), eligible), size)
+
+    def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
+        """As every signal strategy; one symbol alone is decided on plain numbers."""
+        if len(view.symbols) > 1 or self.include or self.exclude:
+            return super().decide(view, portfolio)
+        if len(view) < self.lookback:
+            return HOLD
+        wishes = self._wishes(view.latest, lambda name: view.column(name)[-2], bool(view.eligible[0]))
+        return self.decision(view.symbols, (share_of(*wishes, 1.0 if self.size is None else self.size),))
+
+    def _wishes(self, now: Values, before: Values, eligible: Any) -> tuple[Any, Any, Any]:
+        """Where to be up, down and flat: arrays of bool, or single ones."""
+        # `^ True` is "not" for arrays and for single values alike.
+        rules = self.rules
+        long = rules["long"].holds(now, before) & eligible if "long" in rules else False
+        short = rules["short"].holds(now, before) & eligible if "short" in rules else False
+        leave = rules["exit"].holds(now, before) if "exit" in rules else False
+        cover = rules["cover"].holds(now, before) if "cover" in rules else False
+        up, down, flat = long & (leave ^ True), short & (cover ^ True), leave | cover | (eligible ^ True)
+        return (up, down, flat) if self.allow_short else (up & (down ^ True), False, flat | down)
+
+
+def _row_before(column: np.ndarray) -> np.ndarray:
+    before = np.empty_like(column)
+    before[0] = np.nan
+    before[1:] = column[:-1]
+    return before

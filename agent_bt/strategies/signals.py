@@ -1,0 +1,151 @@
+"""Strategies that are a pure function of columns: one arithmetic for `decide` and for `decide_all`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+
+from agent_bt.core.errors import ConfigError, StrategyError
+from agent_bt.core.types import Decision, Portfolio
+from agent_bt.core.view import MarketView
+from agent_bt.features.names import specs_of
+from agent_bt.strategies.base import Strategy
+from agent_bt.strategies.params import names, nearest, whole
+
+Columns = Callable[[str], np.ndarray]
+"""A column by its name: float64 (rows, symbols), oldest row first, NaN where undefined."""
+
+HOLD = Decision.hold()
+
+
+class MarketColumns(Protocol):
+    """What `decide_all` reads of a market: arrays over all its rows (T) and symbols (N)."""
+
+    symbols: tuple[str, ...]
+    times: np.ndarray
+    interval: int
+    eligible: np.ndarray
+
+    def column(self, name: str) -> np.ndarray:
+        """One column; float64 (T, N), NaN where undefined."""
+        ...
+
+
+class SignalStrategy(Strategy):
+    """A strategy whose target shares follow from columns alone; derive from it and write `targets`.
+
+    One implementation serves two callers: `decide` calls `targets` with the rows of the view and takes the last,
+    `decide_all` calls it with the rows of the whole market, at the speed of arrays.
+
+    Attributes:
+        lookback: rows of the view; decisions made with fewer are HOLD.
+        reach: rows that one row of `targets` depends on, itself included; None: `lookback`. A longer `lookback` is
+            warm-up: time in which nothing is decided.
+        include, exclude: symbols it may trade (empty: all), and symbols it may not; the others it does not see, and
+            leaves alone.
+    """
+
+    reach: int | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def __init__(
+        self,
+        *,
+        columns: Iterable[str] = (),
+        reach: int = 1,
+        warm_up: int = 0,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        """`columns`: those that `targets` asks for; `warm_up`: bars beyond `reach` before the first decision."""
+        self.features = specs_of(columns)
+        self.reach = reach
+        self.lookback = reach + whole("warm_up", warm_up, 0)
+        self.include, self.exclude = names("include", include), names("exclude", exclude)
+        if both := sorted(set(self.include) & set(self.exclude)):
+            raise ConfigError(f"include and exclude: {', '.join(both)} stands in both")
+
+    @abstractmethod
+    def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """Target shares of equity; float64 (rows, symbols), NaN where a symbol is left alone.
+
+        Row r may depend on rows r - reach + 1 to r only, and its bits on nothing else: no running sums, no numpy
+        reductions whose order of summation follows the shape of the array.
+
+        Args:
+            columns: columns by name.
+            eligible: bool (rows, symbols), what may be traded; the target of anything else must be 0 or NaN.
+        """
+
+    def shares(self, columns: Columns, eligible: np.ndarray, symbols: Sequence[str]) -> np.ndarray:
+        """`targets` of the symbols it may trade, NaN for the others; float64 (rows, symbols)."""
+        if not self.include and not self.exclude:
+            return self.targets(columns, eligible)
+        seen = _seen(tuple(symbols), tuple(self.include), tuple(self.exclude))
+        wanted = np.full(eligible.shape, np.nan)
+        wanted[:, seen] = self.targets(lambda name: columns(name).take(seen, axis=1), eligible.take(seen, axis=1))
+        return wanted
+
+    def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
+        """Move to the target shares of the last row; HOLD where nothing is wanted or in warm-up."""
+        if len(view) < self.lookback:
+            return HOLD
+        reach = self.reach or self.lookback
+        eligible = view.eligible[np.newaxis] if reach == 1 else view.eligibility()[-reach:]
+        columns = view.table if len(view) == reach else lambda name: view.table(name)[-reach:]
+        return self.decision(view.symbols, self.shares(columns, eligible, view.symbols)[-1].tolist())
+
+    def decide_all(self, market: MarketColumns, bars: np.ndarray) -> np.ndarray:
+        """The target shares at the rows `bars` (int64 (D,), ascending); float64 (D, N), NaN: left alone.
+
+        Equal to `decide` at each of them to the last bit.
+        """
+        rows = _slice_or(bars)
+        if (self.reach or self.lookback) == 1:
+            wanted = self.shares(lambda name: market.column(name)[rows], market.eligible[rows], market.symbols)
+        else:
+            wanted = self.shares(market.column, market.eligible, market.symbols)[rows]
+        early = int(np.searchsorted(bars, self.lookback - 1))
+        if early:
+            wanted = wanted.copy()
+            wanted[:early] = np.nan
+        return wanted
+
+    def decision(self, symbols: Sequence[str], shares: Sequence[float]) -> Decision:
+        """The decision that target shares amount to; NaN: left alone."""
+        if len(symbols) == 1:
+            return HOLD if shares[0] != shares[0] else _one_target(symbols[0], shares[0], self.on_change)
+        wanted = {symbol: share for symbol, share in zip(symbols, shares, strict=True) if share == share}
+        return Decision.to(wanted, on_change=self.on_change) if wanted else HOLD
+
+
+@lru_cache(maxsize=256)
+def _one_target(symbol: str, share: float, on_change: bool) -> Decision:
+    # A rule on one symbol has a handful of answers; making each anew would cost more than the rule.
+    return Decision.to(MappingProxyType({symbol: share}), on_change=on_change)
+
+
+@lru_cache(maxsize=64)
+def _seen(symbols: tuple[str, ...], include: tuple[str, ...], exclude: tuple[str, ...]) -> np.ndarray:
+    for symbol in (*include, *exclude):
+        if symbol not in symbols:
+            raise StrategyError(
+                f"include or exclude names {symbol!r}{nearest(symbol, symbols)}; this run has {', '.join(symbols)}"
+            )
+    seen = [at for at, name in enumerate(symbols) if (not include or name in include) and name not in exclude]
+    if not seen:
+        raise StrategyError("include and exclude leave no symbol to trade")
+    return np.array(seen, np.int64)
+
+
+def _slice_or(bars: np.ndarray) -> Any:
+    """Rows as a slice where they follow each other: no copy of a million numbers."""
+    if len(bars) and bars[-1] - bars[0] == len(bars) - 1:
+        return slice(int(bars[0]), int(bars[-1]) + 1)
+    return bars
