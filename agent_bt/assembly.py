@@ -155,7 +155,7 @@ def build_market(config: Config, bars: pl.DataFrame, strategy: Strategy) -> Mark
     interval = interval_us(config.market.interval)
     summary = SummaryTable(bars, interval, strategy.summary).at if strategy.summary else None
     return Market(
-        symbol=config.market.symbol,
+        symbols=(config.market.symbol,),
         bars=bars,
         interval=interval,
         start=time_us(config.market.start),

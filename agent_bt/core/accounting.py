@@ -4,18 +4,24 @@
 Every driver of the engine runs these functions and no others, so that the same orders give the same bits.
 
 One bar t, in order (`advance`):
-  1. orders that are due fill at the open, sells first, then buys scaled to the cash    `_execute`
-  2. stops and take-profits inside the bar, stop first                                  `_protect`
-  3. orders due at this close fill at it                                                `_execute`
-  4. the account is marked at the close; passing the drawdown limit closes everything   `_mark`
+  1. orders that are due fill at the open: what reduces first, then what grows, scaled to the means    `_execute`
+  2. stops and take-profits inside the bar, stop first                                                 `_protect`
+  3. a funding settlement at its close is charged to what is held                                      `_fund`
+  4. orders due at this close fill at it                                                               `_execute`
+  5. a symbol that vanishes after it is closed                                                         `_delist`
+  6. the account is marked at the close; passing the drawdown limit closes everything                  `_mark`
+Bars in which none of this can happen are marked in one loop (`_mark_calm`): no object, no call, no event.
 Orders that a decision makes at the close of t are queued by `enqueue`; those due at once fill in `settle`, and the
 bar is marked again.
 
 State, all mutable records of fixed layout (copying them forks the account):
   account (1,)      ACCOUNT      positions (N,)  POSITION      queue (N, C)  ORDER
-Market, read only, float64 (T, N): open, high, low, close; traded: bool (T, N), False where nothing traded.
+Market, read only, float64 (T, N): open, high, low, close, NaN where a symbol is not listed; traded: bool (T, N),
+False where nothing traded; funding (T, N): rate settled at the close, or no rows at all; ends: int64 (N,), the last
+row of a symbol that vanishes, T for the others; special: int64, ascending rows that have a settlement or an end.
 Quantities are whole lots; a lot is `multiple / scale` base units, both whole numbers, so that lots x step is exact.
-Cash of a short position includes its proceeds, so equity = cash + sum(quantity x close) holds for every account.
+Cash of a short position includes its proceeds, so equity = cash + sum(quantity x close) holds for every account; for
+perpetuals this is wallet + sum(quantity x (mark - average)), with the entry values booked out of the wallet.
 """
 
 from __future__ import annotations
@@ -25,33 +31,20 @@ from decimal import Decimal
 import numpy as np
 
 from agent_bt.core.jit import njit
-
-
-def _record(*, floats: str, ints: str) -> np.dtype:
-    return np.dtype([(name, np.float64) for name in floats.split()] + [(name, np.int64) for name in ints.split()])
-
-
-ACCOUNT = _record(floats="cash realised fees slippage funding equity peak drawdown", ints="halted waiting held events")
-"""Amounts in quote units; `drawdown` <= 0, a share; `waiting` orders; `held` open positions; `events` buffered."""
-
-POSITION = _record(floats="quantity average", ints="lots opened")
-"""Signed base units and lots, average entry price, row of the bar it was opened in."""
-
-ORDER = _record(floats="", ints="lots due at_close forced")
-"""Signed lots (0: free slot), row of the bar it is due in, at its close or open, exempt from minimum sizes."""
-
-RULES = _record(
-    floats="fee_rate slippage scale multiple min_notional stop_loss take_profit max_drawdown",
-    ints="min_lots allow_short delay at_close",
+from agent_bt.core.records import (
+    AT_DRAWDOWN,
+    AT_NOTHING,
+    DELISTED,
+    DRAWDOWN,
+    DROPPED,
+    FILLED,
+    ORDERED,
+    RUNNING,
+    STOP_LOSS,
+    TAKE_PROFIT,
+    USED_UP,
 )
-"""Costs as shares; a lot is multiple / scale; 0 switches stop_loss, take_profit, max_drawdown off; `delay` in bars."""
-
-EVENT = _record(floats="quantity price reference fee slippage realised", ints="kind bar symbol lots reason")
-
-FILLED, DROPPED = 0, 1
-"""Kinds of event: a fill; an order that was given up because it fell below a minimum, the cash or the holding."""
-ORDERED, STOP_LOSS, TAKE_PROFIT, DRAWDOWN = 0, 1, 2, 3
-REASONS = ("order", "stop_loss", "take_profit", "drawdown")
+from agent_bt.core.wires import unwire
 
 
 def lot_of(step: float) -> tuple[int, int]:
@@ -132,13 +125,11 @@ def _fill(account, positions, rules, events, bar, symbol, lots, reference, reaso
 
 
 @njit
-def _affordable(account, rules, lots, reference, scaling):
-    """The lots of a buy that the cash pays for, costs included, after scaling."""
+def _affordable(account, rules, lots, reference):
+    """The lots of a buy that the cash pays for, costs included."""
     rule = rules[0]
     price = reference * (1.0 + rule.slippage) * (1.0 + rule.fee_rate)
     cash = account[0].cash
-    if scaling < 1.0:
-        lots = min(lots, lots_in(lots * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale))
     if lots * rule.multiple / rule.scale * price > cash:
         lots = min(lots, lots_in(max(cash, 0.0) / price, rule.multiple, rule.scale))
     paid = reference * (1.0 + rule.slippage)
@@ -151,45 +142,9 @@ def _affordable(account, rules, lots, reference, scaling):
 
 
 @njit
-def _execute(account, positions, queue, rules, events, bar, prices, traded, closing):
-    """Fill what is due: at the open everything that waited for it, at the close what is due exactly then."""
-    if account[0].waiting == 0:
-        return
-    rule = rules[0]
-    for side in range(2):
-        scaling = 1.0
-        if side == 1 and rule.allow_short == 0:
-            needed = 0.0
-            for symbol in range(queue.shape[0]):
-                for slot in range(queue.shape[1]):
-                    order = queue[symbol, slot]
-                    if order.lots > 0 and _is_due(order, bar, closing) and traded[symbol]:
-                        price = prices[symbol] * (1.0 + rule.slippage) * (1.0 + rule.fee_rate)
-                        needed += order.lots * rule.multiple / rule.scale * price
-            if needed > account[0].cash:
-                scaling = max(account[0].cash, 0.0) / needed
-        for symbol in range(queue.shape[0]):
-            if not traded[symbol]:
-                continue
-            for slot in range(queue.shape[1]):
-                order = queue[symbol, slot]
-                lots = order.lots
-                if lots == 0 or (lots > 0) != (side == 1) or not _is_due(order, bar, closing):
-                    continue
-                if rule.allow_short == 0:
-                    if side == 0:
-                        lots = -min(-lots, positions[symbol].lots)
-                    else:
-                        lots = _affordable(account, rules, lots, prices[symbol], scaling)
-                notional = abs(lots) * rule.multiple / rule.scale * prices[symbol]
-                small = abs(lots) < rule.min_lots or notional < rule.min_notional
-                if lots == 0 or (small and order.forced == 0):
-                    _event(account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED)
-                else:
-                    reason = DRAWDOWN if order.forced == 1 else ORDERED
-                    _fill(account, positions, rules, events, bar, symbol, lots, prices[symbol], reason)
-                order.lots = 0
-                account[0].waiting -= 1
+def growth(lots, held):
+    """By how many lots an order makes a position larger; negative where it makes it smaller."""
+    return abs(held + lots) - abs(held)
 
 
 @njit
@@ -200,11 +155,79 @@ def _is_due(order, bar, closing):
 
 
 @njit
+def _scaling(account, positions, queue, rules, bar, prices, traded, closing):
+    """The share of every growing order that the means allow: cash on a spot account, leverage on margin."""
+    rule = rules[0]
+    needed, costs = 0.0, 0.0
+    for symbol in range(queue.shape[0]):
+        for slot in range(queue.shape[1]):
+            order = queue[symbol, slot]
+            if order.lots == 0 or not traded[symbol] or not _is_due(order, bar, closing):
+                continue
+            grown = growth(order.lots, positions[symbol].lots)
+            if grown > 0:
+                value = grown * rule.multiple / rule.scale * prices[symbol]
+                needed += value
+                costs += value * (rule.slippage + (1.0 + rule.slippage) * rule.fee_rate)
+    if needed == 0.0:
+        return 1.0
+    if rule.margin == 0:
+        return min(1.0, max(account[0].cash, 0.0) / (needed + costs))
+    equity, gross = account[0].cash, 0.0
+    for symbol in range(len(positions)):
+        if positions[symbol].lots != 0:
+            value = positions[symbol].quantity * prices[symbol]
+            equity += value
+            gross += abs(value)
+    return min(1.0, max(rule.max_leverage * (equity - costs) - gross, 0.0) / needed)
+
+
+@njit
+def _execute(account, positions, queue, rules, events, bar, prices, traded, closing):
+    """Fill what is due: at the open everything that waited for it, at the close what is due exactly then."""
+    if account[0].waiting == 0:
+        return
+    rule = rules[0]
+    for growing in range(2):
+        scaling = 1.0
+        if growing == 1:
+            scaling = _scaling(account, positions, queue, rules, bar, prices, traded, closing)
+        for symbol in range(queue.shape[0]):
+            if not traded[symbol]:
+                continue
+            for slot in range(queue.shape[1]):
+                order = queue[symbol, slot]
+                lots, held = order.lots, positions[symbol].lots
+                if lots == 0 or not _is_due(order, bar, closing):
+                    continue
+                if rule.allow_short == 0 and lots < 0:
+                    lots = -min(-lots, held)
+                grown = growth(lots, held)
+                if grown > 0 and growing == 0:
+                    continue
+                if grown > 0 and scaling < 1.0:
+                    kept = lots_in(grown * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale)
+                    less = grown - min(grown, kept)
+                    lots += -less if lots > 0 else less
+                if rule.margin == 0 and lots > 0:
+                    lots = _affordable(account, rules, lots, prices[symbol])
+                notional = abs(lots) * rule.multiple / rule.scale * prices[symbol]
+                small = abs(lots) < rule.min_lots or notional < rule.min_notional
+                if lots == 0 or (small and order.forced == 0):
+                    _event(account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED)
+                else:
+                    reason = ORDERED
+                    if order.forced == 1:
+                        reason = DRAWDOWN if account[0].halted == AT_DRAWDOWN else USED_UP
+                    _fill(account, positions, rules, events, bar, symbol, lots, prices[symbol], reason)
+                order.lots = 0
+                account[0].waiting -= 1
+
+
+@njit
 def _protect(account, positions, rules, events, bar, opens, highs, lows, traded):
     """Stop-loss, then take-profit, of what was held when the bar began or was opened at its open."""
     rule = rules[0]
-    if account[0].held == 0 or (rule.stop_loss == 0.0 and rule.take_profit == 0.0):
-        return
     for symbol in range(len(positions)):
         held = positions[symbol]
         if held.lots == 0 or not traded[symbol]:
@@ -226,6 +249,32 @@ def _protect(account, positions, rules, events, bar, opens, highs, lows, traded)
 
 
 @njit
+def _fund(account, positions, rates, closes):
+    """Charge a settlement: quantity x price x rate, paid by longs where the rate is positive."""
+    for symbol in range(len(positions)):
+        if positions[symbol].lots != 0 and rates[symbol] != 0.0:
+            paid = positions[symbol].quantity * closes[symbol] * rates[symbol]
+            account[0].cash -= paid
+            account[0].funding += paid
+
+
+@njit
+def _delist(account, positions, queue, rules, events, bar, closes, ends):
+    """Close what is held of symbols that vanish after this bar, and give up what was ordered of them."""
+    for symbol in range(len(positions)):
+        if ends[symbol] != bar:
+            continue
+        for slot in range(queue.shape[1]):
+            if queue[symbol, slot].lots != 0:
+                lots = queue[symbol, slot].lots
+                _event(account, events, DROPPED, bar, symbol, lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, DELISTED)
+                queue[symbol, slot].lots = 0
+                account[0].waiting -= 1
+        if positions[symbol].lots != 0:
+            _fill(account, positions, rules, events, bar, symbol, -positions[symbol].lots, closes[symbol], DELISTED)
+
+
+@njit
 def _mark(account, positions, closes):
     """Value the account at the closes; peak and drawdown follow."""
     equity = account[0].cash
@@ -233,17 +282,100 @@ def _mark(account, positions, closes):
         for symbol in range(len(positions)):
             if positions[symbol].lots != 0:
                 equity += positions[symbol].quantity * closes[symbol]
-    account[0].equity = equity
-    if equity > account[0].peak:
-        account[0].peak = equity
-    account[0].drawdown = equity / account[0].peak - 1.0
+    _marked(account, equity)
     return equity
 
 
 @njit
-def _halt(account, positions, queue, rules, events, bar, closes, traded):
-    """Close everything, now where the bar traded, else at the next traded open; forget every other order."""
-    account[0].halted = 1
+def _marked(account, equity):
+    account[0].equity = equity
+    if equity > account[0].peak:
+        account[0].peak = equity
+    account[0].drawdown = equity / account[0].peak - 1.0
+
+
+@njit
+def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure, first, last):
+    """Value the account at the bars first..last, in which nothing happens; returns the last bar that was marked.
+
+    It stops at a bar that passes a limit, and before one that touches a stop or a take-profit (of one symbol alone:
+    with several, bars under protection are never calm). The sums are those of `_mark`, in the same order.
+    """
+    cash, peak = account[0].cash, account[0].peak
+    least = 1.0 - rules[0].max_drawdown if rules[0].max_drawdown > 0.0 and account[0].halted == RUNNING else -np.inf
+    nothing = 0.0 if rules[0].margin == 1 and account[0].halted == RUNNING else -np.inf
+    value, bar = cash, first
+    if account[0].held == 0:
+        if value < peak * least or value <= nothing:
+            last = first
+        for bar in range(first, last + 1):
+            equity[bar] = value
+            exposure[bar] = 0.0
+        _marked(account, value)
+        return last
+    if len(positions) == 1:
+        quantity = positions[0].quantity
+        below, above = _levels(positions, rules)
+        guarded = below > -np.inf or above < np.inf
+        for bar in range(first, last + 1):
+            if guarded and (lows[bar, 0] <= below or highs[bar, 0] >= above):
+                if bar == first:
+                    return first - 1
+                bar -= 1
+                break
+            value = cash + quantity * closes[bar, 0]
+            equity[bar] = value
+            exposure[bar] = (value - cash) / value
+            if value > peak:
+                peak = value
+            if value < peak * least or value <= nothing:
+                break
+    else:
+        held = np.empty(account[0].held, np.int64)
+        quantities = np.empty(account[0].held)
+        count = 0
+        for symbol in range(len(positions)):
+            if positions[symbol].lots != 0:
+                held[count] = symbol
+                quantities[count] = positions[symbol].quantity
+                count += 1
+        for bar in range(first, last + 1):
+            value = cash
+            for at in range(count):
+                value += quantities[at] * closes[bar, held[at]]
+            equity[bar] = value
+            exposure[bar] = (value - cash) / value
+            if value > peak:
+                peak = value
+            if value < peak * least or value <= nothing:
+                break
+    account[0].peak = peak
+    _marked(account, value)
+    return bar
+
+
+@njit
+def _levels(positions, rules):
+    """The prices at or beyond which the position of a single symbol is closed."""
+    average, stop, take = positions[0].average, rules[0].stop_loss, rules[0].take_profit
+    if positions[0].lots < 0:
+        return average * (1.0 - take) if take > 0.0 else -np.inf, average * (1.0 + stop) if stop > 0.0 else np.inf
+    return average * (1.0 - stop) if stop > 0.0 else -np.inf, average * (1.0 + take) if take > 0.0 else np.inf
+
+
+@njit
+def _halt_at_limits(account, positions, queue, rules, events, bar, closes, traded):
+    """Where a limit is passed: close everything, now if the bar traded, else at the next open; forget all orders."""
+    if account[0].halted != RUNNING:
+        return False
+    rule, equity = rules[0], account[0].equity
+    if rule.margin == 1 and equity <= 0.0:
+        account[0].halted = AT_NOTHING
+    elif rule.max_drawdown > 0.0 and equity < account[0].peak * (1.0 - rule.max_drawdown):
+        account[0].halted = AT_DRAWDOWN
+    else:
+        return False
+    reason = DRAWDOWN if account[0].halted == AT_DRAWDOWN else USED_UP
     for symbol in range(len(positions)):
         for slot in range(queue.shape[1]):
             if queue[symbol, slot].lots != 0:
@@ -251,34 +383,69 @@ def _halt(account, positions, queue, rules, events, bar, closes, traded):
                 account[0].waiting -= 1
         lots = positions[symbol].lots
         if lots != 0 and traded[symbol]:
-            _fill(account, positions, rules, events, bar, symbol, -lots, closes[symbol], DRAWDOWN)
+            _fill(account, positions, rules, events, bar, symbol, -lots, closes[symbol], reason)
         elif lots != 0:
             queue[symbol, 0].lots = -lots
             queue[symbol, 0].due = bar
             queue[symbol, 0].at_close = 1
             queue[symbol, 0].forced = 1
             account[0].waiting += 1
+    return True
 
 
 @njit
-def advance(
-    opens, highs, lows, closes, traded, account, positions, queue, rules, events, equity, exposure, first, last
-):
-    """Run the bars first..last (inclusive); writes `equity` and `exposure` (float64 (T,), share of equity held)."""
+def advance(wires, first, last):
+    """Run the bars first..last (inclusive); writes `equity` and `exposure` (float64 (T,), share of equity held).
+
+    `wires`: as made by `core.wires.wire`. Returns the number of events in the buffer, and the highest equity so far.
+    """
+    (opens, highs, lows, closes, traded, funding, ends, special,
+     account, positions, queue, rules, events, equity, exposure) = unwire(wires)  # fmt: skip
+    run(opens, highs, lows, closes, traded, funding, ends, special,
+        account, positions, queue, rules, events, equity, exposure, first, last)  # fmt: skip
+    return account[0].events, account[0].peak
+
+
+@njit
+def run(
+    opens, highs, lows, closes, traded, funding, ends, special,
+    account, positions, queue, rules, events, equity, exposure, first, last,
+):  # fmt: skip
+    """What `advance` does, for compiled callers."""
     rule = rules[0]
-    for bar in range(first, last + 1):
-        if account[0].waiting > 0:
+    protected = rule.stop_loss > 0.0 or rule.take_profit > 0.0
+    bar = first
+    coming = np.searchsorted(special, first) if len(special) > 0 else 0
+    while bar <= last:
+        while coming < len(special) and special[coming] < bar:
+            coming += 1
+        quiet = last if coming == len(special) else min(last, special[coming] - 1)
+        reached = bar - 1
+        if account[0].waiting == 0 and quiet >= bar and (account[0].held == 0 or not protected or len(positions) == 1):
+            reached = _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure, bar, quiet)
+        if reached < bar:
+            reached = bar
             _execute(account, positions, queue, rules, events, bar, opens[bar], traded[bar], False)
-        if account[0].held > 0:
-            _protect(account, positions, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar])
-        if account[0].waiting > 0:
-            _execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
-        value = _mark(account, positions, closes[bar])
-        if rule.max_drawdown > 0.0 and account[0].halted == 0 and -account[0].drawdown > rule.max_drawdown:
-            _halt(account, positions, queue, rules, events, bar, closes[bar], traded[bar])
-            value = _mark(account, positions, closes[bar])
-        equity[bar] = value
-        exposure[bar] = (value - account[0].cash) / value if account[0].held > 0 else 0.0
+            if protected and account[0].held > 0:
+                _protect(account, positions, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar])
+            if coming < len(special) and special[coming] == bar:
+                if len(funding) > 0 and account[0].held > 0:
+                    _fund(account, positions, funding[bar], closes[bar])
+                _execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+                _delist(account, positions, queue, rules, events, bar, closes[bar], ends)
+            else:
+                _execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+            _write_mark(closes, account, positions, equity, exposure, bar)
+        if _halt_at_limits(account, positions, queue, rules, events, reached, closes[reached], traded[reached]):
+            _write_mark(closes, account, positions, equity, exposure, reached)
+        bar = reached + 1
+
+
+@njit
+def _write_mark(closes, account, positions, equity, exposure, bar):
+    value = _mark(account, positions, closes[bar])
+    equity[bar] = value
+    exposure[bar] = (value - account[0].cash) / value if account[0].held > 0 else 0.0
 
 
 @njit
@@ -306,6 +473,13 @@ def enqueue(account, queue, rules, events, bar, symbol, lots, forced):
 def settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar):
     """Fill the orders due at the close of `bar`, and mark it again."""
     _execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
-    value = _mark(account, positions, closes[bar])
-    equity[bar] = value
-    exposure[bar] = (value - account[0].cash) / value if account[0].held > 0 else 0.0
+    _write_mark(closes, account, positions, equity, exposure, bar)
+
+
+@njit
+def submit(wires, symbols, lots, bar):
+    """Queue orders of `lots` for `symbols` (int64 (K,) both) at the close of `bar`; fill what is due."""
+    _, _, _, closes, traded, _, _, _, account, positions, queue, rules, events, equity, exposure = unwire(wires)
+    for at in range(len(symbols)):
+        enqueue(account, queue, rules, events, bar, symbols[at], lots[at], 0)
+    settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)

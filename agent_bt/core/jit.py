@@ -1,13 +1,40 @@
-"""The one door to numba: compiled, cached on disk, no fastmath, so that every driver computes the same bits."""
+"""The one door to numba: compiled, cached on disk, no fastmath, so that every driver computes the same bits.
+
+Machine code is kept under a name made of the source of every kernel: numba itself looks at the file of the function
+alone, and would go on with an old copy of a kernel that this one calls.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import numba
 from numba.core import event
+
+
+def _keep_machine_code() -> None:
+    """Name the folder of the machine code after the sources; that of other sources goes away."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        text = source.read_bytes()
+        if b"njit" in text:
+            digest.update(source.name.encode() + text)
+    folder = package / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"
+    for other in folder.parent.glob("numba-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    numba.config.CACHE_DIR = str(folder)
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):
+    _keep_machine_code()
 
 
 @contextmanager
@@ -32,4 +59,4 @@ class _Once(event.Listener):  # type: ignore[misc]
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` in nopython mode; strict IEEE arithmetic; the machine code is cached beside the module."""
-    return cast("Callable[..., Any]", numba.njit(cache=True, fastmath=False, error_model="numpy")(function))
+    return cast("Callable[..., Any]", numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function))

@@ -216,7 +216,7 @@ class Decision:
 
     @classmethod
     def to(cls, targets: Mapping[str, float], note: str = "", *, on_change: bool = False) -> Decision:
-        """Move each named symbol to its signed share of equity; with `on_change`, only where that share is a new one."""
+        """Move each named symbol to its signed share of equity; with `on_change`, only where that is a new one."""
         return cls(targets=targets, action="TARGETS", note=note, on_change=on_change)
 
     @classmethod

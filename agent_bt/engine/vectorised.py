@@ -10,58 +10,83 @@ import numpy as np
 
 from agent_bt.core import accounting
 from agent_bt.core.jit import njit
+from agent_bt.core.records import RUNNING
 from agent_bt.core.types import Fill
+from agent_bt.core.wires import unwire
 from agent_bt.execution import sizing
 from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.execution.desk import opening_rows
 
 
-def drive(*, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray) -> list[Fill]:
+def drive(
+    *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
+) -> list[Fill]:
     """Move the account of a fresh `broker` to the `targets` at each of `bars`, then run to the end of its tape.
 
     `bars`: rows of the decision bars, int64 (D,), ascending; `targets`: signed shares of equity, float64 (D, N), NaN
-    where a symbol is left alone. Returns the fills in order; `broker.equity` and `.exposure` are filled.
+    where a symbol is left alone; `on_change`: so is one whose target is the one given last. Returns the fills in
+    order; `broker.equity` and `.exposure` are filled.
     """
-    drive_silently(broker=broker, limits=limits, bars=bars, targets=targets)
+    drive_silently(broker=broker, limits=limits, bars=bars, targets=targets, on_change=on_change)
     return broker.take_fills()
 
 
-def drive_silently(*, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray) -> None:
+def drive_silently(
+    *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
+) -> None:
     """The same without turning the events into fills, for whoever wants the equity alone."""
-    tape = broker.tape
-    # An order gives one event, a position at most one stop, and there are no more positions than orders.
-    broker.events = np.zeros(2 * (targets.size + len(tape.symbols)), accounting.EVENT)
-    _drive(
-        tape.open, tape.high, tape.low, tape.close, tape.traded, broker.account, broker.positions, broker.queue,
-        broker.rules, limits, broker.events, broker.equity, broker.exposure, broker.bar + 1, bars, targets,
-    )  # fmt: skip
-    broker.resume_at(len(tape.times))
+    # An order gives one event, a position at most one more, and there are no more positions than orders.
+    broker.use_events(2 * (targets.size + len(broker.tape.symbols)))
+    openings = opening_of(broker, limits, bars)
+    _drive(broker.wires, broker.tape.eligible, limits, broker.first, openings, bars, targets, on_change)
+    broker.resume_at(len(broker.tape.times))
+
+
+def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """The row that each decision's day opens after, int64 (D,); no rows where no limit asks for it."""
+    if np.isinf(limits[0]["max_daily_loss"]):
+        return np.empty(0, np.int64)
+    return opening_rows(broker.tape.times, bars)
 
 
 @njit
-def _drive(
-    opens, highs, lows, closes, traded, account, positions, queue,
-    rules, limits, events, equity, exposure, first, bars, targets,
-):  # fmt: skip
-    lots = np.zeros(targets.shape[1], np.int64)
-    verdicts = np.zeros(targets.shape[1], np.int64)
+def _drive(wires, eligible, limits, first, openings, bars, targets, on_change):
+    (opens, highs, lows, closes, traded, funding, ends, special,
+     account, positions, queue, rules, events, equity, exposure) = unwire(wires)  # fmt: skip
+    symbols = targets.shape[1]
+    lots = np.zeros(symbols, np.int64)
+    verdicts = np.zeros(symbols, np.int64)
+    start, cash = first, account[0].cash
     for at in range(len(bars)):
+        wanted = False
+        for symbol in range(symbols):
+            target = targets[at, symbol]
+            if not np.isnan(target) and not (on_change and target == positions[symbol].target):
+                wanted = True
+        if not wanted:
+            continue
         bar = bars[at]
-        accounting.advance(
-            opens, highs, lows, closes, traded, account, positions, queue, rules, events, equity, exposure, first, bar
-        )
+        accounting.run(
+            opens, highs, lows, closes, traded, funding, ends, special,
+            account, positions, queue, rules, events, equity, exposure, first, bar,
+        )  # fmt: skip
         first = bar + 1
-        if account[0].halted == 1:
+        if account[0].halted != RUNNING:
             break
-        sizing.size_targets(account, positions, rules, limits, closes[bar], targets[at], lots)
-        sizing.check(account, positions, rules, limits, closes[bar], lots, verdicts)
+        opening = 0.0
+        if len(openings) > 0:
+            opening = equity[openings[at]] if openings[at] >= start else cash
+        sizing.size_targets(account, positions, rules, limits, closes[bar], targets[at], on_change, lots)
+        sizing.check(account, positions, rules, limits, closes[bar], eligible[bar], opening, lots, verdicts)
         ordered = False
-        for symbol in range(len(lots)):
+        for symbol in range(symbols):
             if lots[symbol] != 0:
                 accounting.enqueue(account, queue, rules, events, bar, symbol, lots[symbol], 0)
                 ordered = True
         if ordered:
             accounting.settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)
     last = len(closes) - 1
-    accounting.advance(
-        opens, highs, lows, closes, traded, account, positions, queue, rules, events, equity, exposure, first, last
-    )
+    accounting.run(
+        opens, highs, lows, closes, traded, funding, ends, special,
+        account, positions, queue, rules, events, equity, exposure, first, last,
+    )  # fmt: skip

@@ -7,13 +7,17 @@ from typing import Protocol
 
 import numpy as np
 
-from agent_bt.core import accounting
+from agent_bt.core import accounting, records
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import Fill, Order, Portfolio, Position
+from agent_bt.core.wires import wire
 
 
 class Tape(Protocol):
-    """The market as the broker sees it: float64 (T, N) prices, bool (T, N) traded, close times int64 (T,)."""
+    """The market as the broker sees it; the arrays are those of `core.accounting`.
+
+    `times`: close times, int64 (T,), UTC us; `eligible`: bool (T, N), symbols whose position may grow.
+    """
 
     times: np.ndarray
     open: np.ndarray
@@ -21,6 +25,10 @@ class Tape(Protocol):
     low: np.ndarray
     close: np.ndarray
     traded: np.ndarray
+    eligible: np.ndarray
+    funding: np.ndarray
+    ends: np.ndarray
+    special: np.ndarray
 
     @property
     def symbols(self) -> Sequence[str]:
@@ -35,6 +43,7 @@ class SimulatedBroker:
         first: row of the first bar of the run.
         account, positions: the state records of `core.accounting`; read them, don't write them.
         equity, exposure: float64 (T,), filled up to the current bar; NaN where not reached.
+        wires: what compiled code takes the account and its market by (see `core.wires`).
         dropped: orders given up at the fill, because cash, holding or a minimum size no longer allowed them.
     """
 
@@ -44,16 +53,38 @@ class SimulatedBroker:
         self.tape = tape
         self.first = first
         self.rules = rules
-        self.account = np.zeros(1, accounting.ACCOUNT)
+        self.account = np.zeros(1, records.ACCOUNT)
         self.account[0]["cash"] = self.account[0]["equity"] = self.account[0]["peak"] = cash
-        self.positions = np.zeros(symbols, accounting.POSITION)
-        self.queue = np.zeros((symbols, int(rules[0]["delay"]) + 2), accounting.ORDER)
-        self.events = np.zeros(4 * symbols * (self.queue.shape[1] + 2), accounting.EVENT)
+        self.positions = records.new_positions(symbols)
+        self.queue = np.zeros((symbols, int(rules[0]["delay"]) + 2), records.ORDER)
+        self.events = np.zeros(4 * symbols * (self.queue.shape[1] + 2), records.EVENT)
         self.equity = np.full(len(tape.times), np.nan)
         self.exposure = np.full(len(tape.times), np.nan)
         self.dropped = 0
+        self._cash = cash
         self._next = first
         self._scratch: tuple[np.ndarray, np.ndarray] | None = None
+        self._lived = (self.equity, len(self.equity))
+        self._wire()
+
+    def _wire(self) -> None:
+        tape = self.tape
+        self.wires = wire(
+            *(tape.open, tape.high, tape.low, tape.close, tape.traded, tape.funding, tape.ends, tape.special),
+            *(self.account, self.positions, self.queue, self.rules, self.events, self.equity, self.exposure),
+        )
+
+    def use_events(self, size: int) -> None:
+        """Make room for so many events before they are taken."""
+        self.events = np.zeros(size, records.EVENT)
+        self._wire()
+
+    def equity_of(self, bar: int) -> float:
+        """The equity at the close of an earlier row, in this account or in the one it was forked from."""
+        if bar < self.first:
+            return self._cash
+        before, until = self._lived
+        return float((before if bar < until else self.equity)[bar])
 
     @property
     def bar(self) -> int:
@@ -62,8 +93,13 @@ class SimulatedBroker:
 
     @property
     def halted(self) -> bool:
-        """Whether the drawdown limit has ended the trading."""
+        """Whether a limit has ended the trading."""
         return bool(self.account[0]["halted"])
+
+    @property
+    def halted_by(self) -> str | None:
+        """What ended the trading: `drawdown`, `used_up`, or None."""
+        return (None, "drawdown", "used_up")[int(self.account[0]["halted"])]
 
     @property
     def closes(self) -> np.ndarray:
@@ -73,26 +109,16 @@ class SimulatedBroker:
 
     def advance(self, bar: int) -> list[Fill]:
         """Run the market up to and including row `bar`; returns what filled on the way."""
-        tape = self.tape
-        accounting.advance(
-            tape.open, tape.high, tape.low, tape.close, tape.traded, self.account, self.positions, self.queue,
-            self.rules, self.events, self.equity, self.exposure, self._next, bar,
-        )  # fmt: skip
+        events, _ = accounting.advance(self.wires, self._next, bar)
         self._next = bar + 1
-        return self.take_fills() if self.account[0]["events"] else []
+        return self.take_fills() if events else []
 
     def submit(self, orders: Sequence[Order]) -> list[Fill]:
         """Accept orders at the close of the current bar; returns the fills due at this close."""
         if not orders:
             return []
-        tape, bar = self.tape, self.bar
-        for order in orders:
-            symbol = tape.symbols.index(order.symbol)
-            accounting.enqueue(self.account, self.queue, self.rules, self.events, bar, symbol, order.lots, 0)
-        accounting.settle(
-            tape.close, tape.traded, self.account, self.positions, self.queue,
-            self.rules, self.events, self.equity, self.exposure, bar,
-        )  # fmt: skip
+        symbols = np.array([self.tape.symbols.index(order.symbol) for order in orders])
+        accounting.submit(self.wires, symbols, np.array([order.lots for order in orders]), self.bar)
         return self.take_fills()
 
     def resume_at(self, bar: int) -> None:
@@ -104,7 +130,7 @@ class SimulatedBroker:
         cash, realised, fees, _, funding, _, peak, *_ = self.account.item()
         held = {}
         for at, symbol in enumerate(self.tape.symbols):
-            quantity, average, lots, opened = self.positions.item(at)
+            quantity, average, _, lots, opened = self.positions.item(at)
             if lots:
                 held[symbol] = Position(quantity=quantity, average_price=average, opened=int(self.tape.times[opened]))
         return Portfolio(cash=cash, positions=held, realised_pnl=realised, fees=fees, funding=funding, peak_equity=peak)
@@ -118,6 +144,10 @@ class SimulatedBroker:
         copy.account, copy.positions, copy.queue = self.account.copy(), self.positions.copy(), self.queue.copy()
         copy.events = self.events.copy()
         copy.equity, copy.exposure = self._scratch
+        lived, until = self._lived
+        # A fork of a fork has its own past in the scratch that they share, and the rest in the account itself.
+        copy._lived = (lived, min(until, self._next))
+        copy._wire()
         return copy
 
     def take_fills(self) -> list[Fill]:
@@ -129,7 +159,7 @@ class SimulatedBroker:
         fills = []
         for event in self.events[:count].tolist():
             quantity, price, reference, fee, slippage, realised, kind, bar, symbol, _, reason = event
-            if kind == accounting.DROPPED:
+            if kind == records.DROPPED:
                 self.dropped += 1
                 continue
             fills.append(
@@ -143,7 +173,7 @@ class SimulatedBroker:
                     fee=fee,
                     slippage=slippage,
                     realised_pnl=realised,
-                    reason=accounting.REASONS[reason],
+                    reason=records.REASONS[reason],
                 )
             )
         return fills

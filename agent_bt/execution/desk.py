@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agent_bt.core.clock import DAY
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import Decision, Order, RiskCut
 from agent_bt.execution import sizing
@@ -25,6 +26,14 @@ class Sized:
 NOTHING = Sized()
 MOST_SHARE = 100.0
 """The largest target share that makes sense; limits clip it much earlier."""
+
+
+def opening_rows(times: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """The last row of the UTC day before the one each of `bars` closes in, int64; -1 where there is none.
+
+    `times`: close times, int64 (T,), UTC us. A bar that closes at midnight belongs to the day that ends there.
+    """
+    return np.searchsorted(times, (times[bars] - 1) // DAY * DAY, side="right") - 1
 
 
 class Desk:
@@ -50,13 +59,15 @@ class Desk:
             return NOTHING
         shares = self._shares(wanted, limit=1.0 if decision.trades is not None else MOST_SHARE)
         state = (broker.account, broker.positions, self._rules)
+        closes, eligible = broker.closes, broker.tape.eligible[broker.bar]
         if decision.trades is not None:
             basis = sizing.AVAILABLE if decision.sizing == "available" else sizing.EQUITY
-            sizing.size_trades(*state, broker.closes, shares, basis, self._lots)
+            sizing.size_trades(*state, closes, shares, basis, self._lots)
         else:
-            sizing.size_targets(*state, self._limits, broker.closes, shares, self._lots)
+            sizing.size_targets(*state, self._limits, closes, shares, decision.on_change, self._lots)
         asked = self._lots.tolist()
-        sizing.check(*state, self._limits, broker.closes, self._lots, self._verdicts)
+        opening = self._opening(broker)
+        sizing.check(*state, self._limits, closes, eligible, opening, self._lots, self._verdicts)
         rule = self._rules[0]
         orders, cuts = [], []
         for at, lots in enumerate(self._lots.tolist()):
@@ -64,12 +75,20 @@ class Desk:
             if lots:
                 quantity = float(lots * rule["multiple"] / rule["scale"])
                 orders.append(Order(symbol=symbol, lots=lots, quantity=quantity))
+            elif verdict == sizing.NOTHING and asked[at] == 0 and shares[at] and np.isnan(closes[at]):
+                verdict = sizing.NOT_ELIGIBLE
             elif verdict == sizing.NOTHING and decision.trades is not None and shares[at] > 0 and asked[at] == 0:
                 verdict = sizing.NO_CASH
             if verdict != sizing.NOTHING:
                 reason = sizing.CUT_REASONS[verdict]
                 cuts.append(RiskCut(symbol=symbol, verdict="clipped" if lots else "rejected", reason=reason))
         return Sized(orders=tuple(orders), cuts=tuple(cuts))
+
+    def _opening(self, broker: SimulatedBroker) -> float:
+        """Equity at the beginning of the UTC day of the current bar; 0 where no limit asks for it."""
+        if np.isinf(self._limits[0]["max_daily_loss"]):
+            return 0.0
+        return broker.equity_of(int(opening_rows(broker.tape.times, np.array([broker.bar]))[0]))
 
     def _shares(self, wanted: Mapping[str, float], limit: float) -> np.ndarray:
         shares = np.full(len(self._symbols), np.nan)

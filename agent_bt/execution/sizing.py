@@ -11,17 +11,31 @@ import math
 
 import numpy as np
 
-from agent_bt.core.accounting import RULES, lot_of, lots_in
+from agent_bt.core.accounting import growth, lot_of, lots_in
 from agent_bt.core.jit import njit
+from agent_bt.core.records import RULES
 
 LIMITS = np.dtype(
-    [("max_position", np.float64), ("max_gross", np.float64), ("no_trade_band", np.float64), ("allow_short", np.int64)]
+    [
+        *(
+            (name, np.float64)
+            for name in ("max_position", "max_gross", "max_net", "max_leverage", "max_turnover", "max_daily_loss")
+        ),
+        ("no_trade_band", np.float64),
+        ("allow_short", np.int64),
+    ]
 )
-"""Largest share of equity in one symbol, largest sum of absolute shares, drift that is left alone, shorts allowed."""
+"""Largest share of equity in one symbol; largest sum of absolute shares, sum of shares, leverage; largest one-way
+turnover of one decision; loss since the beginning of the UTC day from which on nothing grows (the last three: inf
+where there is no limit); drift that is left alone; whether shorts are allowed."""
 
 AVAILABLE, EQUITY = 0, 1
-NOTHING, MAX_POSITION, MAX_GROSS, NO_SHORT, MIN_SIZE, NO_CASH = 0, 1, 2, 3, 4, 5
-CUT_REASONS = ("", "max_position", "max_gross", "allow_short", "min_size", "no_cash")
+CUT_REASONS = (
+    *("", "max_position", "max_gross", "allow_short", "min_size", "no_cash"),
+    *("not_eligible", "max_daily_loss", "max_leverage", "max_net", "max_turnover"),
+)
+NOTHING, MAX_POSITION, MAX_GROSS, NO_SHORT, MIN_SIZE, NO_CASH = range(6)
+NOT_ELIGIBLE, DAILY_LOSS, MAX_LEVERAGE, MAX_NET, MAX_TURNOVER = range(6, 11)
 
 
 def make_rules(
@@ -37,8 +51,12 @@ def make_rules(
     take_profit: float | None,
     max_drawdown: float | None,
     allow_short: bool,
+    margin: bool = False,
+    max_leverage: float = 1.0,
 ) -> np.ndarray:
     """The `RULES` record of one configuration; shares, base units and quote units as in the config.
+
+    `margin`: positions are held on margin (perpetuals), up to `max_leverage` times the equity.
 
     Raises:
         ValueError: the lot step is no positive decimal.
@@ -52,15 +70,36 @@ def make_rules(
     rule["min_notional"] = min_notional
     rule["stop_loss"], rule["take_profit"] = stop_loss or 0.0, take_profit or 0.0
     rule["max_drawdown"] = max_drawdown or 0.0
-    rule["allow_short"] = int(allow_short)
+    rule["allow_short"], rule["margin"], rule["max_leverage"] = int(allow_short), int(margin), max_leverage
     rule["at_close"] = int(fill == "close")
     rule["delay"] = latency_bars + (0 if fill == "close" else 1)
     return rules
 
 
-def make_limits(*, max_position: float, max_gross: float, no_trade_band: float, allow_short: bool) -> np.ndarray:
-    """The `LIMITS` record of one configuration; shares of equity."""
-    return np.array([(max_position, max_gross, no_trade_band, int(allow_short))], LIMITS)
+def make_limits(
+    *,
+    max_position: float,
+    max_gross: float,
+    no_trade_band: float,
+    allow_short: bool,
+    max_net: float | None = None,
+    max_leverage: float | None = None,
+    max_turnover: float | None = None,
+    max_daily_loss: float | None = None,
+) -> np.ndarray:
+    """The `LIMITS` record of one configuration; shares of equity, None where there is no limit."""
+    limits = np.zeros(1, LIMITS)
+    limit = limits[0]
+    limit["max_position"], limit["max_gross"] = max_position, max_gross
+    limit["no_trade_band"], limit["allow_short"] = no_trade_band, int(allow_short)
+    for name, value in (
+        ("max_net", max_net),
+        ("max_leverage", max_leverage),
+        ("max_turnover", max_turnover),
+        ("max_daily_loss", max_daily_loss),
+    ):
+        limit[name] = np.inf if value is None else value
+    return limits
 
 
 @njit
@@ -71,7 +110,7 @@ def size_trades(account, positions, rules, closes, trades, sizing, lots):
     for symbol in range(len(trades)):
         share, held, close = trades[symbol], positions[symbol].lots, closes[symbol]
         lots[symbol] = 0
-        if np.isnan(share) or share == 0.0:
+        if np.isnan(share) or share == 0.0 or np.isnan(close):
             continue
         if share > 0.0:
             cost = close * (1.0 + rule.slippage) * (1.0 + rule.fee_rate)
@@ -88,17 +127,23 @@ def size_trades(account, positions, rules, closes, trades, sizing, lots):
 
 
 @njit
-def size_targets(account, positions, rules, limits, closes, targets, lots):
-    """Write the signed `lots` (int64 (N,)) that move each symbol to its target share (float64 (N,), NaN: leave)."""
+def size_targets(account, positions, rules, limits, closes, targets, on_change, lots):
+    """Write the signed `lots` (int64 (N,)) that move each symbol to its target share (float64 (N,), NaN: leave).
+
+    With `on_change`, a target that is the one given last is left alone; targets are remembered either way.
+    """
     rule = rules[0]
     equity = account[0].equity
     for symbol in range(len(targets)):
         target, held = targets[symbol], positions[symbol]
         lots[symbol] = 0
-        if np.isnan(target):
+        if np.isnan(target) or (on_change and target == held.target):
             continue
+        held.target = target
         if target == 0.0:
             lots[symbol] = -held.lots
+            continue
+        if np.isnan(closes[symbol]):
             continue
         share = held.quantity * closes[symbol] / equity
         if held.lots != 0 and abs(target - share) <= limits[0].no_trade_band:
@@ -108,47 +153,100 @@ def size_targets(account, positions, rules, limits, closes, targets, lots):
 
 
 @njit
-def check(account, positions, rules, limits, closes, lots, verdicts):
+def check(account, positions, rules, limits, closes, eligible, opening, lots, verdicts):
     """Clip or reject `lots` in place; `verdicts` (int64 (N,)) gets the code of the rule that cut, 0 where none did.
 
-    An order that reduces a position is never cut by the share limits. A buy above `max_position` or `max_gross` is
-    clipped to them; what is left below the smallest order is rejected.
+    `eligible` (bool (N,)): symbols whose position may grow; `opening`: equity at the beginning of the UTC day.
+    An order that reduces a position is cut by the limit on turnover alone. What would make a position grow is clipped
+    to `max_position`, then all of it in proportion to `max_gross`, `max_leverage` and `max_net`, and not allowed once
+    the daily loss is passed; what is left below the smallest order is rejected.
     """
     rule, limit = rules[0], limits[0]
     equity = account[0].equity
-    gross = 0.0
+    lost = equity < opening * (1.0 - limit.max_daily_loss)
     for symbol in range(len(lots)):
         verdicts[symbol] = NOTHING
-        after = positions[symbol].lots + lots[symbol]
-        if limit.allow_short == 0 and after < 0:
-            lots[symbol] = -positions[symbol].lots
-            after = 0
+        held = positions[symbol].lots
+        if lots[symbol] == 0:
+            continue
+        if limit.allow_short == 0 and held + lots[symbol] < 0:
+            lots[symbol] = -held
             verdicts[symbol] = NO_SHORT
+        turned = held != 0 and (held + lots[symbol] > 0) != (held > 0) and held + lots[symbol] != 0
+        if (lost or not eligible[symbol]) and (turned or growth(lots[symbol], held) > 0):
+            lots[symbol] = -held if turned else 0
+            verdicts[symbol] = DAILY_LOSS if eligible[symbol] else NOT_ELIGIBLE
+        if lots[symbol] == 0:
+            continue
+        after = held + lots[symbol]
         cap = lots_in(max(limit.max_position * equity, 0.0) / closes[symbol], rule.multiple, rule.scale)
-        if abs(after) > cap and abs(after) > abs(positions[symbol].lots):
-            kept = max(cap, abs(positions[symbol].lots)) if after * positions[symbol].lots >= 0 else cap
+        if abs(after) > cap and abs(after) > abs(held):
+            kept = max(cap, abs(held)) if after * held >= 0 else cap
             after = kept if after > 0 else -kept
-            lots[symbol] = after - positions[symbol].lots
+            lots[symbol] = after - held
             verdicts[symbol] = MAX_POSITION
-        gross += abs(after) * rule.multiple / rule.scale * closes[symbol]
-    excess = gross - limit.max_gross * equity
-    if excess > 1e-9 * equity:
-        added = 0.0
-        for symbol in range(len(lots)):
-            grown = abs(positions[symbol].lots + lots[symbol]) - abs(positions[symbol].lots)
-            if grown > 0:
-                added += grown * rule.multiple / rule.scale * closes[symbol]
-        keep = max(0.0, 1.0 - excess / added) if added > 0.0 else 1.0
-        for symbol in range(len(lots)):
-            held = positions[symbol].lots
-            grown = abs(held + lots[symbol]) - abs(held)
-            if grown > 0 and keep < 1.0:
-                less = grown - int(np.floor(grown * keep))
-                lots[symbol] += -less if lots[symbol] > 0 else less
-                verdicts[symbol] = MAX_GROSS
+    _clip_sum(account, positions, rules, closes, lots, verdicts, limit.max_gross, 0, MAX_GROSS)
+    if limit.max_leverage < limit.max_gross:
+        _clip_sum(account, positions, rules, closes, lots, verdicts, limit.max_leverage, 0, MAX_LEVERAGE)
+    if limit.max_net < np.inf:
+        _clip_sum(account, positions, rules, closes, lots, verdicts, limit.max_net, 1, MAX_NET)
+        _clip_sum(account, positions, rules, closes, lots, verdicts, limit.max_net, -1, MAX_NET)
+    if limit.max_turnover < np.inf:
+        _clip_turnover(account, rules, limits, closes, lots, verdicts)
     for symbol in range(len(lots)):
         size = abs(lots[symbol])
-        notional = size * rule.multiple / rule.scale * closes[symbol]
-        if size > 0 and (size < rule.min_lots or notional < rule.min_notional):
-            lots[symbol] = 0
-            verdicts[symbol] = MIN_SIZE
+        if size > 0:
+            notional = size * rule.multiple / rule.scale * closes[symbol]
+            if size < rule.min_lots or notional < rule.min_notional:
+                lots[symbol] = 0
+                verdicts[symbol] = MIN_SIZE
+
+
+@njit
+def _clip_sum(account, positions, rules, closes, lots, verdicts, most, side, verdict):
+    """Scale down what grows, until the sum of shares is at most `most`.
+
+    `side` 0: the sum of absolute shares; 1 or -1: the sum of shares, taken with that sign.
+    """
+    rule = rules[0]
+    equity = account[0].equity
+    total, added = 0.0, 0.0
+    for symbol in range(len(lots)):
+        held = positions[symbol].lots
+        after = held + lots[symbol]
+        if after == 0:
+            continue
+        value = rule.multiple / rule.scale * closes[symbol]
+        total += abs(after) * value if side == 0 else side * after * value
+        grown = growth(lots[symbol], held)
+        if grown > 0 and (side == 0 or (lots[symbol] > 0) == (side > 0)):
+            added += grown * value
+    excess = total - most * equity
+    if excess <= 1e-9 * abs(equity) or added == 0.0:
+        return
+    keep = max(0.0, 1.0 - excess / added)
+    for symbol in range(len(lots)):
+        grown = growth(lots[symbol], positions[symbol].lots)
+        if grown > 0 and (side == 0 or (lots[symbol] > 0) == (side > 0)):
+            less = grown - int(np.floor(grown * keep))
+            lots[symbol] += -less if lots[symbol] > 0 else less
+            verdicts[symbol] = verdict
+
+
+@njit
+def _clip_turnover(account, rules, limits, closes, lots, verdicts):
+    """Scale every order down, until half of what is traded is at most the largest share of equity."""
+    rule, limit = rules[0], limits[0]
+    traded = 0.0
+    for symbol in range(len(lots)):
+        if lots[symbol] != 0:
+            traded += abs(lots[symbol]) * rule.multiple / rule.scale * closes[symbol]
+    most = 2.0 * limit.max_turnover * account[0].equity
+    if traded <= most * (1.0 + 1e-9):
+        return
+    keep = max(most, 0.0) / traded
+    for symbol in range(len(lots)):
+        if lots[symbol] != 0:
+            kept = int(np.floor(abs(lots[symbol]) * keep))
+            lots[symbol] = kept if lots[symbol] > 0 else -kept
+            verdicts[symbol] = MAX_TURNOVER

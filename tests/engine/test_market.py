@@ -33,7 +33,7 @@ def make_market(start: int = T0, lookback: int = 4, rows: int = ROWS) -> Market:
     feature = np.arange(rows, dtype=float).reshape(-1, 1) * 10
     feature[:2] = np.nan
     return Market(
-        symbol="BTCUSDT", bars=make_bars(rows), interval=MINUTE, start=start, features=feature,
+        symbols=("BTCUSDT",), bars=make_bars(rows), interval=MINUTE, start=start, features=feature,
         feature_names=["tens"], lookback=lookback,
     )  # fmt: skip
 

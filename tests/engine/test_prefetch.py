@@ -44,7 +44,7 @@ def small_market(closes: Sequence[float]) -> Market:
         }
     ).cast(BAR_SCHEMA)  # fmt: skip
     return Market(
-        symbol="BTCUSDT",
+        symbols=("BTCUSDT",),
         bars=frame,
         interval=MINUTE,
         start=0,

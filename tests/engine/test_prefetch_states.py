@@ -50,7 +50,7 @@ def hourly_market() -> Market:
     }  # fmt: skip
     frame = pl.DataFrame({"open_time": times, "close_time": times + HOUR, **bars}).cast(BAR_SCHEMA)
     return Market(
-        symbol="BTCUSDT", bars=frame, interval=HOUR, start=0, features=compute(frame, SPECS),
+        symbols=("BTCUSDT",), bars=frame, interval=HOUR, start=0, features=compute(frame, SPECS),
         feature_names=[spec.column for spec in SPECS], lookback=8,
     )  # fmt: skip
 

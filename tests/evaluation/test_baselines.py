@@ -40,7 +40,7 @@ def make_market(closes: np.ndarray) -> Market:
         schema_overrides={"filled": pl.Boolean},
     ).with_columns(pl.lit(5.0).alias("volume"))  # fmt: skip
     return Market(
-        symbol="BTCUSDT", bars=bars.cast(dict(BAR_SCHEMA)), interval=MINUTE, start=T0,
+        symbols=("BTCUSDT",), bars=bars.cast(dict(BAR_SCHEMA)), interval=MINUTE, start=T0,
         features=np.empty((rows, 0)), feature_names=[], lookback=1,
     )  # fmt: skip
 

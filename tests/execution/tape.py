@@ -25,6 +25,10 @@ class Candles:
             np.ascontiguousarray(table[:, at]).reshape(-1, 1) for at in range(4)
         )
         self.traded = np.array([bool(row[4]) if len(row) > 4 else True for row in rows]).reshape(-1, 1)
+        self.eligible = np.ones_like(self.traded)
+        self.funding = np.empty((0, 1))
+        self.ends = np.full(1, len(rows), np.int64)
+        self.special = np.empty(0, np.int64)
 
 
 DEFAULTS: dict[str, Any] = {

@@ -50,7 +50,7 @@ def market_of(opens: Sequence[float], closes: Sequence[float]) -> Market:
         }
     ).cast(BAR_SCHEMA)  # fmt: skip
     return Market(
-        symbol="BTCUSDT", bars=frame, interval=MINUTE, start=0, features=np.empty((count, 0)), feature_names=(),
+        symbols=("BTCUSDT",), bars=frame, interval=MINUTE, start=0, features=np.empty((count, 0)), feature_names=(),
         lookback=1,
     )  # fmt: skip
 
