@@ -6,6 +6,7 @@ Deterministic for (seed, symbol) on any machine, and independent of the range th
   2. each day draws from its own counter-based stream, and its minutes are bent so that
      the day ends at the next midnight's price                                            `_minutes`
   3. once in every quarter some minutes are missing, as in a real outage                  `_outage`
+  4. as a perpetual it settles funding every 8 hours                                      `_rate`
 
 Only operations that IEEE 754 defines to the last bit are used (+ - x / and square root, sums in fixed order), and raw
 bits of Philox, which NumPy keeps stable: `exp`, `log` and `cos` differ between processors, and with them would the
@@ -23,10 +24,11 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from agent_bt.core.clock import DAY, MINUTE, interval_us, iso, time_us
+from agent_bt.core.clock import DAY, HOUR, MINUTE, interval_us, iso, time_us
 from agent_bt.core.errors import MissingData
 from agent_bt.core.schema import STORE_SCHEMA, TIME
 from agent_bt.data.resample import Gaps, to_bars, whole_bars
+from agent_bt.data.settlements import FUNDING_SCHEMA
 from agent_bt.data.spans import Span, days_in
 
 FIRST, LAST = time_us("2010-01-01"), time_us("2050-01-01")
@@ -52,6 +54,12 @@ _HOURS = (1.05, 0.95, 0.85, 0.75, 0.70, 0.70, 0.75, 0.90, 1.00, 0.95, 0.90, 0.95
 
 _NORMALS_A_MINUTE = _DEGREES + 7
 _OUTAGE_MINUTES = (20, 180)
+
+# Funding: who follows the trend of the last days pays for it. Near the interest rate it is exactly that, as on the
+# exchange: premium + clamp(interest - premium, +-0.05%), at most 0.75% in 8 hours.
+_FUNDING_EVERY = 8 * HOUR
+_INTEREST, _INTEREST_CLAMP, _RATE_CAP = 0.0001, 0.0005, 0.0075
+_TREND_DAYS, _TREND_SHARE, _PREMIUM_NOISE = 3, 0.012, 0.0002
 
 
 class SampleSource:
@@ -83,7 +91,19 @@ class SampleSource:
         """
         length = interval_us(interval)
         span = whole_bars(Span(start, end), length)
-        return to_bars(self._read(span), span, length, self._gaps)
+        return to_bars(self.minutes(span), span, length, self._gaps)
+
+    def fetch_funding(self, start: int, end: int) -> pl.DataFrame:
+        """The settlements in (start, end] of this market as a perpetual, columns of `FUNDING_SCHEMA`.
+
+        Raises:
+            MissingData: the span is not within 2010 to 2049.
+        """
+        _check_years(Span(start, end))
+        first = start // _FUNDING_EVERY * _FUNDING_EVERY + _FUNDING_EVERY
+        times = list(range(first, end + 1, _FUNDING_EVERY))
+        table = {"funding_time": times, "rate": [_rate(self.seed, self.symbol, at) for at in times]}
+        return pl.DataFrame(table, schema={"funding_time": pl.Int64, "rate": pl.Float64}).cast(FUNDING_SCHEMA)
 
     def latest_window(self, n: int, interval: str = "1m") -> pl.DataFrame:
         """The last `n` closed bars, columns of `BAR_SCHEMA`."""
@@ -92,15 +112,24 @@ class SampleSource:
         longest = _OUTAGE_MINUTES[1] * MINUTE // length + 1
         return self.fetch_ohlcv(interval, end - (n + longest) * length, end).tail(n)
 
-    def _read(self, span: Span) -> pl.DataFrame:
-        if span.start < FIRST or span.end > LAST:
-            raise MissingData(f"the sample market exists from {iso(FIRST)[:10]} to {iso(LAST)[:10]}, asked for {span}")
+    def minutes(self, span: Span) -> pl.DataFrame:
+        """The minutes of the days that `span` touches, columns of `STORE_SCHEMA`.
+
+        Raises:
+            MissingData: the span is not within 2010 to 2049.
+        """
+        _check_years(span)
         parts = [_minutes(self.seed, self.symbol, day.start) for day in days_in(span)]
         if not parts:
             return STORE_SCHEMA.to_frame()
         table = pl.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
         times = {"open_time": pl.col("open_time").cast(TIME), "close_time": (pl.col("open_time") + MINUTE).cast(TIME)}
         return table.with_columns(**times).select(STORE_SCHEMA.names()).cast(STORE_SCHEMA)
+
+
+def _check_years(span: Span) -> None:
+    if span.start < FIRST or span.end > LAST:
+        raise MissingData(f"the sample market exists from {iso(FIRST)[:10]} to {iso(LAST)[:10]}, asked for {span}")
 
 
 def _bits(count: int, *name: object) -> np.ndarray:
@@ -235,3 +264,14 @@ def _outage(seed: int, symbol: str, start: int) -> tuple[int, int]:
     length = shortest + long % (longest - shortest + 1)
     first = when % (MINUTES - length)
     return first, first + length
+
+
+def _rate(seed: int, symbol: str, at: int) -> float:
+    """The funding rate settled at an instant: from the trend up to that midnight, and chance."""
+    levels, _ = _days(seed, symbol)
+    day = (at - FIRST) // DAY
+    trend = levels[day] - levels[max(day - _TREND_DAYS, 0)]
+    [noise] = _normal(_bits(3, seed, symbol, "funding", at))
+    premium = float(_TREND_SHARE * trend + _PREMIUM_NOISE * noise)
+    rate = premium + min(max(_INTEREST - premium, -_INTEREST_CLAMP), _INTEREST_CLAMP)
+    return round(min(max(rate, -_RATE_CAP), _RATE_CAP), 8)

@@ -15,11 +15,12 @@ from agent_bt.core.clock import DAY, MINUTE, iso
 from agent_bt.core.errors import DataError
 from agent_bt.data.archive import Archive, file_at
 from agent_bt.data.backfill import BackfillResult, Progress, backfill
+from agent_bt.data.funding_backfill import backfill_funding
 from agent_bt.data.klines import describe, sound_prices
 from agent_bt.data.offsets import Offsets, SourceFile
 from agent_bt.data.rest import Rest
 from agent_bt.data.spans import Span, absent, intersect, merge, minutes, month_of, month_span, subtract
-from agent_bt.data.store import Store
+from agent_bt.data.store import SETTLEMENTS, Store
 
 QUIET_BARS = 10
 """So many bars without volume right before a gap or the end look like a feed that had already stopped."""
@@ -33,7 +34,7 @@ class Finding:
 
     Attributes:
         level: `error`: the store is not what it should be; `warning`: nobody knows; `info`: so it is, and was.
-        check: file, order, duplicates, place, ohlc, close_time, replaced, gap, outage, quiet_tail, unit, source.
+        check: file, order, duplicates, place, ohlc, close_time, rate, replaced, gap, outage, quiet_tail, unit, source.
         month: such as `2024-07`.
         message: for the reader.
         span: what would have to be fetched to cure it, if less than the month.
@@ -50,7 +51,7 @@ def verify(store: Store, *, span: Span | None = None, archive: Archive | None = 
     """All findings, by month.
 
     Args:
-        store: what is checked.
+        store: what is checked: minutes or settlements.
         span: what it should cover, UTC us; None: what it claims to.
         archive: where to ask whether files were replaced since they were fetched; None: nobody is asked.
 
@@ -62,6 +63,10 @@ def verify(store: Store, *, span: Span | None = None, archive: Archive | None = 
     for month in sorted({*known.months, *store.months_on_disk()}):
         findings += _check_file(store, month, known)
     findings += _check_units(known)
+    if store.series == SETTLEMENTS and known.covered:
+        for hole in subtract([Span(known.covered[0].start, known.covered[-1].end)], known.covered):
+            text = f"{hole}: no settlements, and nobody has said that there are none"
+            findings.append(Finding(level="warning", check="gap", month=month_of(hole.start), message=text, span=hole))
     for hole in subtract([span], known.covered) if span else ():
         text = f"{hole}: not covered; `agent-bt data backfill` or --repair fetches it"
         findings.append(Finding(level="error", check="gap", month=month_of(hole.start), message=text, span=hole))
@@ -92,6 +97,8 @@ def repair(
     whole = [span for month in sorted(afresh) for span in _promised(store, month, known)]
     if not (spans := merge([*gaps, *whole])):
         return None
+    if store.series == SETTLEMENTS:
+        return backfill_funding(store, spans, archive, rest, now=now, afresh=afresh)
     return backfill(store, spans, archive, rest, now=now, afresh=afresh, progress=progress)
 
 
@@ -108,7 +115,7 @@ def _promised(store: Store, month: str, known: Offsets) -> list[Span]:
     if promised := intersect(known.covered, [month_span(month)]):
         return promised
     try:
-        opened = store.read_month(month)["open_time"].cast(pl.Int64)
+        opened = store.read_month(month)[store.series.time].cast(pl.Int64)
         days = [Span(day, day + DAY) for day in (opened // DAY * DAY).unique().to_list()]
     except DataError:
         days = []
@@ -134,8 +141,28 @@ def _check_file(store: Store, month: str, known: Offsets) -> list[Finding]:
             frame = store.read_month(month)
         except DataError as error:
             return [_error("file", month, str(error))]
+        if store.series == SETTLEMENTS:
+            return findings + list(_check_settlements(frame, month))
         findings += [*_check_rows(frame, month), *_check_gaps(frame, month, known)]
     return findings
+
+
+def _check_settlements(frame: pl.DataFrame, month: str) -> Iterator[Finding]:
+    whole = month_span(month)
+    due = frame["funding_time"].cast(pl.Int64).to_numpy()
+    counts = {
+        ("order", "settlements before an earlier one"): (np.diff(due) < 0).sum(),
+        ("duplicates", "settlements of an instant that is there already"): len(due) - len(np.unique(due)),
+        ("place", "settlements outside the month or off the minute"): (
+            (due < whole.start) | (due >= whole.end) | (due % MINUTE != 0)
+        ).sum(),
+        ("rate", "settlements with an impossible rate"): len(
+            frame.filter(~(pl.col("rate").is_finite() & (pl.col("rate").abs() < 1)).fill_null(False))
+        ),
+    }
+    for (check, text), count in counts.items():
+        if count:
+            yield _error(check, month, f"{int(count):,} {text}")
 
 
 def _check_rows(frame: pl.DataFrame, month: str) -> Iterator[Finding]:

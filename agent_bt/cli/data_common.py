@@ -1,0 +1,187 @@
+"""What the `agent-bt data` commands share: options, what they mean, and progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from agent_bt.cli import common
+
+if TYPE_CHECKING:
+    from agent_bt.config import Config
+    from agent_bt.data.backfill import Progress
+    from agent_bt.data.rest import Rest
+    from agent_bt.data.spans import Span
+    from agent_bt.data.store import Store
+    from agent_bt.data.transport import Transport
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Take defaults from a config file.", show_default=False)
+]
+RootOption = Annotated[
+    str | None, typer.Option("--root", help="Folder of the store (default: data.root).", show_default=False)
+]
+ArchiveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--archive-url", help="Archive, http(s):// or file:// (default: data.archive_url).", show_default=False
+    ),
+]
+RestUrlOption = Annotated[
+    str | None,
+    typer.Option("--rest-url", help="REST endpoint (default: data.rest_url or rest_url_um).", show_default=False),
+]
+RestOption = Annotated[bool, typer.Option("--rest/--no-rest", help="Ask REST for minutes that no archive has.")]
+SymbolOption = Annotated[
+    str | None, typer.Option("--symbol", help="Such as BTCUSDT (default: market.symbol).", show_default=False)
+]
+KindOption = Annotated[
+    Literal["spot", "um"] | None,
+    typer.Option("--kind", help="spot, or um: USD-M perpetuals (default: market.kind).", show_default=False),
+]
+StartOption = Annotated[str | None, typer.Option("--start", help="First instant, UTC: 2024-07-01.", show_default=False)]
+EndOption = Annotated[str | None, typer.Option("--end", help="Last instant, exclusive, UTC.", show_default=False)]
+ProgressOption = Annotated[
+    Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live, plain lines, or none.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=16, help="Downloads at once.")]
+
+
+def read_settings(
+    config: Path | None, root: str | None, archive_url: str | None = None, rest_url: str | None = None
+) -> Config:
+    """The config, with what the options say instead."""
+    import json
+
+    from agent_bt.settings import load_config
+
+    given = {
+        "data.root": root,
+        "data.archive_url": archive_url,
+        "data.rest_url": rest_url,
+        "data.rest_url_um": rest_url,
+    }
+    # JSON is YAML: quoting keeps an address or a folder named 1e5 a text.
+    return load_config(config, [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None])
+
+
+def open_store(settings: Config, symbol: str | None, kind: str | None) -> Store:
+    """The minutes of the symbol and the market that the options name, else the config.
+
+    Raises:
+        UsageError: that is no symbol.
+    """
+    from agent_bt.core.errors import UsageError
+    from agent_bt.data.store import Store
+
+    symbol = symbol or settings.market.symbol
+    if not (symbol.isalnum() and symbol.isascii()):
+        raise UsageError(f"--symbol {symbol!r} is no symbol; write it as the exchange does: BTCUSDT")
+    return Store(settings.data.root, symbol.upper(), kind or settings.market.kind)
+
+
+def settlements_of(store: Store) -> Store | None:
+    """The settlements that stand beside the minutes of a perpetual; None for a market without any."""
+    from agent_bt.data.store import SETTLEMENTS, Store
+
+    return Store(store.root, store.symbol, store.kind, SETTLEMENTS) if store.kind == "um" else None
+
+
+def open_rest(settings: Config, kind: str, transport: Transport) -> Rest:
+    """The REST endpoint of that market."""
+    from agent_bt.data.rest import Rest
+
+    return Rest(settings.data.rest_url_um if kind == "um" else settings.data.rest_url, transport, kind)
+
+
+def edges(span: Span) -> list[str]:
+    """First and last instant as text."""
+    from agent_bt.core.clock import iso
+
+    return [iso(span.start), iso(span.end)]
+
+
+def asked_span(months: int | None, start: str | None, end: str | None, now: int) -> Span:
+    """What `--months` or `--start` and `--end` mean.
+
+    Raises:
+        UsageError: both, or neither.
+    """
+    from agent_bt.core.clock import DAY
+    from agent_bt.core.errors import UsageError
+    from agent_bt.data.spans import last_months
+
+    if months is not None and (start or end):
+        raise UsageError("give --months or --start/--end, not both")
+    if months is not None:
+        return last_months(months, now)
+    if start is None:
+        raise UsageError("say what to fetch: --months 2, or --start 2024-07-01 --end 2024-10-01")
+    return given_span(start, end, now // DAY * DAY)
+
+
+def given_span(start: str, end: str | None, default_end: int) -> Span:
+    """What `--start` and `--end` mean.
+
+    Raises:
+        UsageError: no times, or not a span of whole minutes.
+    """
+    from agent_bt.core.clock import MINUTE, iso, time_us
+    from agent_bt.core.errors import UsageError
+    from agent_bt.data.spans import Span
+
+    try:
+        span = Span(time_us(start), time_us(end) if end else default_end)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if span.start % MINUTE or span.end % MINUTE:
+        raise UsageError("--start and --end must be whole minutes")
+    if span.start >= span.end:
+        raise UsageError(f"--start ({iso(span.start)}) must be before --end ({iso(span.end)})")
+    return span
+
+
+class Bar:
+    """Progress of a backfill on stderr: a live bar on a terminal, a line every few seconds elsewhere, or nothing."""
+
+    def __init__(self, mode: Literal["auto", "plain", "none"], label: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._live = mode == "auto" and sys.stderr.isatty()
+        self._plain = mode != "none" and not self._live
+        self._label = label
+        self._shown = 0.0
+        self._rich = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} minutes"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not self._live,
+        )
+        self._task = self._rich.add_task(label, total=0)
+
+    def __enter__(self) -> Progress:
+        self._rich.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rich.stop()
+
+    def begin(self, total: int) -> None:
+        self._rich.update(self._task, total=total)
+        if self._plain and total:
+            common.tell(f"{self._label}: {total:,} minutes missing")
+
+    def advance(self, count: int) -> None:
+        self._rich.advance(self._task, count)
+        task = self._rich.tasks[0]
+        if self._plain and count and (task.finished or time.monotonic() - self._shown > 2.0):
+            self._shown = time.monotonic()
+            common.tell(f"{self._label}: {task.completed:,.0f} of {task.total or 0:,.0f} minutes")
