@@ -37,6 +37,6 @@ def lean(engine: str) -> np.ndarray:
 variants, curves = {}, {}
 for engine in ("numba", "rust"):
     for way in (documented, lean):
-        name = f"{engine}_{way.__name__}"
+        name = f"{engine} {way.__name__}"
         variants[name], curves[name] = timing.best_of(lambda way=way, engine=engine: way(engine))
 timing.report(variants, ("vectorbt", "vectorbt-rust", "numba"), **curves)
