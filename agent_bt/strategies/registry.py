@@ -100,12 +100,16 @@ def asks_model(kind: str, params: Mapping[str, Any]) -> bool:
     members = params.get("members")
     if kind != "ensemble" or not isinstance(members, Sequence):
         return False
-    return any(
-        asks_model(str(member.get("kind")), member.get("params") or {})
-        if isinstance(member, Mapping)
-        else isinstance(member, AgentStrategy)
-        for member in members
-    )
+    return any(_member_asks(member) for member in members)
+
+
+def _member_asks(member: Any) -> bool:
+    if isinstance(member, str):
+        return member in AGENTS
+    if isinstance(member, Mapping):
+        params = member.get("params")
+        return asks_model(str(member.get("kind")), params if isinstance(params, Mapping) else {})
+    return isinstance(member, AgentStrategy)
 
 
 class _Unfit(Exception):

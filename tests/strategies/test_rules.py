@@ -1,0 +1,262 @@
+"""Rules and technical presets against the same rule told bar by bar in plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from paper_market import FLAT, PaperMarket, noise_market, same_bits, traded_market
+
+from agent_bt.core.errors import ConfigError, StrategyError
+from agent_bt.core.types import Decision
+from agent_bt.strategies.registry import create_strategy
+from agent_bt.strategies.rules import OPERATORS, AnyOf, RuleCondition, RuleSignalGenerator, condition_of
+from agent_bt.strategies.technical import PRESETS, TechnicalRuleGenerator
+
+NAN = math.nan
+
+
+def one_symbol(**columns: list[float]) -> PaperMarket:
+    return PaperMarket({name: np.array(values)[:, None] for name, values in columns.items()})
+
+
+def targets(strategy: Any, market: PaperMarket) -> list[Any]:
+    """The targets of the first symbol, None where it is left alone."""
+    wanted = strategy.decide_all(market, np.arange(len(market)))[:, 0].tolist()
+    return [None if share != share else share for share in wanted]
+
+
+COMPARED = {
+    "<": [True, False, False, False, False],
+    "<=": [True, True, False, False, False],
+    ">": [False, False, True, False, False],
+    ">=": [False, True, True, False, False],
+    "==": [False, True, False, False, False],
+    "!=": [True, False, True, False, False],
+}
+
+
+@pytest.mark.parametrize("value", [2.0, "volume"])
+@pytest.mark.parametrize("operator", COMPARED)
+def test_comparisons_with_numbers_and_columns_hold_nowhere_on_nan(operator: str, value: float | str) -> None:
+    market = one_symbol(close=[1, 2, 3, NAN, NAN], volume=[2, 2, 2, 2, NAN])
+    rule = RuleSignalGenerator(long=RuleCondition("close", operator, value))
+    assert targets(rule, market) == [1.0 if held else None for held in COMPARED[operator]]
+
+
+@pytest.mark.parametrize("value", [2.0, "volume"])
+def test_a_cross_needs_the_other_side_or_equality_in_the_row_before(value: float | str) -> None:
+    market = one_symbol(close=[3, 1, 3, 3, 2, 3, NAN, 3, 2, 1, 1], volume=[2.0] * 11)
+    above = RuleSignalGenerator(long=RuleCondition("close", "crosses_above", value))
+    below = RuleSignalGenerator(long=RuleCondition("close", "crosses_below", value))
+    assert (above.lookback, below.lookback) == (2, 2)
+    assert [at for at, share in enumerate(targets(above, market)) if share] == [2, 5]
+    assert [at for at, share in enumerate(targets(below, market)) if share] == [1, 9]
+
+
+def test_all_and_any_and_lists() -> None:
+    market = one_symbol(close=[1, 5, 5, 1], volume=[1, 1, 5, 5])
+    high = ["close > 3", "volume > 3"]
+    assert targets(create_strategy("rule", long=high), market) == [None, None, 1.0, None]
+    assert targets(create_strategy("rule", long={"all": high}), market) == [None, None, 1.0, None]
+    assert targets(create_strategy("rule", long={"any": high}), market) == [None, 1.0, 1.0, 1.0]
+    nested = ["close < 9", {"any": [*high, {"all": ["close == 1", "volume == 1"]}]}]
+    assert targets(create_strategy("rule", long=nested), market) == [1.0] * 4
+
+
+def test_precedence_of_long_exit_short_and_cover() -> None:
+    flags = [[at >> bit & 1 for at in range(16)] for bit in range(4)]
+    market = one_symbol(**dict(zip(("open", "high", "low", "close"), flags, strict=True)))
+    parts = {"long": "open > 0", "exit": "high > 0", "short": "low > 0", "cover": "close > 0"}
+    expected: list[float | None] = []
+    for enter, leave, sell, cover in zip(*flags, strict=True):
+        long, short = enter and not leave, sell and not cover
+        if long != short:
+            expected.append(0.5 if long else -0.5)
+        else:
+            expected.append(0.0 if long or leave or cover else None)
+    assert targets(create_strategy("rule", **parts, size=0.5), market) == expected
+    without = [0.0 if share == -0.5 else share for share in expected]
+    assert targets(create_strategy("rule", **parts, size=0.5, allow_short=False), market) == without
+    exits = targets(create_strategy("rule", long="open > 0", exit="high > 0"), market)[:4]
+    assert exits == [None, 1.0, 0.0, 0.0]
+
+
+def test_one_symbol_alone_is_decided_as_among_many() -> None:
+    parts = {"long": "close crosses_above volume", "exit": "close < -1", "short": "close != volume", "size": 0.25}
+    rule = create_strategy("rule", **parts)
+    for seed in range(20):
+        market = noise_market(["volume"], 30, 1, seed)
+        wide = PaperMarket({name: np.repeat(market.data[name], 2, axis=1) for name in market.data},
+                           np.repeat(market.eligible, 2, axis=1))  # fmt: skip
+        alone = [rule.decide(market.at(bar, 2), FLAT) for bar in range(30)]
+        pairs = [rule.decide(wide.at(bar, 2), FLAT) for bar in range(30)]
+        assert [each.targets and each.targets["S0"] for each in pairs] == [
+            each.targets and each.targets["S0"] for each in alone
+        ]
+
+
+def test_the_default_size_is_an_equal_share_of_the_symbols_it_sees() -> None:
+    market = PaperMarket({"close": np.ones((1, 4))})
+    rows = np.arange(1)
+    assert create_strategy("rule", long="close > 0").decide_all(market, rows).tolist() == [[0.25] * 4]
+    some = create_strategy("rule", long="close > 0", include=["S1", "S3"]).decide_all(market, rows)[0].tolist()
+    assert some[1] == some[3] == 0.5
+    assert math.isnan(some[0]) and math.isnan(some[2])
+
+
+def test_targets_act_on_change_and_a_row_without_wishes_is_a_hold() -> None:
+    market = one_symbol(close=[1, 5])
+    rule = create_strategy("rule", long="close > 3", warm_up=1)
+    assert rule.lookback == 2
+    assert rule.decide(market.at(0, 2), FLAT) == Decision.hold()
+    assert rule.decide(market.at(1, 2), FLAT) == Decision.to({"S0": 1.0}, on_change=True)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_conditions_as_text_and_as_mapping_are_the_same(operator: str) -> None:
+    for value, written in ((30.0, "30"), (-0.5, "-5e-1"), ("ema_26", "ema_26")):
+        plain = RuleCondition("rsi_14", operator, value)
+        assert condition_of(f"rsi_14 {operator} {written}") == plain
+        assert condition_of({"column": "rsi_14", "operator": operator, "value": value}) == plain
+        assert condition_of(str(plain)) == plain
+    assert condition_of("close<3") == RuleCondition("close", "<", 3.0)
+    assert condition_of({"any": ["close < 3"]}) == AnyOf((RuleCondition("close", "<", 3.0),))
+
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "operator": (lambda: RuleCondition("close", "=>", 3), "'=>' is not one of <, <="),
+    "cross": (lambda: RuleCondition("close", "cross_above", 3), "did you mean crosses_above"),
+    "value": (lambda: RuleCondition("close", "<", NAN), "finite number or a column, not nan"),
+    "truth": (lambda: RuleCondition("close", "<", True), "not True"),
+    "text": (lambda: condition_of("close is high"), "write it as `rsi_14 < 30`"),
+    "half": (lambda: condition_of("close <"), "is no condition"),
+    "key": (
+        lambda: condition_of({"column": "close", "operatr": "<", "value": 3}),
+        "no 'operatr'; did you mean operator",
+    ),
+    "lacking": (lambda: condition_of({"column": "close", "value": 3}), "lacks operator"),
+    "empty": (lambda: condition_of({"all": []}), "wants a list of conditions"),
+    "nested": (lambda: create_strategy("rule", long=["close > 1", {"any": ["close ~ 3"]}]), r"long\[1\].any\[0\]"),
+    "neither": (lambda: create_strategy("rule", exit="close > 3"), "needs conditions in long or in short"),
+    "number": (lambda: create_strategy("rule", long=3), "3 is no condition"),
+    "column": (lambda: create_strategy("rule", long="rsi14 > 3"), "rsi"),
+    "size": (lambda: create_strategy("rule", long="close > 3", size=0), "size: 0 is too small; more than 0"),
+    "warm_up": (lambda: create_strategy("rule", long="close > 3", warm_up=-1), "warm_up: -1 is too small"),
+    "include": (lambda: create_strategy("rule", long="close > 3", include="S1"), "include: 'S1' stands where a list"),
+    "both": (lambda: create_strategy("rule", long="close > 3", include=["A"], exclude=["A"]), "A stands in both"),
+    "preset": (lambda: TechnicalRuleGenerator("rsj"), "'rsj' is not one of rsi, .*did you mean rsi"),
+    "period": (lambda: create_strategy("rsi", period=2.5), "period: 2.5 is no whole number"),
+    "low": (lambda: create_strategy("rsi", low=70, high=30), "low: 70 must be below high"),
+    "fast": (lambda: create_strategy("ma_cross", fast=30, slow=20), "fast: 30 must be below slow, 20"),
+    "kind": (lambda: create_strategy("ma_cross", kind="wma"), "kind: 'wma' is not one of sma, ema"),
+    "unknown": (lambda: create_strategy("rsi", perid=3), "no 'perid'; did you mean period"),
+    "deviations": (lambda: create_strategy("bollinger", deviations=2.5), "deviations: 2.5 is no whole number"),
+    "threshold": (lambda: create_strategy("momentum_rule", threshold=-1), "threshold: -1 is too small"),
+    "signal": (lambda: create_strategy("macd", signal=0), "signal: 0 is too small"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_rule_is_told(case: str) -> None:
+    build, message = WRONG[case]
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+def test_a_symbol_that_is_not_there_is_named() -> None:
+    rule = create_strategy("rule", long="close > 3", exclude=["S9"])
+    market = PaperMarket({"close": np.ones((1, 2))})
+    with pytest.raises(StrategyError, match="names 'S9'; this run has S0, S1"):
+        rule.decide(market.at(0, 1), FLAT)
+    with pytest.raises(StrategyError, match="leave no symbol"):
+        create_strategy("rule", long="close > 3", exclude=["S0", "S1"]).decide_all(market, np.arange(1))
+
+
+Row = Callable[[str], float]
+
+
+def _rsi(value: Row) -> float | None:
+    return 1.0 if value("rsi_5") < 35 else 0.0 if value("rsi_5") > 65 else None
+
+
+def _rsi_short(value: Row) -> float | None:
+    return 1.0 if value("rsi_5") < 35 else -1.0 if value("rsi_5") > 65 else None
+
+
+def _cross(value: Row) -> float | None:
+    return None if value("ema_8") != value("ema_8") else 1.0 if value("ema_3") > value("ema_8") else 0.0
+
+
+def _cross_short(value: Row) -> float | None:
+    fast, slow = value("sma_3"), value("sma_8")
+    return None if slow != slow else 1.0 if fast > slow else -1.0 if fast < slow else 0.0
+
+
+def _bands(value: Row) -> float | None:
+    close = value("close")
+    return 1.0 if close < value("bollinger_lower_8_1") else 0.0 if close >= value("bollinger_mid_8") else None
+
+
+def _bands_short(value: Row) -> float | None:
+    close = value("close")
+    return 1.0 if close < value("bollinger_lower_8_1") else -1.0 if close > value("bollinger_upper_8_1") else None
+
+
+def _momentum(value: Row) -> float | None:
+    risen = value("return_5")
+    return None if risen != risen else 1.0 if risen > 0.01 else 0.0
+
+
+def _momentum_short(value: Row) -> float | None:
+    risen = value("return_5")
+    return None if risen != risen else 1.0 if risen > 0.01 else -1.0 if risen < -0.01 else 0.0
+
+
+def _macd(value: Row) -> float | None:
+    above = value("macd_hist_3_6_3")
+    return None if above != above else 1.0 if above > 0 else 0.0
+
+
+def _macd_short(value: Row) -> float | None:
+    above = value("macd_hist_3_6_3")
+    return None if above != above else 1.0 if above > 0 else -1.0 if above < 0 else 0.0
+
+
+TOLD: list[tuple[str, dict[str, Any], Callable[[Row], float | None]]] = [
+    ("rsi", {"period": 5, "low": 35, "high": 65}, _rsi),
+    ("rsi", {"period": 5, "low": 35, "high": 65, "allow_short": True}, _rsi_short),
+    ("ma_cross", {"fast": 3, "slow": 8, "kind": "ema"}, _cross),
+    ("ma_cross", {"fast": 3, "slow": 8, "allow_short": True}, _cross_short),
+    ("bollinger", {"period": 8, "deviations": 1}, _bands),
+    ("bollinger", {"period": 8, "deviations": 1, "allow_short": True}, _bands_short),
+    ("momentum", {"lookback": 5, "threshold": 0.01}, _momentum),
+    ("momentum", {"lookback": 5, "threshold": 0.01, "allow_short": True}, _momentum_short),
+    ("macd", {"fast": 3, "slow": 6, "signal": 3}, _macd),
+    ("macd", {"fast": 3, "slow": 6, "signal": 3, "allow_short": True}, _macd_short),
+]
+
+
+@pytest.mark.parametrize(("preset", "params", "told"), TOLD)
+def test_presets_are_what_they_say(preset: str, params: dict[str, Any], told: Callable[[Row], float | None]) -> None:
+    strategy = TechnicalRuleGenerator(preset, **params)
+    market = traded_market(strategy.features, 200, 1, seed=3)
+    expected = []
+    for row in range(200):
+        share = told(lambda name, at=row: float(market.data[name][at, 0]))  # type: ignore[misc]
+        expected.append(NAN if share is None else share)
+    expected_row = np.where(market.eligible[:, 0], np.array(expected), 0.0)
+    assert same_bits(strategy.decide_all(market, np.arange(200))[:, 0], expected_row)
+    assert {0.0, 1.0} <= {share for share in expected if share == share} or params.get("allow_short")
+
+
+def test_every_preset_is_a_kind_of_its_own_name() -> None:
+    for preset in PRESETS:
+        name = "momentum_rule" if preset == "momentum" else preset
+        assert create_strategy(name).name == create_strategy("technical", preset=preset).name == name
+    assert [spec.column for spec in create_strategy("rsi").features] == ["rsi_14"]
+    assert [spec.column for spec in create_strategy("ma_cross", kind="ema").features] == ["ema_12", "ema_26"]
+    assert create_strategy("rsi").lookback == 1
