@@ -125,7 +125,7 @@ class Market:
             data=self._data[low : bar + 1].copy(),
             summary=self._summary(bar) if self._summary else (),
             index=self._index,
-            eligible=self.eligible[bar].copy(),
+            eligibility=self.eligible[low : bar + 1].copy(),
         )
 
     def head(self, rows: int) -> Market:
