@@ -15,10 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import polars as pl
 
-from agent_bt.core.clock import MINUTE, time_us
+from agent_bt.core.clock import HOUR, MINUTE, time_us
 
 Fault = Callable[[BaseHTTPRequestHandler, bytes], None]
 KLINES = "/api/v3/klines"
+UM_KLINES = "/fapi/v1/klines"
+FUNDING = "/fapi/v1/fundingRate"
 
 
 def us(text: str) -> int:
@@ -55,6 +57,19 @@ def rows(start: str, end: str, *, unit: str = "ms", without: tuple[tuple[str, st
     return table
 
 
+def settled(start: str, end: str, *, hours: int = 8, late_ms: int = 3) -> pl.DataFrame:
+    """Settlements as an exchange writes them: every `hours` of [start, end), stamped a few milliseconds late."""
+    due = np.arange(-(-us(start) // (hours * HOUR)) * hours * HOUR, us(end), hours * HOUR)
+    rng = np.random.default_rng(due[0] // HOUR)
+    return pl.DataFrame(
+        {
+            "calc_time": due // 1000 + rng.integers(0, late_ms + 1, len(due)),
+            "funding_interval_hours": np.full(len(due), hours),
+            "last_funding_rate": np.round(rng.normal(0.0001, 0.0003, len(due)), 8),
+        }
+    )
+
+
 def csv(table: pl.DataFrame, *, header: bool = False) -> bytes:
     text = io.BytesIO()
     table.write_csv(text, include_header=header)
@@ -68,9 +83,14 @@ def zipped(member: str, text: bytes) -> bytes:
     return content.getvalue()
 
 
-def path_of(period: str, symbol: str = "BTCUSDT") -> str:
+def path_of(period: str, symbol: str = "BTCUSDT", kind: str = "spot") -> str:
     rhythm = "monthly" if len(period) == 7 else "daily"
-    return f"/data/spot/{rhythm}/klines/{symbol}/1m/{symbol}-1m-{period}.zip"
+    folder = {"spot": "spot", "um": "futures/um"}[kind]
+    return f"/data/{folder}/{rhythm}/klines/{symbol}/1m/{symbol}-1m-{period}.zip"
+
+
+def funding_path(period: str, symbol: str = "BTCUSDT") -> str:
+    return f"/data/futures/um/monthly/fundingRate/{symbol}/{symbol}-fundingRate-{period}.zip"
 
 
 class Server(ThreadingHTTPServer):
@@ -86,6 +106,7 @@ class FakeExchange:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.listed = rows("2021-02-01", "2021-02-01T00:01").clear()
+        self.settled = settled("2021-02-01", "2021-02-02").clear()
         self.faults: dict[str, list[Fault]] = {}
         self.asked: list[str] = []
         self.queries: list[dict[str, str]] = []
@@ -100,13 +121,20 @@ class FakeExchange:
     def archive_url(self) -> str:
         return f"{self.url}/data"
 
-    def publish(self, period: str, table: pl.DataFrame | bytes, *, header: bool = False) -> bytes:
+    def publish(self, period: str, table: pl.DataFrame | bytes, *, header: bool = False, kind: str = "spot") -> bytes:
         """Put a month or a day into the archive, with its checksum; bytes are taken as the ZIP itself."""
-        name = f"BTCUSDT-1m-{period}"
+        return self._put(path_of(period, kind=kind), table, header)
+
+    def publish_funding(self, month: str, table: pl.DataFrame | bytes, *, header: bool = True) -> bytes:
+        """Put the settlements of a month into the archive, with their checksum."""
+        return self._put(funding_path(month), table, header)
+
+    def _put(self, path: str, table: pl.DataFrame | bytes, header: bool) -> bytes:
+        name = path.rpartition("/")[2].removesuffix(".zip")
         content = table if isinstance(table, bytes) else zipped(f"{name}.csv", csv(table, header=header))
-        self.files[path_of(period)] = content
+        self.files[path] = content
         digest = hashlib.sha256(content).hexdigest()
-        self.files[path_of(period) + ".CHECKSUM"] = f"{digest}  {name}.zip\n".encode()
+        self.files[f"{path}.CHECKSUM"] = f"{digest}  {name}.zip\n".encode()
         return content
 
     def zips_asked(self) -> list[str]:
@@ -117,6 +145,15 @@ class FakeExchange:
         page = self.listed.filter(pl.col("open_time").is_between(first, last)).head(limit)
         whole = {0, 6, 8}
         answer = [[v if i in whole else str(v) for i, v in enumerate(row)] for row in page.iter_rows()]
+        return json.dumps(answer).encode()
+
+    def funding(self, query: dict[str, str]) -> bytes:
+        first, last, limit = int(query["startTime"]), int(query["endTime"]), int(query["limit"])
+        page = self.settled.filter(pl.col("calc_time").is_between(first, last)).head(limit)
+        answer = [
+            {"symbol": query["symbol"], "fundingTime": at, "fundingRate": f"{rate:.8f}", "markPrice": "30000.1"}
+            for at, _, rate in page.iter_rows()
+        ]
         return json.dumps(answer).encode()
 
     @contextmanager
@@ -138,15 +175,16 @@ class FakeExchange:
             def do_GET(self) -> None:
                 url = urlsplit(self.path)
                 exchange.asked.append(url.path)
-                if url.path == KLINES:
+                rest = {KLINES: exchange.klines, UM_KLINES: exchange.klines, FUNDING: exchange.funding}
+                if url.path in rest:
                     query = {key: values[0] for key, values in parse_qs(url.query).items()}
                     exchange.queries.append(query)
-                    body = exchange.klines(query)
+                    body = rest[url.path](query)
                 else:
                     body = exchange.files.get(url.path, b"")
                 if exchange.faults.get(url.path):
                     exchange.faults[url.path].pop(0)(self, body)
-                elif url.path == KLINES:
+                elif url.path in rest:
                     answer(self, 200, body, {"X-MBX-USED-WEIGHT-1M": exchange.weight})
                 elif url.path in exchange.files:
                     answer(self, 200, body)
