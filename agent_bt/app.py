@@ -19,18 +19,14 @@ from agent_bt.core.errors import AgentBtError, ConfigError, RecordError, UsageEr
 from agent_bt.core.finding import Finding
 from agent_bt.core.jit import compiling_announced
 from agent_bt.core.progress import Progress, SilentProgress
-from agent_bt.core.protocols import Strategy
-from agent_bt.core.types import Decision, FeatureSpec, Portfolio
-from agent_bt.core.view import MarketView
+from agent_bt.core.types import Portfolio
 from agent_bt.experiments.registry import Registry
-from agent_bt.features.specs import feature_specs
 from agent_bt.models import open_model
 from agent_bt.records.hashes import data_hash
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.run_folder import RunFolder
 from agent_bt.reports.html import write_report
 from agent_bt.settings import load_config
-from agent_bt.strategies.registry import make_strategy
 
 if TYPE_CHECKING:
     from agent_bt.endpoints import Endpoints
@@ -217,7 +213,7 @@ def _run(
         with ExitStack() as opened:
             opened.enter_context(compiling_announced(progress.note))
             # What is wrong with the config is told before a model is asked anything.
-            strategy: Strategy = _Viewer(config) if prompt else assembly.build_strategy(config, None, None, None)
+            strategy = assembly.build_strategy(config, prompt)
             stage = assembly.set_stage(config, loaded.bars, strategy, planned.limit)
             books = assembly.open_books(config)
             model = None
@@ -277,8 +273,8 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
     prompt = assembly.find_prompt(config, config_path)
     if prompt is None:
         raise UsageError(f"strategy.kind is {config.strategy.kind}, which has no prompt; set strategy.kind=agent")
-    viewer = _Viewer(config)
-    stage = assembly.set_stage(config, assembly.load_bars(config).bars, viewer)
+    strategy = assembly.build_strategy(config, prompt)
+    stage = assembly.set_stage(config, assembly.load_bars(config).bars, strategy)
     times, since = stage.market.times, time_us(at) if at else 0
     bar = next((int(row) for row in stage.schedule.bars if times[row] >= since), None)
     if bar is None:
@@ -300,10 +296,11 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
         prompt = assembly.find_prompt(config, config_path)
         loaded = assembly.load_bars(config)
         findings.append(Finding(level="ok", what=f"market: {loaded.label}, {len(loaded.bars):,} bars"))
-        strategy: Strategy = _Viewer(config) if prompt else make_strategy(config.strategy.kind, config.strategy.params)
+        strategy = assembly.build_strategy(config, prompt)
         stage = assembly.set_stage(config, loaded.bars, strategy)
         skipped = f", {stage.schedule.skipped} skipped in outages" if stage.schedule.skipped else ""
-        findings.append(Finding(level="ok", what=f"decisions: {len(stage.schedule.bars):,}{skipped}"))
+        silent = f", {stage.schedule.silent:,} of them with nothing new to say" if stage.schedule.silent else ""
+        findings.append(Finding(level="ok", what=f"decisions: {len(stage.schedule.due):,}{skipped}{silent}"))
         assembly.open_books(config)
         if prompt:
             text = render_prompt(config, config_path=config_path)
@@ -367,17 +364,3 @@ def _about_speculation(config: Config, prompt: Prompt) -> list[Finding]:
             advice="show account.position, account.unrealised and account.held instead, or set prefetch.depth: 0",
         )
     ]
-
-
-class _Viewer:
-    """Needs what the agent needs to see, and decides nothing: for looking at a market without a model."""
-
-    name = "agent"
-
-    def __init__(self, config: Config) -> None:
-        self.lookback = config.features.window
-        self.features: Sequence[FeatureSpec] = feature_specs(config.features)
-        self.summary: str | None = config.features.summary
-
-    def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
-        return Decision.hold()

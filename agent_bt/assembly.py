@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,23 +16,37 @@ from agent_bt.agents.prompt import Prompt, load_prompt, prompt_roots
 from agent_bt.config import Config
 from agent_bt.core.clock import duration_us, interval_us, iso, time_us
 from agent_bt.core.errors import ConfigError, DataError
-from agent_bt.core.protocols import LLM, DataSource, Strategy
+from agent_bt.core.protocols import LLM, Strategy, VectorisedStrategy
+from agent_bt.core.rhythm import instants
+from agent_bt.core.types import Reply, Request
 from agent_bt.engine.market import Market
+from agent_bt.engine.pool import members
 from agent_bt.engine.schedule import Schedule, decision_schedule
+from agent_bt.engine.vectorised import news
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.features.specs import feature_specs
-from agent_bt.strategies.registry import make_strategy
+from agent_bt.strategies.registry import asks_model, make_strategy
+
+if TYPE_CHECKING:
+    from agent_bt.data.panel import Panel
+    from agent_bt.data.sample import SampleSource
+    from agent_bt.data.sources import ParquetSource, StoreSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedBars:
-    """Bars in `BAR_SCHEMA`, warm-up included, and where they come from; `sample` for generated ones."""
+    """Bars in `BAR_SCHEMA`, warm-up included, and where they come from; `sample` for generated ones.
+
+    Those of several symbols stand one after another, with `symbol`; perpetuals have `funding_rate`. `notes` say what
+    of it is not exact.
+    """
 
     bars: pl.DataFrame
     label: str
     sample: bool
+    notes: tuple[str, ...] = ()
 
 
 def load_bars(config: Config) -> LoadedBars:
@@ -40,16 +56,35 @@ def load_bars(config: Config) -> LoadedBars:
         DataError: the source lacks them; the message says how to get them.
     """
     market = config.market
-    start = time_us(market.start) - duration_us(market.warmup)
-    source = open_source(config)
-    bars = source.fetch_ohlcv(market.interval, start, time_us(market.end))
+    start, end = time_us(market.start) - duration_us(market.warmup), time_us(market.end)
+    notes: tuple[str, ...] = ()
+    if config.over_many:
+        from agent_bt.data.funding import load_panel_funding
+
+        panel = open_panel(config)
+        label, notes, bars = panel.label, panel.notes, panel.fetch_panel(market.interval, start, end)
+        if _funded(config) and not bars.is_empty():
+            bars = load_panel_funding(panel, bars)
+    else:
+        from agent_bt.data.funding import load_funding
+
+        source = open_source(config)
+        label, bars = source.label, source.fetch_ohlcv(market.interval, start, end)
+        if _funded(config):
+            bars = load_funding(source, bars)
+    if not _funded(config) and "funding_rate" in bars.columns:
+        bars = bars.drop("funding_rate")
     if bars.is_empty():
-        raise DataError(f"{source.label} has no bars from {iso(start)} to {market.end}; choose another range")
-    return LoadedBars(bars=bars, label=source.label, sample=market.source == "sample")
+        raise DataError(f"{label} has no bars from {iso(start)} to {market.end}; choose another range")
+    return LoadedBars(bars=bars, label=label, sample=market.source == "sample", notes=notes)
 
 
-def open_source(config: Config) -> DataSource:
-    """The data source that `market.source` names."""
+def _funded(config: Config) -> bool:
+    return config.market.kind == "um" and config.execution.funding
+
+
+def open_source(config: Config) -> StoreSource | ParquetSource | SampleSource:
+    """The data source of one symbol that `market.source` names."""
     from agent_bt.data.sample import SampleSource
     from agent_bt.data.sources import ParquetSource, StoreSource
 
@@ -61,13 +96,43 @@ def open_source(config: Config) -> DataSource:
     return ParquetSource(Path(market.source), market.symbol, gaps=market.gaps)
 
 
+SAMPLE_SYMBOLS = tuple(f"SAMPLE{number:02}USDT" for number in range(1, 11))
+"""What a run over several symbols of the sample market holds, unless it names others."""
+
+
+def open_panel(config: Config) -> Panel:
+    """The source of several symbols that `market.source` names.
+
+    Raises:
+        DataError: it holds nothing, or not what is asked for.
+    """
+    from agent_bt.data.panel import PanelSource, StorePanel
+    from agent_bt.data.sample_panel import SamplePanel
+    from agent_bt.data.store import series_in
+
+    market = config.market
+    if market.source == "sample":
+        return SamplePanel(market.symbols or SAMPLE_SYMBOLS, config.seed, gaps=market.gaps)
+    if market.source == "store":
+        root = Path(config.data.root)
+        symbols = market.symbols or sorted({store.symbol for store in series_in(root) if store.kind == market.kind})
+        if not symbols:
+            raise DataError(
+                f"{root}: no symbol of kind {market.kind} is stored; fetch some with `agent-bt data backfill`"
+            )
+        return StorePanel(root, symbols, market.kind, gaps=market.gaps)
+    return PanelSource(Path(market.source), market.symbols, gaps=market.gaps)
+
+
 def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
-    """The prompt of an agent; None for any other strategy.
+    """The prompt of an agent, alone or in an ensemble; None for any other strategy.
 
     Raises:
         PromptError: there is no such prompt, or it is not valid.
     """
-    return load_prompt(config.strategy.prompt, prompt_roots(config_path)) if config.strategy.kind == "agent" else None
+    if not asks_model(config.strategy.kind, config.strategy.params):
+        return None
+    return load_prompt(config.strategy.prompt, prompt_roots(config_path))
 
 
 def with_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
@@ -95,52 +160,98 @@ def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int
     Raises:
         ConfigError: the range holds no decision.
     """
-    every, end = duration_us(config.strategy.every), time_us(config.market.end)
+    end = time_us(config.market.end)
     market = build_market(config, bars, strategy)
-    schedule = decision_schedule(market, every, end)
+    schedule = make_schedule(config, market, end)
     if not len(schedule.bars):
+        when = f"rebalance {config.rebalance}" if config.mode == "cross_sectional" else f"every {config.strategy.every}"
         raise ConfigError(
-            f"market.start {config.market.start} to end {config.market.end} leaves no decision: {strategy.name} needs "
-            f"{strategy.lookback} bars of {config.market.interval} with all features first; widen the range or set "
-            f"market.warmup"
+            f"market.start {config.market.start} to end {config.market.end} leaves no decision ({when}): "
+            f"{strategy.name} needs {strategy.lookback} bars of {config.market.interval} with all features first; "
+            f"widen the range or set market.warmup"
         )
     if limit is not None and limit < len(schedule.bars):
         market = market.head(int(schedule.bars[limit]) + 1)
-        schedule = decision_schedule(market, every, int(market.times[-1]))
-        schedule = Schedule(bars=schedule.bars[:limit], skipped=schedule.skipped)
-    return Stage(market=market, schedule=schedule)
+        schedule = make_schedule(config, market, int(market.times[-1])).head(limit)
+    return Stage(market=market, schedule=_where_it_speaks(strategy, market, schedule))
+
+
+def make_schedule(config: Config, market: Market, end: int) -> Schedule:
+    """The decisions of a run up to `end` (UTC us, inclusive)."""
+    if config.mode == "cross_sectional":
+        due = instants(config.rebalance, int(market.times[market.first]), end)
+    else:
+        every, start = duration_us(config.strategy.every), int(market.times[market.first])
+        due = np.arange(-(-start // every) * every, end + 1, every, dtype=np.int64)
+    return decision_schedule(market, due)
+
+
+def _where_it_speaks(strategy: Strategy, market: Market, schedule: Schedule) -> Schedule:
+    """The schedule without the decisions at which a strategy that is known beforehand has nothing new to say."""
+    if not isinstance(strategy, VectorisedStrategy):
+        return schedule
+    targets = strategy.decide_all(market, schedule.bars)
+    return schedule.only(news(targets, strategy.on_change))
 
 
 def check_agent(config: Config) -> None:
     """Check what an agent's config must hold beside its own rules.
 
     Raises:
-        ConfigError: it has parameters, which an agent does not take.
+        ConfigError: it has parameters, which an agent does not take, or several symbols.
     """
+    if config.strategy.kind != "agent":
+        return
     if config.strategy.params:
         raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
+    if config.over_many:
+        raise ConfigError("strategy.kind agent decides on one symbol; set strategy.kind: agent_ranker for several")
 
 
-def build_strategy(config: Config, prompt: Prompt | None, form: RequestForm | None, llm: LLM | None) -> Strategy:
-    """The strategy that `strategy.kind` names; an agent needs its prompt, the form of its requests, and a model.
+def build_strategy(
+    config: Config, prompt: Prompt | None, form: RequestForm | None = None, llm: LLM | None = None
+) -> Strategy:
+    """The strategy that `strategy.kind` names.
+
+    An agent needs its prompt; without `form` and `llm` it can be looked at and cannot be asked.
 
     Raises:
         ConfigError: there is no such strategy, or its parameters don't fit.
     """
-    if prompt is None or form is None or llm is None:
-        return make_strategy(config.strategy.kind, config.strategy.params)
-    check_agent(config)
-    return PromptAgent(
-        prompt=prompt,
-        form=form,
-        llm=llm,
-        window=config.features.window,
-        every=duration_us(config.strategy.every),
-        features=feature_specs(config.features),
-        summary=config.features.summary,
-        sizing=config.strategy.sizing,
-        strip=config.llm.strip,
-    )
+
+    def agent(kind: str, params: Mapping[str, Any]) -> PromptAgent:
+        assert prompt is not None
+        if params:
+            raise ConfigError(f"{kind} takes no params; what the model gets is set under llm and features")
+        return PromptAgent(
+            prompt=prompt,
+            form=form or _UNASKED_FORM,
+            llm=llm or _Unasked(),
+            window=config.features.window,
+            every=duration_us(config.strategy.every),
+            features=feature_specs(config.features),
+            summary=config.features.summary,
+            sizing=config.strategy.sizing,
+            strip=config.llm.strip,
+        )
+
+    return make_strategy(config.strategy.kind, config.strategy.params, agent if prompt is not None else None)
+
+
+class _Unasked:
+    """Stands where a model will be, for looking at what its strategy needs."""
+
+    def submit(self, request: Request) -> Future[Reply]:  # noqa: ARG002
+        raise AssertionError("no model was opened")
+
+    def complete(self, request: Request) -> Reply:  # noqa: ARG002
+        raise AssertionError("no model was opened")
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+_UNASKED_FORM = RequestForm(provider="", endpoint_id="", replicate=0, body=lambda messages: {"messages": messages})
 
 
 def build_market(config: Config, bars: pl.DataFrame, strategy: Strategy) -> Market:
@@ -153,17 +264,25 @@ def build_market(config: Config, bars: pl.DataFrame, strategy: Strategy) -> Mark
     from agent_bt.features.summary import SummaryTable
 
     interval = interval_us(config.market.interval)
-    summary = SummaryTable(bars, interval, strategy.summary).at if strategy.summary else None
-    return Market(
-        symbols=(config.market.symbol,),
+    many = "symbol" in bars.columns
+    if many and strategy.summary:
+        raise ConfigError(f"{strategy.name} needs the 7-day summary, which is of one symbol; this run has several")
+    parts = bars.partition_by("symbol", maintain_order=True) if many else [bars]
+    symbols = [str(part["symbol"][0]) for part in parts] if many else [config.market.symbol]
+    specs = strategy.features
+    market = Market(
+        symbols=symbols,
         bars=bars,
         interval=interval,
         start=time_us(config.market.start),
-        features=compute(bars, strategy.features) if strategy.features else np.empty((len(bars), 0)),
-        feature_names=[spec.column for spec in strategy.features],
-        summary=summary,
+        features=np.concatenate([compute(part, specs) for part in parts]) if specs else np.empty((len(bars), 0)),
+        feature_names=[spec.column for spec in specs],
+        summary=SummaryTable(bars, interval, strategy.summary).at if strategy.summary else None,
         lookback=strategy.lookback,
     )
+    if config.pool.enabled:
+        market.restrict(members(market, config.pool))
+    return market
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,12 +305,15 @@ def open_books(config: Config) -> Books:
     try:
         rules = make_rules(
             **execution.model_dump(exclude={"no_trade_band", "funding"}),
-            **risk.model_dump(include={"stop_loss", "take_profit", "max_drawdown", "allow_short"}),
+            **risk.model_dump(include={"stop_loss", "take_profit", "max_drawdown", "allow_short", "max_leverage"}),
+            margin=config.market.kind == "um",
         )
     except ValueError as error:
         raise ConfigError(f"execution.lot_step: {error}") from None
     limits = make_limits(
-        no_trade_band=execution.no_trade_band, **risk.model_dump(include={"max_position", "max_gross", "allow_short"})
+        no_trade_band=execution.no_trade_band,
+        **risk.model_dump(include={"max_position", "max_gross", "max_net", "max_leverage", "allow_short"}),
+        **risk.model_dump(include={"max_turnover", "max_daily_loss"}),
     )
     cash = config.account.cash
 

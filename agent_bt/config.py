@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from agent_bt.core.clock import DAY, duration_us, iso, time_us
+from agent_bt.core.rhythm import fixed_period
 
 ADVICE_ON_KEYS = "keys come from the environment or `.env`; name the variable in llm.api_key_env"
 _SECRET_NAME = re.compile(
@@ -105,8 +106,16 @@ def _web_url(value: str) -> str:
     return _url(value)
 
 
+def _rhythm(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no rhythm; write W-MON, MS, QS, D, or a duration: 4h")
+    fixed_period(value)
+    return value
+
+
 Instant = Annotated[str, BeforeValidator(_instant), Field(examples=["2024-07-01", "2024-07-01T12:00Z"])]
 Duration = Annotated[str, BeforeValidator(_duration), Field(examples=["15m", "1h", "7d"])]
+Rhythm = Annotated[str, BeforeValidator(_rhythm), Field(examples=["W-MON", "MS", "QS", "D", "4h"])]
 Symbol = Annotated[str, AfterValidator(_symbol), Field(examples=["BTCUSDT"])]
 Interval = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
 Url = Annotated[str, AfterValidator(_url)]
@@ -133,9 +142,13 @@ class Section(BaseModel):
 class MarketConfig(Section):
     """Which bars the run walks over."""
 
-    kind: Literal["spot"] = Field("spot", description="Market; spot: no short, no leverage.")
+    kind: Literal["spot", "um"] = Field(
+        "spot", description="`spot`: no short, no leverage; `um`: USD-margined perpetuals, with funding."
+    )
     symbol: Symbol = Field("BTCUSDT", description="The symbol, as the exchange writes it.")
-    symbols: None = Field(None, description="Reserved for runs over several symbols.")
+    symbols: Annotated[tuple[Symbol, ...], Field(strict=False, min_length=1)] | None = Field(
+        None, description="Several symbols in one account; null: `symbol` alone, or, cross-sectional, all there are."
+    )
     interval: Interval = Field("1m", description="Length of a bar; all are aggregated from 1m.")
     source: str = Field("sample", description="`sample` (generated), `store` (backfilled), or a Parquet path.")
     start: Instant = Field("2024-07-01", description="First instant, inclusive, UTC.")
@@ -145,6 +158,8 @@ class MarketConfig(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> MarketConfig:
+        if self.symbols and (twice := sorted({name for name in self.symbols if self.symbols.count(name) > 1})):
+            raise ValueError(f"symbols names {', '.join(twice)} twice")
         if time_us(self.start) >= time_us(self.end):
             raise ValueError(f"start ({self.start}) must be before end ({self.end})")
         for name, instant in (("start", self.start), ("end", self.end)):
@@ -197,12 +212,18 @@ class StrategyConfig(Section):
 class PoolConfig(Section):
     """The dynamic asset pool of cross-sectional runs."""
 
-    enabled: Literal[False] = Field(False, description="Reserved for cross-sectional runs.")
-    top_n: Count = Field(100, description="How many symbols the pool holds.")
-    reselect: str = Field("MS", description="How often it is chosen anew.")
-    lookback: str = Field("30D", description="Over how long the volume is ranked.")
-    include: Symbols = Field((), description="Always in the pool.")
+    enabled: bool = Field(False, description="Choose the symbols anew as the run goes; off: all of them, always.")
+    top_n: Count = Field(100, description="How many symbols the pool holds: those of the largest mean quote volume.")
+    reselect: Rhythm = Field("MS", description="When it is chosen anew: W-MON, MS, QS, D, 4h, ...")
+    lookback: Duration = Field("30D", description="Over how long the volume is ranked.")
+    include: Symbols = Field((), description="Always in the pool, beside the top_n.")
     exclude: Symbols = Field((), description="Never in the pool.")
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> PoolConfig:
+        if both := sorted(set(self.include) & set(self.exclude)):
+            raise ValueError(f"include and exclude both name {', '.join(both)}")
+        return self
 
 
 class PricesConfig(Section):
@@ -296,10 +317,23 @@ class ExecutionConfig(Section):
 class RiskConfig(Section):
     """What limits a strategy."""
 
-    max_position: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Largest share of equity in one symbol.")
-    max_gross: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Largest sum of absolute shares.")
-    max_leverage: Annotated[float, Field(ge=1, le=1)] = Field(1.0, description="Spot: 1.")
-    allow_short: Literal[False] = Field(False, description="Spot: never.")
+    max_position: Annotated[float, Field(gt=0, le=125)] = Field(
+        1.0, description="Largest share of equity in one symbol."
+    )
+    max_gross: Annotated[float, Field(gt=0, le=125)] = Field(1.0, description="Largest sum of absolute shares.")
+    max_net: Annotated[float, Field(ge=0, le=125)] | None = Field(
+        None, description="Largest sum of signed shares, either way."
+    )
+    max_leverage: Annotated[float, Field(ge=1, le=125)] = Field(
+        1.0, description="Most that may be held on margin, in multiples of equity; spot: 1."
+    )
+    allow_short: bool = Field(False, description="Whether positions may be short; spot: never.")
+    max_turnover: Positive | None = Field(
+        None, description="Largest one-way turnover of one decision, share of equity."
+    )
+    max_daily_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Loss since the UTC day began, from which on no position grows until the next."
+    )
     stop_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Share of the entry price.")
     take_profit: Positive | None = Field(None, description="Share of the entry price.")
     max_drawdown: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -315,13 +349,15 @@ class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
         "run", description="Part of the run folder's name."
     )
-    mode: Literal["time_series"] = Field("time_series", description="One symbol, decision by decision.")
+    mode: Literal["time_series", "cross_sectional"] = Field(
+        "time_series", description="Decisions every `strategy.every`, or over many symbols at each `rebalance`."
+    )
     market: MarketConfig = MarketConfig()
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     strategy: StrategyConfig = StrategyConfig()
     pool: PoolConfig = PoolConfig()
-    rebalance: str = Field("W-MON", description="Reserved for cross-sectional runs.")
+    rebalance: Rhythm = Field("W-MON", description="When a cross-sectional run decides: W-MON, MS, QS, D, 4h, ...")
     llm: LLMConfig = LLMConfig()
     prefetch: PrefetchConfig = PrefetchConfig()
     cache: CacheConfig = CacheConfig()
@@ -341,4 +377,35 @@ class Config(Section):
             raise ValueError(
                 f"strategy.every ({self.strategy.every}) must be a multiple of market.interval ({self.market.interval})"
             )
+        for name, rhythm in (("rebalance", self.rebalance), ("pool.reselect", self.pool.reselect)):
+            period = fixed_period(rhythm)
+            if self.mode == "cross_sectional" and period is not None and period[0] % bar:
+                raise ValueError(f"{name} ({rhythm}) must be a multiple of market.interval ({self.market.interval})")
         return self
+
+    @model_validator(mode="after")
+    def _means(self) -> Config:
+        risk = self.risk
+        if self.market.kind == "spot":
+            for name in ("max_position", "max_gross", "max_leverage"):
+                if getattr(risk, name) > 1:
+                    raise ValueError(f"risk.{name} ({getattr(risk, name):g}): spot has no leverage; 1 is the most")
+            if risk.allow_short:
+                raise ValueError("risk.allow_short: spot cannot be sold short; set market.kind: um for perpetuals")
+        for name in ("max_gross", "max_position"):
+            if getattr(risk, name) > max(risk.max_leverage, 1.0):
+                raise ValueError(
+                    f"risk.{name} ({getattr(risk, name):g}) needs risk.max_leverage to be at least as much"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _many(self) -> Config:
+        if self.pool.enabled and not self.over_many:
+            raise ValueError("pool.enabled needs several symbols: set mode: cross_sectional, or market.symbols")
+        return self
+
+    @property
+    def over_many(self) -> bool:
+        """Whether the run holds several symbols in one account."""
+        return self.mode == "cross_sectional" or self.market.symbols is not None

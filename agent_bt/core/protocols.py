@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import polars as pl
 
 from agent_bt.core.types import Decision, Exchange, FeatureSpec, Fill, Order, Portfolio, Reply, Request
@@ -46,6 +47,23 @@ class Strategy(Protocol):
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
         """The decision at `view.now`; a pure function of its arguments."""
+        ...
+
+
+@runtime_checkable
+class VectorisedStrategy(Strategy, Protocol):
+    """A strategy that can answer for all bars at once, because it does not look at the account.
+
+    `on_change`: a target that is the one given last is left alone (rules), or established again (rankers).
+    """
+
+    on_change: bool
+
+    def decide_all(self, market: Any, bars: np.ndarray) -> np.ndarray:
+        """Target shares at the rows `bars` (int64 (D,)) of an `engine.market.Market`; float64 (D, N), NaN: leave alone.
+
+        Equal to `decide` at each of them to the last bit.
+        """
         ...
 
 

@@ -8,6 +8,8 @@ never resizes them as long as the wires are used; every wired array is C-contigu
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import carray, types
 from numba.core import cgutils
@@ -27,14 +29,15 @@ def wire(*arrays: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: an array is not what compiled code will take it for.
     """
-    for number, (array, dtype) in enumerate(zip(arrays, _MARKET + _STATE, strict=True)):
+    dtypes: tuple[Any, ...] = _MARKET + _STATE
+    for number, (array, dtype) in enumerate(zip(arrays, dtypes, strict=True)):
         if array.dtype != dtype or not array.flags.c_contiguous:
             raise ValueError(f"array {number} to be wired is {array.dtype}, not a contiguous {np.dtype(dtype)}")
     shapes = [(*array.shape, 0)[:2] for array in arrays]
     return np.array([(a.ctypes.data, *shape) for a, shape in zip(arrays, shapes, strict=True)], np.int64).ravel()
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _pointer(typing, address):  # noqa: ARG001
     def cast(context, builder, signature, arguments):  # noqa: ARG001
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)

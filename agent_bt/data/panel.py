@@ -70,7 +70,9 @@ class PanelSource:
         self._held = Span(int(times.min()), int(times.max()) + self._file.step)
         self.symbols = tuple(self._parts)
         self.label = self._file.label
-        self.notes = (f"{self._file.path.name} has no {', '.join(self._file.missing)}",) if self._file.missing else ()
+        self.notes: tuple[str, ...] = (
+            (f"{self._file.path.name} has no {', '.join(self._file.missing)}",) if self._file.missing else ()
+        )
 
     def __repr__(self) -> str:
         return f"PanelSource({str(self._file.path)!r}, {list(self.symbols)!r}, gaps={self._gaps!r})"

@@ -42,6 +42,21 @@ def drive_silently(
     broker.resume_at(len(broker.tape.times))
 
 
+def news(targets: np.ndarray, on_change: bool) -> np.ndarray:
+    """At which decisions `targets` (float64 (D, N), NaN: left alone) say something; bool (D,).
+
+    With `on_change`, a symbol's target says something only where it is not the one given last.
+    """
+    said = np.logical_not(np.isnan(targets))
+    if on_change:
+        rows = np.where(said, np.arange(len(targets))[:, None], -1)
+        last = np.vstack([np.full((1, targets.shape[1]), -1), np.maximum.accumulate(rows, axis=0)[:-1]])
+        before = np.where(last >= 0, np.take_along_axis(targets, np.maximum(last, 0), axis=0), np.nan)
+        said &= targets != before
+    spoken: np.ndarray = said.any(axis=1)
+    return spoken
+
+
 def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) -> np.ndarray:
     """The row that each decision's day opens after, int64 (D,); no rows where no limit asks for it."""
     if np.isinf(limits[0]["max_daily_loss"]):

@@ -18,7 +18,7 @@ from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
 
-COLUMNS = ("bar", "action", "size", "sizing", "targets", "trades")
+COLUMNS = ("bar", "action", "size", "sizing", "targets", "trades", "on_change")
 """The columns of `decisions.parquet` that `recorded_decisions` needs."""
 
 CONVENTION = (
@@ -93,6 +93,7 @@ def recorded_decisions(frame: pl.DataFrame) -> list[tuple[int, Decision]]:
             Decision(
                 targets=_shares(row["targets"]),
                 trades=_shares(row["trades"]),
+                on_change=row["on_change"],
                 sizing=row["sizing"],
                 action=row["action"],
                 size=row["size"],

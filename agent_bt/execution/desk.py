@@ -33,7 +33,8 @@ def opening_rows(times: np.ndarray, bars: np.ndarray) -> np.ndarray:
 
     `times`: close times, int64 (T,), UTC us. A bar that closes at midnight belongs to the day that ends there.
     """
-    return np.searchsorted(times, (times[bars] - 1) // DAY * DAY, side="right") - 1
+    rows: np.ndarray = np.searchsorted(times, (times[bars] - 1) // DAY * DAY, side="right") - 1
+    return rows
 
 
 class Desk:

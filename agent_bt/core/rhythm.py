@@ -1,0 +1,60 @@
+"""Recurring instants: `4h`, `D`, `W-MON`, `MS`, `QS`; all aligned to UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from agent_bt.core.clock import DAY, duration_us, time_us
+
+WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+_FIRST_WEEKDAY = 3  # 1970-01-01 was a Thursday
+
+
+def fixed_period(rhythm: str) -> tuple[int, int] | None:
+    """(length, offset) in us of a rhythm of fixed length; None for months and quarters.
+
+    Raises:
+        ValueError: the text is no rhythm.
+    """
+    text = rhythm.strip()
+    if text in ("MS", "QS"):
+        return None
+    if text == "D":
+        return DAY, 0
+    name, _, weekday = text.partition("-")
+    if name == "W" and weekday in WEEKDAYS:
+        return 7 * DAY, (WEEKDAYS.index(weekday) - _FIRST_WEEKDAY) % 7 * DAY
+    try:
+        length = duration_us(text)
+    except ValueError:
+        length = 0
+    if length <= 0 or (DAY % length and length % DAY):
+        raise ValueError(
+            f"{rhythm!r} is no rhythm; write W-MON (a weekday), MS (first of the month), QS (first of the quarter), D, "
+            "or a duration that divides the day or is made of whole days: 4h, 3d"
+        )
+    return length, 0
+
+
+def instants(rhythm: str, start: int, end: int) -> np.ndarray:
+    """The instants of a rhythm in [start, end], int64, ascending, UTC us.
+
+    Raises:
+        ValueError: the text is no rhythm.
+    """
+    period = fixed_period(rhythm)
+    if period is not None:
+        length, offset = period
+        first = -(-(start - offset) // length) * length + offset
+        return np.arange(first, end + 1, length, dtype=np.int64)
+    step = 1 if rhythm.strip() == "MS" else 3
+    first_year = datetime.fromtimestamp(start // 1_000_000, UTC).year
+    last_year = datetime.fromtimestamp(end // 1_000_000, UTC).year
+    begins = [
+        time_us(datetime(year, month, 1, tzinfo=UTC))
+        for year in range(first_year, last_year + 1)
+        for month in range(1, 13, step)
+    ]
+    return np.array([begin for begin in begins if start <= begin <= end], np.int64)
