@@ -1,1 +1,1 @@
-"""Rule strategies behind the one Strategy protocol."""
+"""Rules, signals, rankers and ensembles behind the one Strategy protocol."""
