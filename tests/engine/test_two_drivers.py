@@ -1,0 +1,58 @@
+"""The stepwise and the vectorised driver give the same bits: marks, fills, and the account they leave behind."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_books import Case, random_case, walk
+
+from agent_bt.engine.vectorised import drive
+
+
+def check_drivers(case: Case) -> int:
+    """Compare the two to the last bit; returns how many fills there were."""
+    stepwise, fast = walk(case), case.broker()
+    fills = drive(
+        broker=fast, limits=case.limit_records(), bars=case.bars, targets=case.targets, on_change=case.on_change
+    )
+    assert fills == stepwise.fills
+    slow = stepwise.broker
+    for name in ("equity", "exposure", "account", "positions", "queue"):
+        assert getattr(fast, name).tobytes() == getattr(slow, name).tobytes(), name
+    assert fast.dropped == slow.dropped
+    assert fast.bar == slow.bar
+    return len(fills)
+
+
+@pytest.mark.parametrize("symbols", [1, 2, 4])
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_both_drivers_give_the_same_bits(symbols: int, seed: int) -> None:
+    check_drivers(random_case(seed, symbols=symbols))
+
+
+def test_the_random_accounts_meet_everything() -> None:
+    """The property above says nothing if its cases are tame: here is what a few hundred of them contain."""
+    filled, reasons, cuts, halted, short = 0, set(), set(), set(), False
+    for seed in range(300):
+        walked = walk(random_case(seed))
+        filled += len(walked.fills)
+        reasons |= {fill.reason for fill in walked.fills}
+        cuts |= {cut.reason for _, cut in walked.cuts}
+        halted.add(walked.broker.halted_by)
+        short = short or bool((walked.broker.positions["lots"] < 0).any())
+    assert filled > 3000
+    assert reasons == {"order", "stop_loss", "take_profit", "drawdown", "delisted", "used_up"}
+    assert cuts == {
+        "max_position", "max_gross", "allow_short", "min_size", "not_eligible", "max_daily_loss", "max_leverage",
+        "max_net", "max_turnover",
+    }  # fmt: skip
+    assert halted == {None, "drawdown", "used_up"}
+    assert short
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("start", range(0, 20_000, 2_000))
+def test_both_drivers_give_the_same_bits_over_thousands_of_accounts(start: int) -> None:
+    assert sum(check_drivers(random_case(seed)) for seed in range(start, start + 2_000)) > 15_000
