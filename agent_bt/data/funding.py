@@ -12,9 +12,10 @@ from typing import Protocol
 import polars as pl
 
 from agent_bt.core.clock import MINUTE
-from agent_bt.core.errors import MissingData
+from agent_bt.core.errors import DataError, MissingData
 from agent_bt.core.schema import TIME
 from agent_bt.data.parquet import FUNDING_COLUMN
+from agent_bt.data.settlements import FUNDING_SCHEMA
 from agent_bt.data.spans import Span, subtract
 from agent_bt.data.store import SETTLEMENTS, Store
 
@@ -49,9 +50,8 @@ def load_funding(source: FundingSource, bars: pl.DataFrame) -> pl.DataFrame:
     Raises:
         MissingData: the source does not have all settlements of these bars.
     """
-    if bars.is_empty():
-        return bars.with_columns(pl.lit(None, dtype=pl.Float64).alias(FUNDING_COLUMN))
-    return with_funding(bars, source.fetch_funding(*_life(bars)))
+    funding = FUNDING_SCHEMA.to_frame() if bars.is_empty() else source.fetch_funding(*_life(bars))
+    return with_funding(bars, funding)
 
 
 def load_panel_funding(source: PanelFundingSource, bars: pl.DataFrame) -> pl.DataFrame:
@@ -85,6 +85,16 @@ def fetch_funding(root: Path | str, symbol: str, start: int, end: int) -> pl.Dat
     return store.read(Span(start + MINUTE, end + MINUTE))
 
 
+def check_perpetual(kind: str) -> None:
+    """Refuse a market that has no funding.
+
+    Raises:
+        DataError: `kind` is not `um`.
+    """
+    if kind != "um":
+        raise DataError(f"market.kind {kind} has no funding; perpetuals are market.kind: um")
+
+
 def with_funding(bars: pl.DataFrame, funding: pl.DataFrame) -> pl.DataFrame:
     """Put each rate on the bar at whose end it is due, as `funding_rate` (Float64, null elsewhere).
 
@@ -95,6 +105,8 @@ def with_funding(bars: pl.DataFrame, funding: pl.DataFrame) -> pl.DataFrame:
         bars: of one symbol, `BAR_SCHEMA` or more, sorted by time.
         funding: `FUNDING_SCHEMA`, sorted.
     """
+    if bars.is_empty():
+        return bars.with_columns(pl.lit(None, dtype=pl.Float64).alias(FUNDING_COLUMN))
     closes = bars.select("close_time")
     due = (
         funding.filter(pl.col("funding_time") > bars["open_time"].min())

@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 
 from agent_bt.core.clock import MINUTE, interval_us
-from agent_bt.core.errors import DataError, MissingData
+from agent_bt.core.errors import MissingData
 from agent_bt.core.schema import BAR_SCHEMA
-from agent_bt.data.funding import fetch_funding, with_funding
+from agent_bt.data.funding import check_perpetual, fetch_funding, with_funding
 from agent_bt.data.parquet import FUNDING_COLUMN, BarFile, read_bar_file
 from agent_bt.data.resample import Gaps, to_bars, whole_bars
 from agent_bt.data.spans import Span, intersect, subtract
@@ -141,7 +141,14 @@ class StorePanel:
         """
         length = interval_us(interval)
         span = whole_bars(Span(start, end), length)
-        bars = pl.concat([self._life(symbol, span, length) for symbol in self.symbols])
+        known = {symbol: intersect([span], store.offsets().covered) for symbol, store in self._stores.items()}
+        if missing := [text for symbol, spans in known.items() if (text := self._advice(symbol, spans, span))]:
+            raise MissingData("\n".join(missing))
+        lives = []
+        for symbol, spans in known.items():
+            whole = whole_bars(Span(spans[0].start, spans[-1].end), length)
+            lives.append(life_of(symbol, self._stores[symbol].read(whole), whole, length, self._gaps))
+        bars = pl.concat(lives)
         if bars.is_empty():
             raise MissingData(f"{self.label}: no bars in {span}; choose another range")
         return bars
@@ -152,20 +159,15 @@ class StorePanel:
         Raises:
             MissingData: they were not all backfilled; the message has the command that does it.
         """
-        _check_perpetual(self._kind)
+        check_perpetual(self._kind)
         return fetch_funding(self._root, symbol, start, end)
 
-    def _life(self, symbol: str, span: Span, length: int) -> pl.DataFrame:
-        store = self._stores[symbol]
-        known = intersect([span], store.offsets().covered)
+    def _advice(self, symbol: str, known: Sequence[Span], span: Span) -> str:
+        """What is missing of a symbol, and how to get it; empty if nothing is."""
         missing = subtract([Span(known[0].start, known[-1].end)], known) if known else [span]
-        if missing:
-            spans = ", ".join(str(hole) for hole in missing)
-            raise MissingData(
-                f"store {self._kind}/{symbol}: no data for {spans}; fetch it with\n  {store.command(missing)}"
-            )
-        whole = whole_bars(Span(known[0].start, known[-1].end), length)
-        return life_of(symbol, store.read(whole), whole, length, self._gaps)
+        spans = ", ".join(str(hole) for hole in missing)
+        command = self._stores[symbol].command(missing)
+        return f"store {self._kind}/{symbol}: no data for {spans}; fetch it with\n  {command}" if missing else ""
 
 
 def life_of(
@@ -192,8 +194,3 @@ def life_of(
 
 def _between(funding: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
     return funding.filter(pl.col("funding_time").cast(pl.Int64).is_between(start, end, closed="right"))
-
-
-def _check_perpetual(kind: str) -> None:
-    if kind != "um":
-        raise DataError(f"market.kind {kind} has no funding; perpetuals are market.kind: um")

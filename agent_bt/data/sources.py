@@ -8,8 +8,8 @@ from typing import Protocol
 import polars as pl
 
 from agent_bt.core.clock import MINUTE, interval_us, iso
-from agent_bt.core.errors import DataError, MissingData
-from agent_bt.data.funding import fetch_funding
+from agent_bt.core.errors import MissingData
+from agent_bt.data.funding import check_perpetual, fetch_funding
 from agent_bt.data.parquet import read_bar_file
 from agent_bt.data.resample import Gaps, to_bars, whole_bars
 from agent_bt.data.spans import Span, subtract
@@ -61,8 +61,7 @@ class StoreSource:
         Raises:
             MissingData: they were not all backfilled; the message has the command that does it.
         """
-        if self._store.kind != "um":
-            raise DataError(f"market.kind {self._store.kind} has no funding; perpetuals are market.kind: um")
+        check_perpetual(self._store.kind)
         return fetch_funding(self._store.root, self.symbol, start, end)
 
     def _advice(self, missing: list[Span]) -> str:

@@ -63,11 +63,9 @@ def verify(store: Store, *, span: Span | None = None, archive: Archive | None = 
     for month in sorted({*known.months, *store.months_on_disk()}):
         findings += _check_file(store, month, known)
     findings += _check_units(known)
-    if store.series == SETTLEMENTS and known.covered:
-        for hole in subtract([Span(known.covered[0].start, known.covered[-1].end)], known.covered):
-            text = f"{hole}: no settlements, and nobody has said that there are none"
-            findings.append(Finding(level="warning", check="gap", month=month_of(hole.start), message=text, span=hole))
-    for hole in subtract([span], known.covered) if span else ():
+    if store.series == SETTLEMENTS:
+        findings += _check_settled(store, known, span)
+    for hole in subtract([span], known.covered) if span and store.series != SETTLEMENTS else ():
         text = f"{hole}: not covered; `agent-bt data backfill` or --repair fetches it"
         findings.append(Finding(level="error", check="gap", month=month_of(hole.start), message=text, span=hole))
     if archive is not None:
@@ -145,6 +143,14 @@ def _check_file(store: Store, month: str, known: Offsets) -> list[Finding]:
             return findings + list(_check_settlements(frame, month))
         findings += [*_check_rows(frame, month), *_check_gaps(frame, month, known)]
     return findings
+
+
+def _check_settled(store: Store, known: Offsets, span: Span | None) -> Iterator[Finding]:
+    minutes = Store(store.root, store.symbol, store.kind).offsets().covered
+    between = [Span(known.covered[0].start, known.covered[-1].end)] if known.covered else []
+    for hole in subtract([*minutes, *between, *([span] if span else [])], known.covered):
+        text = f"{hole}: no funding, and nobody has said that there is none; `agent-bt data backfill` asks again"
+        yield Finding(level="warning", check="gap", month=month_of(hole.start), message=text, span=hole)
 
 
 def _check_settlements(frame: pl.DataFrame, month: str) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ from typer.testing import CliRunner
 
 from agent_bt.cli.data import app
 from agent_bt.core.clock import HOUR, MINUTE
-from agent_bt.core.errors import ArchiveError, DataError, MissingData
+from agent_bt.core.errors import ArchiveError, DataError, Interrupted, MissingData
 from agent_bt.core.schema import BAR_SCHEMA, TIME
 from agent_bt.data.archive import FUNDING as FUNDING_RATE
 from agent_bt.data.archive import Archive, daily_file, file_at, monthly_file
@@ -362,6 +362,50 @@ def test_damage_is_found_and_fetched_again(
     assert ledger.read_month("2021-02").equals(before)
 
 
+def test_minutes_without_their_funding_are_found_and_fetched(
+    exchange: FakeExchange, ledger: Store, transport: Transport
+) -> None:
+    span = Span(us("2021-02-02"), us("2021-02-04"))
+    minutes = Store(ledger.root, "BTCUSDT", "um")
+    minutes.commit("2021-02", minutes.read_month("2021-02"), covered=[span], outages=[span], sources={})
+    archive = Archive(exchange.archive_url, transport)
+    [finding] = verify(ledger)
+    assert (finding.level, finding.check, finding.span) == ("warning", "gap", span)
+    exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
+    repair(ledger, [finding], archive, None, now=us("2022-01-01"))
+    assert verify(ledger) == []
+    [later] = verify(ledger, span=Span(span.start, us("2021-03-02")))
+    assert later.span == Span(us("2021-03-01"), us("2021-03-02"))
+
+
+def test_a_disk_that_refuses_is_a_failure_that_says_so(
+    exchange: FakeExchange, ledger: Store, settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> None:
+        raise DataError(f"{path}: cannot be written: No space left on device")
+
+    exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
+    with monkeypatch.context() as patch:
+        patch.setattr("agent_bt.data.store.write_whole", full)
+        [failure] = settle("2021-02-01", "2021-03-01").failures
+    assert "No space left" in failure
+    assert settle("2021-02-01", "2021-03-01").added == 84
+
+
+def test_ctrl_c_is_an_interruption_and_the_next_call_finishes(
+    exchange: FakeExchange, settle: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "fetch", interrupted)
+        with pytest.raises(Interrupted, match="same command"):
+            settle("2021-02-01", "2021-03-01")
+    assert settle("2021-02-01", "2021-03-01").added == 84
+
+
 def test_a_repair_that_would_lose_settlements_keeps_what_was(
     exchange: FakeExchange, ledger: Store, settle: Settle
 ) -> None:
@@ -421,6 +465,30 @@ def test_a_settlement_in_a_gap_is_paid_at_the_next_bar() -> None:
     assert rates(with_funding(gap, funding_of(("2021-02-01T08:00", 0.25)))) == {"01T11:00": 0.25}
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    minutes=st.lists(st.integers(-100, 3000), unique=True, max_size=30).map(sorted),
+    interval=st.sampled_from([1, 5, 60, 240]),
+    absent=st.sets(st.integers(0, 47), max_size=20),
+)
+def test_rates_are_those_of_a_plain_loop(minutes: list[int], interval: int, absent: set[int]) -> None:
+    start = us("2021-02-01")
+    bars = bars_of(interval * MINUTE, "2021-02-01", "2021-02-02").filter(
+        ~(pl.int_range(pl.len()) * interval // 30).is_in(sorted(absent))
+    )
+    rate = {start + minute * MINUTE: (i + 1) / 64 for i, minute in enumerate(minutes)}
+    pairs = {"funding_time": list(rate), "rate": list(rate.values())}
+    funding = pl.DataFrame(pairs, schema={"funding_time": pl.Int64, "rate": pl.Float64}).cast(FUNDING_SCHEMA)
+    closes = bars["close_time"].cast(pl.Int64).to_list()
+    expected: list[float | None] = []
+    last = bars["open_time"].cast(pl.Int64).to_list()[0] if closes else 0
+    for close in closes:
+        inside = [share for at, share in rate.items() if last < at <= close]
+        expected.append(sum(inside) if inside else None)
+        last = close
+    assert with_funding(bars, funding)["funding_rate"].to_list() == expected
+
+
 def test_no_settlements_is_a_column_of_nothing() -> None:
     bars = bars_of(HOUR, "2021-02-01", "2021-02-02")
     assert with_funding(bars, funding_of())["funding_rate"].null_count() == 24
@@ -475,6 +543,7 @@ def test_a_file_with_rates_gives_them_as_they_stand(tmp_path: Path) -> None:
     assert load_panel_funding(panel, wide).equals(wide)
     assert rates(wide.filter(symbol="AUSDT")) == {"01T08:00": 0.25, "02T16:00": 0.5}
     assert rates(wide.filter(symbol="BUSDT")) == {"02T16:00": 0.5}
+    assert set(panel.fetch_panel("4h", us("2021-02-01"), us("2021-02-02"))["symbol"]) == {"AUSDT"}
     assert rates(panel.fetch_panel("1d", *span).filter(symbol="AUSDT")) == {"02T00:00": 0.25, "03T00:00": 0.5}
     bars.drop("funding_rate").with_columns(symbol=pl.lit("AUSDT")).write_parquet(tmp_path / "q.parquet")
     bare = PanelSource(tmp_path / "q.parquet")

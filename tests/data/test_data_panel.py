@@ -256,6 +256,8 @@ def test_a_symbol_that_was_never_backfilled_names_the_command(stores: Path) -> N
     assert f"--symbol XRPUSDT --interval 1m --root {stores} --start 2021-02-01 --end 2021-02-04" in str(error.value)
     with pytest.raises(MissingData, match="ETHUSDT: no data"):
         StorePanel(stores, ["BTCUSDT", "ETHUSDT"]).fetch_panel("1h", START, us("2021-02-02"))
+    with pytest.raises(MissingData, match=r"(?s)--symbol SOLUSDT .*--symbol XRPUSDT "):
+        StorePanel(stores, ["BTCUSDT", "XRPUSDT", "SOLUSDT"]).fetch_panel("1h", START, END)
 
 
 def test_a_hole_in_what_was_backfilled_is_no_gap(stores: Path) -> None:
