@@ -21,7 +21,8 @@ class Versus:
     """One work: `run` does ours and returns its result, float64 (T,), with the same start as every peer's.
 
     Its time is the least of all rounds, some of them before the first peer and some after each one, so that a machine
-    that slows down or speeds up favours neither.
+    that slows down or speeds up favours neither. How far the results part is told with the figures: some peers mark the
+    account a bar later, cannot spend all of the cash, or round prices.
     """
 
     work: str
@@ -54,10 +55,13 @@ class Versus:
         self.time()
         package, version = next(iter(answer.facts["versions"].items()))
         for variant, facts in answer.facts["variants"].items():
-            apart = float(np.max(np.abs(answer.arrays[variant] / self.result - 1.0)))
+            apart = np.abs(answer.arrays[variant] / self.result - 1.0)
             self.theirs[f"{package} {version} {variant}"] = {
-                **facts, "apart": apart, "peak_mb": answer.facts["peak_mb"],
-            }  # fmt: skip
+                **facts,
+                "apart": float(apart.max()),
+                "apart_at_the_end": float(apart[-1]),
+                "peak_mb": answer.facts["peak_mb"],
+            }
 
     def best(self, words: str) -> tuple[str, float]:
         """Name and seconds of the quickest variant whose name has all the words.

@@ -1,4 +1,7 @@
-"""vectorbt: every pair of moving averages over one symbol in one call, with both its engines."""
+"""vectorbt: every pair of moving averages over one symbol in one call, with one of its engines.
+
+Signals are compared on plain arrays, which takes less memory and time than its `ma_crossed_above` on frames.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,25 @@ import timing
 import vectorbt as vbt
 
 given = timing.inputs()
-closes = pd.Series(given["close"])
-fast, slow = given["fast"].tolist(), given["slow"].tolist()
+closes, engine = pd.Series(given["close"]), given["engine"]
+windows, at = np.unique(np.concatenate([given["fast"], given["slow"]]), return_inverse=True)
+fast, slow = at[: len(given["fast"])], at[len(given["fast"]) :]
 
 
-def run(engine: str) -> np.ndarray:
-    """Final equity per pair; each window's mean is computed once (`run_unique`)."""
-    quick = vbt.MA.run(closes, fast, short_name="fast", run_unique=True, engine=engine)
-    lazy = vbt.MA.run(closes, slow, short_name="slow", run_unique=True, engine=engine)
+def run() -> np.ndarray:
+    """Final equity per pair; each window's mean is computed once."""
+    means = vbt.MA.run(closes, windows.tolist(), engine=engine).ma.to_numpy()
+    above = means[:, fast] > means[:, slow]
+    # Signals at the changes alone: it walks through them quicker than through a signal on every bar.
+    entries, exits = above.copy(), np.zeros_like(above)
+    entries[1:] &= ~above[:-1]
+    exits[1:] = above[:-1] & ~above[1:]
     portfolio = vbt.Portfolio.from_signals(
-        closes, quick.ma_crossed_above(lazy), quick.ma_crossed_below(lazy),
-        init_cash=given["cash"], fees=given["fee_rate"], engine=engine,
-    )  # fmt: skip
+        closes, entries, exits, init_cash=given["cash"], fees=given["fee_rate"], engine=engine
+    )
     return portfolio.final_value().to_numpy()
 
 
 variants, finals = {}, {}
-engine = given["engine"]
-variants[engine], finals[engine] = timing.best_of(lambda: run(engine))
+variants[engine], finals[engine] = timing.best_of(run)
 timing.report(variants, ("vectorbt", "vectorbt-rust", "numba"), **finals)
