@@ -16,6 +16,7 @@ from agent_bt.core.types import Fill
 from agent_bt.evaluation.metrics import trade_results
 from agent_bt.evaluation.stats import decisions as compared
 from agent_bt.evaluation.stats.caveats import Arm
+from agent_bt.records.direction import direction_column
 from agent_bt.records.read import Run
 
 Grid = Sequence[Sequence[Run]]
@@ -173,13 +174,9 @@ def _response_format(run: Run) -> str:
 def _actions(run: Run) -> pl.DataFrame:
     """Time, action (BUY, SELL, HOLD; target shares by what they ordered) and equity before each decision."""
     # Only what is needed: the prompts and windows of many runs do not fit into memory together.
-    lots = pl.col("orders").list.eval(pl.element().struct.field("lots"))
-    ordered = (
-        pl.when(lots.list.max() > 0).then(pl.lit("BUY")).when(lots.list.len() > 0).then(pl.lit("SELL"))
-    ).otherwise(pl.lit("HOLD"))
     wanted = pl.scan_parquet(run.folder.decisions).select(
         "time",
-        action=pl.when(pl.col("action") == "TARGETS").then(ordered).otherwise(pl.col("action")),
+        action=direction_column(),
         equity=pl.col("account").struct.field("equity"),
     )
     return wanted.collect()

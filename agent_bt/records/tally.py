@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_bt.llm.ledger import NOT_BILLED
+from agent_bt.records.direction import direction
 
 PROVENANCES = ("model", "invalid", "transport", "budget")
 VERDICTS = ("clipped", "rejected")
@@ -57,7 +58,7 @@ class Tally:
         self.total += 1
         kind = content["provenance"]
         self.provenance[kind] += 1
-        self.action[_direction(content)] += 1
+        self.action[direction(content)] += 1
         self.risk[content["risk"]] += 1
         if kind != "model":
             self.reasons[f"{kind}: {content['reason']}"] += 1
@@ -100,12 +101,3 @@ class Tally:
             return
         self.unpriced += cost is None
         self._latencies[math.floor(math.log(max(call["latency_ms"], 1e-3)) * _BINS_PER_E)] += 1
-
-
-def _direction(content: Mapping[str, Any]) -> str:
-    """BUY, SELL or HOLD; a decision by target shares is what its orders do."""
-    action: str = content["action"]
-    if action != "TARGETS":
-        return action
-    lots = [order["lots"] for order in content["orders"]]
-    return "BUY" if any(lot > 0 for lot in lots) else "SELL" if lots else "HOLD"

@@ -17,6 +17,7 @@ import orjson
 import polars as pl
 
 from agent_bt.core.errors import RecordError
+from agent_bt.records.direction import buys, direction_column, sells
 from agent_bt.records.read import Run
 from agent_bt.reports.html_decisions import SIDES, SOURCES
 from agent_bt.reports.html_pack import Column, decimals_of, deflated, pack_columns, quantise
@@ -121,11 +122,6 @@ class Cells:
 
 def _read_index(run: Run) -> pl.DataFrame:
     """Time, code, size and price of every decision of a run."""
-    lots = pl.col("orders").list.eval(pl.element().struct.field("lots"))
-    bought, sold = (lots.list.max() > 0).fill_null(False), (lots.list.min() < 0).fill_null(False)
-    # Target shares are shown as what they ordered.
-    ordered = pl.when(bought).then(pl.lit("BUY")).when(sold).then(pl.lit("SELL")).otherwise(pl.lit("HOLD"))
-    side = pl.when(pl.col("action") == "TARGETS").then(ordered).otherwise(pl.col("action"))
     try:
         return (
             pl.scan_parquet(run.folder.decisions)
@@ -133,9 +129,9 @@ def _read_index(run: Run) -> pl.DataFrame:
                 "time",
                 pl.col("size").cast(pl.Float64).fill_null(float("nan")),
                 price=pl.col("prices").list.first().struct.field("price").cast(pl.Float64).fill_null(float("nan")),
-                code=_code(side, SIDES)
+                code=_code(direction_column(), SIDES)
                 + 4 * _code(pl.col("provenance"), SOURCES)
-                + 16 * (bought | sold).cast(pl.Int64),
+                + 16 * (buys() | sells()).cast(pl.Int64),
             )
             .collect()
         )
