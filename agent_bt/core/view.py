@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -26,6 +27,20 @@ BAR_COLUMNS = (
 """The columns that every view starts with, before the features; `filled` is 1.0 on invented bars."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What all views of a market share; `index` maps the names of the columns to the third axis of the data."""
+
+    interval: int
+    symbols: Sequence[str]
+    columns: Sequence[str]
+    index: Mapping[str, int]
+
+
+HIDDEN = 2
+"""Columns behind the named ones in the data of a view: whether the symbol is eligible, and the close time (us)."""
+
+
 class MarketView:
     """The last `n` closed bars and features of every symbol, up to and including the bar that closed at `now`.
 
@@ -40,19 +55,7 @@ class MarketView:
         summary: up to 7 days of the first symbol, oldest first; empty unless the strategy asked for it.
     """
 
-    __slots__ = (
-        "_data",
-        "_eligibility",
-        "_index",
-        "columns",
-        "eligible",
-        "interval",
-        "now",
-        "prices",
-        "summary",
-        "symbols",
-        "times",
-    )
+    __slots__ = ("_data", "_layout", "_prices", "now", "summary")
 
     def __init__(
         self,
@@ -64,36 +67,83 @@ class MarketView:
         times: np.ndarray,
         data: np.ndarray,
         summary: tuple[DaySummary, ...] = (),
-        index: Mapping[str, int] | None = None,
         eligible: np.ndarray | None = None,
         eligibility: np.ndarray | None = None,
     ) -> None:
-        """`data` is float64 (n, symbols, columns), the view's own and read-only from here on.
+        """`data`: float64 (n, symbols, columns).
 
-        `index` maps column names to the third axis of `data`; without `eligible`, whatever has a price is eligible.
-        `eligibility`, bool (n, symbols), says it for every row; its last one is `eligible`.
+        Without `eligible`, whatever has a price is eligible. `eligibility`, bool (n, symbols), says it for every row;
+        its last one is `eligible`.
         """
+        index = {name: at for at, name in enumerate(columns)}
+        if eligibility is None:
+            eligibility = ~np.isnan(data[:, :, index["close"]])
+            if eligible is not None:
+                eligibility[-1] = eligible
+        stamps = np.broadcast_to(times[:, np.newaxis], eligibility.shape)
         self.now = now
-        self.interval = interval
-        self.symbols = symbols
-        self.columns = columns
-        self.times = times
         self.summary = summary
-        self._data = data
-        self._index = index if index is not None else {name: at for at, name in enumerate(columns)}
+        self._layout = Layout(interval, symbols, columns, index)
+        self._data = np.concatenate([data, eligibility[:, :, np.newaxis], stamps[:, :, np.newaxis]], axis=2)
+        self._data.flags.writeable = False
+        self._prices: Mapping[str, float] | None = None
+
+    @classmethod
+    def over(cls, layout: Layout, now: int, data: np.ndarray, summary: tuple[DaySummary, ...]) -> MarketView:
+        """A view of `data`, float64 (n, symbols, columns + `HIDDEN`), which is its own and read-only from here on."""
+        view = cls.__new__(cls)
+        view.now = now
+        view.summary = summary
+        view._layout = layout
+        view._data = data
+        view._prices = None
         # What a strategy was shown goes into the record after it has decided: nobody may write to it.
-        data.setflags(write=False)
-        times.setflags(write=False)
-        closes = data[-1, :, self._index["close"]]
-        self.prices: Mapping[str, float] = MappingProxyType(dict(zip(symbols, closes.tolist(), strict=True)))
-        if eligible is None:
-            eligible = ~np.isnan(closes) if eligibility is None else eligibility[-1]
-        self.eligible = eligible
-        self.eligible.setflags(write=False)
-        self._eligibility = eligibility
+        data.flags.writeable = False
+        return view
+
+    @property
+    def interval(self) -> int:
+        """Length of a bar, us."""
+        return self._layout.interval
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """In fixed order."""
+        return self._layout.symbols
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """`BAR_COLUMNS`, then features."""
+        return self._layout.columns
+
+    @property
+    def times(self) -> np.ndarray:
+        """Close times of the rows, int64 (n,), UTC us."""
+        times: np.ndarray = self._data[:, 0, -1].astype(np.int64)
+        times.flags.writeable = False
+        return times
+
+    @property
+    def prices(self) -> Mapping[str, float]:
+        """Symbol -> last close (quote units)."""
+        if self._prices is None:
+            closes = self._data[-1, :, self._layout.index["close"]].tolist()
+            self._prices = MappingProxyType(dict(zip(self._layout.symbols, closes, strict=True)))
+        return self._prices
+
+    @property
+    def eligible(self) -> np.ndarray:
+        """Which symbols may be traded now; bool (symbols,)."""
+        eligible: np.ndarray = self._data[-1, :, -HIDDEN] > 0.0
+        return eligible
+
+    def eligibility(self) -> np.ndarray:
+        """The same at every row; bool (n, symbols)."""
+        eligible: np.ndarray = self._data[:, :, -HIDDEN] > 0.0
+        return eligible
 
     def __len__(self) -> int:
-        return len(self.times)
+        return len(self._data)
 
     def column(self, name: str, symbol: str | None = None) -> np.ndarray:
         """One column of one symbol (default: the first), oldest first; float64 (n,), NaN where undefined.
@@ -111,21 +161,14 @@ class MarketView:
         """One column of every symbol, oldest row first; float64 (n, symbols)."""
         return self._data[:, :, self._column(name)]
 
-    def eligibility(self) -> np.ndarray:
-        """Which symbols could be traded, at every row; bool (n, symbols). Rows nobody spoke of go by their price."""
-        if self._eligibility is None:
-            self._eligibility = ~np.isnan(self.table("close"))
-            self._eligibility[-1] = self.eligible
-        self._eligibility.setflags(write=False)
-        return self._eligibility
-
     def latest(self, name: str, symbol: str | None = None) -> float:
         """The last value of one column of one symbol."""
-        return float(self._data[-1, self._at(symbol), self._column(name)])
+        value: float = self._data.item(len(self._data) - 1, self._at(symbol), self._column(name))
+        return value
 
     def matrix(self, symbol: str | None = None) -> np.ndarray:
         """All rows and columns of one symbol; float64 (n, columns)."""
-        return self._data[:, self._at(symbol), :]
+        return self._data[:, self._at(symbol), :-HIDDEN]
 
     def frame(self, symbol: str | None = None) -> pl.DataFrame:
         """All rows of one symbol as a table: open_time, close_time, then `columns`."""
@@ -143,6 +186,6 @@ class MarketView:
 
     def _column(self, name: str) -> int:
         try:
-            return self._index[name]
+            return self._layout.index[name]
         except KeyError:
             raise KeyError(f"no column {name!r} in view; there is {', '.join(self.columns)}") from None

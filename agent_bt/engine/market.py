@@ -11,7 +11,7 @@ import polars as pl
 from agent_bt.core.clock import DAY
 from agent_bt.core.errors import DataError
 from agent_bt.core.types import DaySummary
-from agent_bt.core.view import BAR_COLUMNS, MarketView
+from agent_bt.core.view import BAR_COLUMNS, HIDDEN, Layout, MarketView
 
 Summary = Callable[[int], tuple[DaySummary, ...]]
 
@@ -82,6 +82,7 @@ class Market:
         self.lookback = lookback
         self.columns = (*BAR_COLUMNS, *feature_names)
         self._index = {name: at for at, name in enumerate(self.columns)}
+        self._layout = Layout(interval, self.symbols, self.columns, self._index)
         self._summary = summary
         self._data, listed = self._grid(bars, features)
         self.open, self.high, self.low, self.close = (
@@ -92,7 +93,9 @@ class Market:
         self.ends = self._last_trades()
         rows = np.arange(len(self))[:, None]
         self.eligible = (rows >= listed) & (rows < self.ends)
-        self._data[:, :, len(BAR_COLUMNS) :][rows > self.ends] = np.nan
+        self._data[:, :, len(BAR_COLUMNS) : -HIDDEN][rows > self.ends] = np.nan
+        self._data[:, :, -HIDDEN] = self.eligible
+        self._data[:, :, -1] = self.times[:, None]
         self.funding = self._settlements(bars)
         ends = self.ends[self.ends < len(self)]
         self.special = np.union1d(ends, np.flatnonzero(self.funding.any(axis=1))).astype(np.int64)
@@ -116,16 +119,11 @@ class Market:
     def at(self, bar: int) -> MarketView:
         """What may be seen at the close of row `bar`: copies of the last `lookback` rows."""
         low = max(0, bar + 1 - self.lookback)
-        return MarketView(
-            now=int(self.times[bar]),
-            interval=self.interval,
-            symbols=self.symbols,
-            columns=self.columns,
-            times=self.times[low : bar + 1].copy(),
-            data=self._data[low : bar + 1].copy(),
-            summary=self._summary(bar) if self._summary else (),
-            index=self._index,
-            eligibility=self.eligible[low : bar + 1].copy(),
+        return MarketView.over(
+            self._layout,
+            int(self.times[bar]),
+            self._data[low : bar + 1].copy(),
+            self._summary(bar) if self._summary else (),
         )
 
     def head(self, rows: int) -> Market:
@@ -140,10 +138,12 @@ class Market:
     def restrict(self, pool: np.ndarray) -> None:
         """Let only the members of a pool be eligible: bool (T, N)."""
         self.eligible &= pool
+        self._data[:, :, -HIDDEN] = self.eligible
 
     def _grid(self, bars: pl.DataFrame, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The data (T, N, C), and the row in which each symbol begins (T if it never does)."""
-        table = np.column_stack([*(bars[name].cast(pl.Float64).to_numpy() for name in BAR_COLUMNS), features])
+        values = [bars[name].cast(pl.Float64).to_numpy() for name in BAR_COLUMNS]
+        table = np.column_stack([*values, features, np.zeros((len(bars), HIDDEN))])
         if len(self.symbols) == 1:
             return table.reshape(len(table), 1, -1), np.zeros(1, np.int64)
         rows = np.searchsorted(self.times, bars["close_time"].to_physical().to_numpy())
@@ -194,7 +194,7 @@ class Market:
 
     def _first_full_row(self) -> int:
         """The first row in which a symbol's whole window has every feature; len(self) if there is none."""
-        features = self._data[:, :, len(BAR_COLUMNS) :]
+        features = self._data[:, :, len(BAR_COLUMNS) : -HIDDEN]
         defined = ~np.isnan(features).any(axis=2) & ~np.isnan(self.close)
         starts = [int(np.argmax(column)) for column in defined.T if column.any()]
         if not starts:

@@ -21,7 +21,7 @@ import polars as pl
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.clock import iso
 from agent_bt.core.errors import StrategyError
-from agent_bt.core.protocols import Strategy
+from agent_bt.core.protocols import Strategy, VectorisedStrategy
 from agent_bt.core.step import Journal, Step
 from agent_bt.engine.loop import walk
 from agent_bt.engine.market import Market
@@ -283,11 +283,12 @@ def _audit_all(
 ) -> Leak | None:
     """The same for a strategy that answers for all bars at once: its rows up to `end` must stay what they are."""
     strategy = subject.strategy()
-    if not hasattr(strategy, "decide_all"):
+    if not isinstance(strategy, VectorisedStrategy):
         return None
     market, _ = subject.stage(bars, strategy)
-    before = np.asarray(strategy.decide_all(market))[:end]
-    after = np.asarray(strategy.decide_all(subject.stage(changed, strategy)[0]))[:end]
+    bars_asked = np.arange(end)
+    before = strategy.decide_all(market, bars_asked)
+    after = strategy.decide_all(subject.stage(changed, strategy)[0], bars_asked)
     rows = np.flatnonzero(~np.isclose(before, after, rtol=0.0, atol=0.0, equal_nan=True).reshape(end, -1).all(axis=1))
     if not len(rows):
         return None
