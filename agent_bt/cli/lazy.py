@@ -20,7 +20,7 @@ GROUPS = {
 
 
 ORDER = (
-    *("init", "run", "validate", "resume", "replay", "report", "runs"),
+    *("init", "run", "backtest", "validate", "resume", "replay", "report", "runs"),
     *("compare", "ab", "audit", "leakcheck", "data", "features", "prompts", "cache"),
     *("doctor", "schema", "test", "version"),
 )

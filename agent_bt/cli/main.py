@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import again, check, common, doctor, init, runs, schema
+from agent_bt.cli import again, backtest, check, common, doctor, init, runs, schema
 from agent_bt.cli.lazy import LazyGroup
 from agent_bt.core.errors import AgentBtError, UsageError
 
@@ -164,6 +164,7 @@ def test(
     raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
+app.command("backtest", context_settings=backtest.SETTINGS)(backtest.backtest)
 app.command("resume")(again.resume)
 app.command("replay")(again.replay)
 app.command("compare")(check.compare)

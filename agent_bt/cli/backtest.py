@@ -1,0 +1,135 @@
+"""`agent-bt backtest`: a rule or a ranker with flags instead of a config file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from agent_bt.cli import common
+from agent_bt.core.errors import UsageError
+
+OVER_MANY = ("momentum", "mean_reversion", "equal_weight", "long_short", "inverse_volatility", "rank")
+"""Kinds that choose among symbols: without `--symbol` they run cross-sectionally, over all there are."""
+
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+_FLAGS = {
+    "source": "market.source",
+    "symbol": "market.symbol",
+    "symbols": "market.symbols",
+    "kind": "market.kind",
+    "interval": "market.interval",
+    "start": "market.start",
+    "end": "market.end",
+    "warmup": "market.warmup",
+    "every": "strategy.every",
+    "rebalance": "rebalance",
+    "cash": "account.cash",
+    "fee_rate": "execution.fee_rate",
+    "slippage_bps": "execution.slippage_bps",
+    "fill": "execution.fill",
+    "allow_short": "risk.allow_short",
+    "output": "output",
+}
+
+
+def backtest(
+    context: typer.Context,
+    strategy: Annotated[
+        str, typer.Argument(metavar="STRATEGY", help="A registered name, or module:Class.", show_default=False)
+    ],
+    source: Annotated[str | None, typer.Option(help="sample, store, or a Parquet path.", show_default=False)] = None,
+    symbol: Annotated[str | None, typer.Option(help="One symbol.", show_default=False)] = None,
+    symbols: Annotated[str | None, typer.Option(help="Several, with commas between.", show_default=False)] = None,
+    kind: Annotated[Literal["spot", "um"] | None, typer.Option(help="Spot or perpetuals.", show_default=False)] = None,
+    interval: Annotated[str | None, typer.Option(help="Length of a bar; default 1h.", show_default=False)] = None,
+    start: Annotated[str | None, typer.Option(help="First instant, UTC.", show_default=False)] = None,
+    end: Annotated[str | None, typer.Option(help="Last instant, exclusive.", show_default=False)] = None,
+    warmup: Annotated[str | None, typer.Option(help="Read before the start: 30d.", show_default=False)] = None,
+    every: Annotated[
+        str | None, typer.Option(help="Time between decisions; default: every bar.", show_default=False)
+    ] = None,
+    rebalance: Annotated[
+        str | None, typer.Option(help="W-MON, MS, QS, D, 4h: run cross-sectionally.", show_default=False)
+    ] = None,
+    pool: Annotated[
+        int | None, typer.Option(help="Hold among the N of the most volume, monthly.", show_default=False)
+    ] = None,
+    cash: Annotated[float | None, typer.Option(help="Starting cash.", show_default=False)] = None,
+    fee_rate: Annotated[float | None, typer.Option(help="Share of notional.", show_default=False)] = None,
+    slippage_bps: Annotated[float | None, typer.Option(help="Always adverse.", show_default=False)] = None,
+    fill: Annotated[Literal["close", "next_open"] | None, typer.Option(show_default=False)] = None,
+    allow_short: Annotated[bool, typer.Option("--allow-short", help="Perpetuals only (--kind um).")] = False,
+    name: Annotated[str | None, typer.Option(help="Part of the run folder's name.", show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(help="Where run folders are made.", show_default=False)] = None,
+    overrides: common.SetOption = None,
+    as_json: common.JsonOption = False,
+    progress: common.ProgressOption = "auto",
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
+    quiet: common.QuietOption = False,
+    verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
+) -> None:
+    """Backtest a rule or a ranker; any other flag is a parameter of the strategy.
+
+    agent-bt backtest ma_cross --fast 24 --slow 96
+
+    agent-bt backtest momentum --source panel.parquet --lookback-col return_168 --top-n-long 5 --rebalance W-MON
+    """
+    from agent_bt.settings import Values, load_config
+
+    given = {key: value for key, value in context.params.items() if key in _FLAGS and value not in (None, False)}
+    many = symbols is not None or rebalance is not None or (strategy in OVER_MANY and symbol is None)
+    bar = interval or "1h"
+    values: dict[str, Any] = {
+        "name": name or strategy.replace(":", "."),
+        "strategy.kind": strategy,
+        "market.interval": bar,
+        "strategy.every": every or bar,
+        "mode": "cross_sectional" if many else "time_series",
+        **{_FLAGS[key]: value for key, value in given.items()},
+    }
+    if symbols is not None:
+        values["market.symbols"] = [each.strip() for each in symbols.split(",") if each.strip()]
+    if pool is not None:
+        values |= {"pool.enabled": True, "pool.top_n": pool}
+    origins = {_FLAGS[key]: f"--{key.replace('_', '-')}" for key in given}
+    for flag, key, value in _parameters(context.args):
+        values[f"strategy.params.{key}"] = value
+        origins[f"strategy.params.{key}"] = flag
+    origins = {path: origins.get(path, "agent-bt backtest") for path in values}
+    settings = load_config(None, overrides or (), over_file=Values(values=values, origins=origins))
+    from agent_bt import app as application
+    from agent_bt.cli.progress import make_progress
+
+    result = application.run_config(
+        settings, progress=make_progress("none" if quiet else progress), fresh=True, report=report
+    )
+    common.show_result(result, as_json=as_json, quiet=quiet)
+
+
+def _parameters(arguments: list[str]) -> list[tuple[str, str, Any]]:
+    """(flag, name, value) of each `--name value` that is left over; values are read as YAML.
+
+    Raises:
+        UsageError: something is no flag, or has no value.
+    """
+    import yaml
+
+    found = []
+    rest = list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--") or len(flag) == 2:
+            raise UsageError(f"{flag!r} is no flag; parameters of the strategy are written --name value")
+        flag, _, text = flag.partition("=")
+        if not text:
+            if not rest:
+                raise UsageError(f"{flag} has no value; parameters of the strategy are written --name value")
+            text = rest.pop(0)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        found.append((flag, flag[2:].replace("-", "_"), value))
+    return found
