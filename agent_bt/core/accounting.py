@@ -4,7 +4,7 @@
 Every driver of the engine runs these functions and no others, so that the same orders give the same bits.
 
 One bar t, in order (`advance`):
-  1. orders that are due fill at the open: what reduces first, then what grows, scaled to the means    `_execute`
+  1. orders that are due fill at the open: what reduces first, then what opens, scaled to the means    `_execute`
   2. stops and take-profits inside the bar, stop first                                                 `_protect`
   3. a funding settlement at its close is charged to what is held                                      `_fund`
   4. orders due at this close fill at it                                                               `_execute`
@@ -142,9 +142,22 @@ def _affordable(account, rules, lots, reference):
 
 
 @njit
-def growth(lots, held):
-    """By how many lots an order makes a position larger; negative where it makes it smaller."""
-    return abs(held + lots) - abs(held)
+def opened_by(lots, held):
+    """How many lots of a position an order opens: those it adds, all of them where it changes sides; else 0."""
+    after = held + lots
+    if (held > 0 and after < 0) or (held < 0 and after > 0):
+        return abs(after)
+    return max(abs(after) - abs(held), 0)
+
+
+@njit
+def _take_off(account, positions, queue, symbol, slot):
+    """An order waits no longer; returns its lots."""
+    lots = queue[symbol, slot].lots
+    queue[symbol, slot].lots = 0
+    positions[symbol].ordered -= lots
+    account[0].waiting -= 1
+    return lots
 
 
 @njit
@@ -156,24 +169,27 @@ def _is_due(order, bar, closing):
 
 @njit
 def _scaling(account, positions, queue, rules, bar, prices, traded, closing):
-    """The share of every growing order that the means allow: cash on a spot account, leverage on margin."""
+    """The share of what is opened that the means allow: cash on a spot account, leverage on margin."""
     rule = rules[0]
-    needed, costs = 0.0, 0.0
+    needed, costs, closed = 0.0, 0.0, 0.0
     for symbol in range(queue.shape[0]):
+        held = positions[symbol].lots
         for slot in range(queue.shape[1]):
             order = queue[symbol, slot]
             if order.lots == 0 or not traded[symbol] or not _is_due(order, bar, closing):
                 continue
-            grown = growth(order.lots, positions[symbol].lots)
-            if grown > 0:
-                value = grown * rule.multiple / rule.scale * prices[symbol]
-                needed += value
-                costs += value * (rule.slippage + (1.0 + rule.slippage) * rule.fee_rate)
+            opened = opened_by(order.lots, held)
+            if opened > 0:
+                value = rule.multiple / rule.scale * prices[symbol]
+                needed += opened * value
+                costs += abs(order.lots) * value * (rule.slippage + (1.0 + rule.slippage) * rule.fee_rate)
+                closed += (abs(order.lots) - opened) * value
+            held += order.lots
     if needed == 0.0:
         return 1.0
     if rule.margin == 0:
         return min(1.0, max(account[0].cash, 0.0) / (needed + costs))
-    equity, gross = account[0].cash, 0.0
+    equity, gross = account[0].cash, -closed
     for symbol in range(len(positions)):
         if positions[symbol].lots != 0:
             value = positions[symbol].quantity * prices[symbol]
@@ -188,9 +204,9 @@ def _execute(account, positions, queue, rules, events, bar, prices, traded, clos
     if account[0].waiting == 0:
         return
     rule = rules[0]
-    for growing in range(2):
+    for opening in range(2):
         scaling = 1.0
-        if growing == 1:
+        if opening == 1:
             scaling = _scaling(account, positions, queue, rules, bar, prices, traded, closing)
         for symbol in range(queue.shape[0]):
             if not traded[symbol]:
@@ -202,12 +218,12 @@ def _execute(account, positions, queue, rules, events, bar, prices, traded, clos
                     continue
                 if rule.allow_short == 0 and lots < 0:
                     lots = -min(-lots, held)
-                grown = growth(lots, held)
-                if grown > 0 and growing == 0:
+                opened = opened_by(lots, held)
+                if opened > 0 and opening == 0:
                     continue
-                if grown > 0 and scaling < 1.0:
-                    kept = lots_in(grown * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale)
-                    less = grown - min(grown, kept)
+                if opened > 0 and scaling < 1.0:
+                    kept = lots_in(opened * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale)
+                    less = opened - min(opened, kept)
                     lots += -less if lots > 0 else less
                 if rule.margin == 0 and lots > 0:
                     lots = _affordable(account, rules, lots, prices[symbol])
@@ -220,12 +236,11 @@ def _execute(account, positions, queue, rules, events, bar, prices, traded, clos
                     if order.forced == 1:
                         reason = DRAWDOWN if account[0].halted == AT_DRAWDOWN else USED_UP
                     _fill(account, positions, rules, events, bar, symbol, lots, prices[symbol], reason)
-                order.lots = 0
-                account[0].waiting -= 1
+                _take_off(account, positions, queue, symbol, slot)
 
 
 @njit
-def _protect(account, positions, rules, events, bar, opens, highs, lows, traded):
+def _protect(account, positions, queue, rules, events, bar, opens, highs, lows, traded):
     """Stop-loss, then take-profit, of what was held when the bar began or was opened at its open."""
     rule = rules[0]
     for symbol in range(len(positions)):
@@ -239,13 +254,33 @@ def _protect(account, positions, rules, events, bar, opens, highs, lows, traded)
             level = held.average * (1.0 - sign * rule.stop_loss)
             if sign * (adverse - level) <= 0.0:
                 reference = opens[symbol] if sign * (opens[symbol] - level) <= 0.0 else level
-                _fill(account, positions, rules, events, bar, symbol, -held.lots, reference, STOP_LOSS)
+                _close(account, positions, queue, rules, events, bar, symbol, reference, STOP_LOSS)
                 continue
         if rule.take_profit > 0.0:
             level = held.average * (1.0 + sign * rule.take_profit)
             if sign * (favourable - level) >= 0.0:
                 reference = opens[symbol] if sign * (opens[symbol] - level) >= 0.0 else level
-                _fill(account, positions, rules, events, bar, symbol, -held.lots, reference, TAKE_PROFIT)
+                _close(account, positions, queue, rules, events, bar, symbol, reference, TAKE_PROFIT)
+
+
+@njit
+def _close(account, positions, queue, rules, events, bar, symbol, reference, reason):
+    """Close a position under protection; what waits to close it, or to turn it, has that much less to do."""
+    lots = -positions[symbol].lots
+    _fill(account, positions, rules, events, bar, symbol, lots, reference, reason)
+    for slot in range(queue.shape[1]):
+        order = queue[symbol, slot]
+        if order.lots == 0 or (order.lots > 0) != (lots > 0) or lots == 0:
+            continue
+        done = min(abs(order.lots), abs(lots))
+        done = done if lots > 0 else -done
+        lots -= done
+        if order.lots == done:
+            _take_off(account, positions, queue, symbol, slot)
+            _event(account, events, DROPPED, bar, symbol, done, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, reason)
+        else:
+            order.lots -= done
+            positions[symbol].ordered -= done
 
 
 @njit
@@ -266,10 +301,8 @@ def _delist(account, positions, queue, rules, events, bar, closes, ends):
             continue
         for slot in range(queue.shape[1]):
             if queue[symbol, slot].lots != 0:
-                lots = queue[symbol, slot].lots
+                lots = _take_off(account, positions, queue, symbol, slot)
                 _event(account, events, DROPPED, bar, symbol, lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, DELISTED)
-                queue[symbol, slot].lots = 0
-                account[0].waiting -= 1
         if positions[symbol].lots != 0:
             _fill(account, positions, rules, events, bar, symbol, -positions[symbol].lots, closes[symbol], DELISTED)
 
@@ -379,12 +412,12 @@ def _halt_at_limits(account, positions, queue, rules, events, bar, closes, trade
     for symbol in range(len(positions)):
         for slot in range(queue.shape[1]):
             if queue[symbol, slot].lots != 0:
-                queue[symbol, slot].lots = 0
-                account[0].waiting -= 1
+                _take_off(account, positions, queue, symbol, slot)
         lots = positions[symbol].lots
         if lots != 0 and traded[symbol]:
             _fill(account, positions, rules, events, bar, symbol, -lots, closes[symbol], reason)
         elif lots != 0:
+            positions[symbol].ordered = -lots
             queue[symbol, 0].lots = -lots
             queue[symbol, 0].due = bar
             queue[symbol, 0].at_close = 1
@@ -397,13 +430,13 @@ def _halt_at_limits(account, positions, queue, rules, events, bar, closes, trade
 def advance(wires, first, last):
     """Run the bars first..last (inclusive); writes `equity` and `exposure` (float64 (T,), share of equity held).
 
-    `wires`: as made by `core.wires.wire`. Returns the number of events in the buffer, and the highest equity so far.
+    `wires`: as made by `core.wires.wire`. Returns the number of events in the buffer, cash, and the highest equity.
     """
     (opens, highs, lows, closes, traded, funding, ends, special,
      account, positions, queue, rules, events, equity, exposure) = unwire(wires)  # fmt: skip
     run(opens, highs, lows, closes, traded, funding, ends, special,
         account, positions, queue, rules, events, equity, exposure, first, last)  # fmt: skip
-    return account[0].events, account[0].peak
+    return account[0].events, account[0].cash, account[0].peak
 
 
 @njit
@@ -427,7 +460,7 @@ def run(
             reached = bar
             _execute(account, positions, queue, rules, events, bar, opens[bar], traded[bar], False)
             if protected and account[0].held > 0:
-                _protect(account, positions, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar])
+                _protect(account, positions, queue, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar])
             if coming < len(special) and special[coming] == bar:
                 if len(funding) > 0 and account[0].held > 0:
                     _fund(account, positions, funding[bar], closes[bar])
@@ -449,8 +482,8 @@ def _write_mark(closes, account, positions, equity, exposure, bar):
 
 
 @njit
-def enqueue(account, queue, rules, events, bar, symbol, lots, forced):
-    """Queue one order made at the close of `bar`; with all slots waiting, the oldest gives way."""
+def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
+    """Queue one order made at the close of `bar`; with all slots waiting, it joins the one that has waited longest."""
     slot = 0
     for candidate in range(queue.shape[1]):
         if queue[symbol, candidate].lots == 0:
@@ -460,12 +493,15 @@ def enqueue(account, queue, rules, events, bar, symbol, lots, forced):
             slot = candidate
     order = queue[symbol, slot]
     if order.lots != 0:
-        _event(account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED)
-        account[0].waiting -= 1
+        lots += _take_off(account, positions, queue, symbol, slot)
+        if lots == 0:
+            return
+    else:
+        order.at_close = rules[0].at_close
+        order.due = bar + rules[0].delay
+        order.forced = forced
     order.lots = lots
-    order.at_close = rules[0].at_close
-    order.due = bar + rules[0].delay
-    order.forced = forced
+    positions[symbol].ordered += lots
     account[0].waiting += 1
 
 
@@ -481,5 +517,5 @@ def submit(wires, symbols, lots, bar):
     """Queue orders of `lots` for `symbols` (int64 (K,) both) at the close of `bar`; fill what is due."""
     _, _, _, closes, traded, _, _, _, account, positions, queue, rules, events, equity, exposure = unwire(wires)
     for at in range(len(symbols)):
-        enqueue(account, queue, rules, events, bar, symbols[at], lots[at], 0)
+        enqueue(account, positions, queue, rules, bar, symbols[at], lots[at], 0)
     settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)

@@ -12,8 +12,9 @@ def _record(*, floats: str, ints: str) -> np.dtype:
 ACCOUNT = _record(floats="cash realised fees slippage funding equity peak drawdown", ints="halted waiting held events")
 """Amounts in quote units; `drawdown` <= 0, a share; `waiting` orders; `held` open positions; `events` buffered."""
 
-POSITION = _record(floats="quantity average target", ints="lots opened")
-"""Signed base units and lots, average entry price, the target share given last (NaN: none), row it was opened in."""
+POSITION = _record(floats="quantity average target", ints="lots opened ordered")
+"""Signed base units and lots, average entry price, the target share given last (NaN: none), row it was opened in, and
+the signed lots of the orders that wait."""
 
 ORDER = _record(floats="", ints="lots due at_close forced")
 """Signed lots (0: free slot), row of the bar it is due in, at its close or open, exempt from minimum sizes."""

@@ -96,7 +96,7 @@ def _drive(wires, eligible, limits, first, openings, bars, targets, on_change):
         ordered = False
         for symbol in range(symbols):
             if lots[symbol] != 0:
-                accounting.enqueue(account, queue, rules, events, bar, symbol, lots[symbol], 0)
+                accounting.enqueue(account, positions, queue, rules, bar, symbol, lots[symbol], 0)
                 ordered = True
         if ordered:
             accounting.settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)

@@ -9,7 +9,7 @@ import numpy as np
 
 from agent_bt.core import accounting, records
 from agent_bt.core.errors import StrategyError
-from agent_bt.core.types import Fill, Order, Portfolio, Position
+from agent_bt.core.types import Decision, Fill, Order, Portfolio, Position
 from agent_bt.core.wires import wire
 
 
@@ -36,6 +36,9 @@ class Tape(Protocol):
         ...
 
 
+_HALTED = (records.ACCOUNT.names or ()).index("halted")
+
+
 class SimulatedBroker:
     """One account over one tape, from row `first` on.
 
@@ -44,6 +47,7 @@ class SimulatedBroker:
         account, positions: the state records of `core.accounting`; read them, don't write them.
         equity, exposure: float64 (T,), filled up to the current bar; NaN where not reached.
         wires: what compiled code takes the account and its market by (see `core.wires`).
+        last: the last decision by target shares that was sized.
         dropped: orders given up at the fill, because cash, holding or a minimum size no longer allowed them.
     """
 
@@ -61,7 +65,12 @@ class SimulatedBroker:
         self.equity = np.full(len(tape.times), np.nan)
         self.exposure = np.full(len(tape.times), np.nan)
         self.dropped = 0
+        self.last: Decision | None = None
         self._cash = cash
+        # Cash and highest equity: no position, fee or funding changes without the one, no peak without the other.
+        self._standing: list[float] = []
+        self._shown: list[float] = []
+        self._portfolio: Portfolio | None = None
         self._next = first
         self._scratch: tuple[np.ndarray, np.ndarray] | None = None
         self._lived = (self.equity, len(self.equity))
@@ -94,7 +103,7 @@ class SimulatedBroker:
     @property
     def halted(self) -> bool:
         """Whether a limit has ended the trading."""
-        return bool(self.account[0]["halted"])
+        return bool(self.account.item(0)[_HALTED])
 
     @property
     def halted_by(self) -> str | None:
@@ -109,7 +118,7 @@ class SimulatedBroker:
 
     def advance(self, bar: int) -> list[Fill]:
         """Run the market up to and including row `bar`; returns what filled on the way."""
-        events, _ = accounting.advance(self.wires, self._next, bar)
+        events, *self._standing = accounting.advance(self.wires, self._next, bar)
         self._next = bar + 1
         return self.take_fills() if events else []
 
@@ -118,6 +127,7 @@ class SimulatedBroker:
         if not orders:
             return []
         symbols = np.array([self.tape.symbols.index(order.symbol) for order in orders])
+        self._standing = []
         accounting.submit(self.wires, symbols, np.array([order.lots for order in orders]), self.bar)
         return self.take_fills()
 
@@ -126,11 +136,18 @@ class SimulatedBroker:
         self._next = bar
 
     def portfolio(self) -> Portfolio:
-        """The account now."""
+        """The account now; the same object as before where nothing has changed."""
+        if self._portfolio is not None and self._standing and self._standing == self._shown:
+            return self._portfolio
+        self._shown = self._standing
+        self._portfolio = self._read()
+        return self._portfolio
+
+    def _read(self) -> Portfolio:
         cash, realised, fees, _, funding, _, peak, *_ = self.account.item()
         held = {}
         for at, symbol in enumerate(self.tape.symbols):
-            quantity, average, _, lots, opened = self.positions.item(at)
+            quantity, average, _, lots, opened, _ = self.positions.item(at)
             if lots:
                 held[symbol] = Position(quantity=quantity, average_price=average, opened=int(self.tape.times[opened]))
         return Portfolio(cash=cash, positions=held, realised_pnl=realised, fees=fees, funding=funding, peak_equity=peak)

@@ -56,15 +56,18 @@ class Desk:
             StrategyError: a share is not finite, out of range, or of an unknown symbol.
         """
         wanted = decision.trades if decision.trades is not None else decision.targets
-        if not wanted:
+        if not wanted or (decision.on_change and decision is broker.last):
             return NOTHING
         shares = self._shares(wanted, limit=1.0 if decision.trades is not None else MOST_SHARE)
         state = (broker.account, broker.positions, self._rules)
         closes, eligible = broker.closes, broker.tape.eligible[broker.bar]
+        told: Sequence[float] = ()
         if decision.trades is not None:
             basis = sizing.AVAILABLE if decision.sizing == "available" else sizing.EQUITY
             sizing.size_trades(*state, closes, shares, basis, self._lots)
         else:
+            broker.last = decision
+            told = broker.positions["target"].tolist() if decision.on_change else told
             sizing.size_targets(*state, self._limits, closes, shares, decision.on_change, self._lots)
         asked = self._lots.tolist()
         opening = self._opening(broker)
@@ -76,8 +79,9 @@ class Desk:
             if lots:
                 quantity = float(lots * rule["multiple"] / rule["scale"])
                 orders.append(Order(symbol=symbol, lots=lots, quantity=quantity))
-            elif verdict == sizing.NOTHING and asked[at] == 0 and shares[at] and np.isnan(closes[at]):
-                verdict = sizing.NOT_ELIGIBLE
+            elif verdict == sizing.NOTHING and asked[at] == 0 and abs(shares[at]) > 0.0 and np.isnan(closes[at]):
+                if not told or told[at] != shares[at]:
+                    verdict = sizing.NOT_ELIGIBLE
             elif verdict == sizing.NOTHING and decision.trades is not None and shares[at] > 0 and asked[at] == 0:
                 verdict = sizing.NO_CASH
             if verdict != sizing.NOTHING:

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from agent_bt.core.accounting import growth, lot_of, lots_in
+from agent_bt.core.accounting import lot_of, lots_in, opened_by
 from agent_bt.core.jit import njit
 from agent_bt.core.records import RULES
 
@@ -130,26 +130,28 @@ def size_trades(account, positions, rules, closes, trades, sizing, lots):
 def size_targets(account, positions, rules, limits, closes, targets, on_change, lots):
     """Write the signed `lots` (int64 (N,)) that move each symbol to its target share (float64 (N,), NaN: leave).
 
-    With `on_change`, a target that is the one given last is left alone; targets are remembered either way.
+    What is ordered and waits counts as held: asking twice for a share while nothing trades buys it once. With
+    `on_change`, a target that is the one given last is left alone; targets are remembered either way.
     """
     rule = rules[0]
     equity = account[0].equity
     for symbol in range(len(targets)):
-        target, held = targets[symbol], positions[symbol]
+        target, position = targets[symbol], positions[symbol]
         lots[symbol] = 0
-        if np.isnan(target) or (on_change and target == held.target):
+        if np.isnan(target) or (on_change and target == position.target):
             continue
-        held.target = target
+        position.target = target
+        held = position.lots + position.ordered
         if target == 0.0:
-            lots[symbol] = -held.lots
+            lots[symbol] = -held
             continue
         if np.isnan(closes[symbol]):
             continue
-        share = held.quantity * closes[symbol] / equity
-        if held.lots != 0 and abs(target - share) <= limits[0].no_trade_band:
+        share = held * rule.multiple / rule.scale * closes[symbol] / equity
+        if held != 0 and abs(target - share) <= limits[0].no_trade_band:
             continue
         wanted = lots_in(abs(target) * equity / closes[symbol], rule.multiple, rule.scale)
-        lots[symbol] = (wanted if target > 0.0 else -wanted) - held.lots
+        lots[symbol] = (wanted if target > 0.0 else -wanted) - held
 
 
 @njit
@@ -157,33 +159,34 @@ def check(account, positions, rules, limits, closes, eligible, opening, lots, ve
     """Clip or reject `lots` in place; `verdicts` (int64 (N,)) gets the code of the rule that cut, 0 where none did.
 
     `eligible` (bool (N,)): symbols whose position may grow; `opening`: equity at the beginning of the UTC day.
-    An order that reduces a position is cut by the limit on turnover alone. What would make a position grow is clipped
-    to `max_position`, then all of it in proportion to `max_gross`, `max_leverage` and `max_net`, and not allowed once
-    the daily loss is passed; what is left below the smallest order is rejected.
+    An order that reduces a position is cut by the limit on turnover alone. What would open one, or make one grow, is
+    clipped to `max_position`, then all of it in proportion to `max_gross`, `max_leverage` and `max_net`, and not
+    allowed once the daily loss is passed. What is below the smallest order is rejected: what reduces at once, so that
+    the others don't count on it; what opens when it has been clipped. Orders that wait count as filled.
     """
     rule, limit = rules[0], limits[0]
     equity = account[0].equity
     lost = equity < opening * (1.0 - limit.max_daily_loss)
     for symbol in range(len(lots)):
         verdicts[symbol] = NOTHING
-        held = positions[symbol].lots
+        held = positions[symbol].lots + positions[symbol].ordered
         if lots[symbol] == 0:
             continue
         if limit.allow_short == 0 and held + lots[symbol] < 0:
             lots[symbol] = -held
             verdicts[symbol] = NO_SHORT
-        turned = held != 0 and (held + lots[symbol] > 0) != (held > 0) and held + lots[symbol] != 0
-        if (lost or not eligible[symbol]) and (turned or growth(lots[symbol], held) > 0):
-            lots[symbol] = -held if turned else 0
+        opened = opened_by(lots[symbol], held)
+        if opened > 0 and (lost or not eligible[symbol]):
+            lots[symbol] += -opened if lots[symbol] > 0 else opened
             verdicts[symbol] = DAILY_LOSS if eligible[symbol] else NOT_ELIGIBLE
-        if lots[symbol] == 0:
+            opened = 0
+        if opened == 0:
+            _reject_small(rules, closes, lots, verdicts, symbol)
             continue
-        after = held + lots[symbol]
         cap = lots_in(max(limit.max_position * equity, 0.0) / closes[symbol], rule.multiple, rule.scale)
-        if abs(after) > cap and abs(after) > abs(held):
-            kept = max(cap, abs(held)) if after * held >= 0 else cap
-            after = kept if after > 0 else -kept
-            lots[symbol] = after - held
+        less = min(abs(held + lots[symbol]) - cap, opened)
+        if less > 0:
+            lots[symbol] += -less if lots[symbol] > 0 else less
             verdicts[symbol] = MAX_POSITION
     _clip_sum(account, positions, rules, closes, lots, verdicts, limit.max_gross, 0, MAX_GROSS)
     if limit.max_leverage < limit.max_gross:
@@ -194,17 +197,21 @@ def check(account, positions, rules, limits, closes, eligible, opening, lots, ve
     if limit.max_turnover < np.inf:
         _clip_turnover(account, rules, limits, closes, lots, verdicts)
     for symbol in range(len(lots)):
-        size = abs(lots[symbol])
-        if size > 0:
-            notional = size * rule.multiple / rule.scale * closes[symbol]
-            if size < rule.min_lots or notional < rule.min_notional:
-                lots[symbol] = 0
-                verdicts[symbol] = MIN_SIZE
+        _reject_small(rules, closes, lots, verdicts, symbol)
+
+
+@njit
+def _reject_small(rules, closes, lots, verdicts, symbol):
+    """Reject an order below the smallest size."""
+    rule, size = rules[0], abs(lots[symbol])
+    if size > 0 and (size < rule.min_lots or size * rule.multiple / rule.scale * closes[symbol] < rule.min_notional):
+        lots[symbol] = 0
+        verdicts[symbol] = MIN_SIZE
 
 
 @njit
 def _clip_sum(account, positions, rules, closes, lots, verdicts, most, side, verdict):
-    """Scale down what grows, until the sum of shares is at most `most`.
+    """Scale down what is opened, until the sum of shares is at most `most`.
 
     `side` 0: the sum of absolute shares; 1 or -1: the sum of shares, taken with that sign.
     """
@@ -212,23 +219,22 @@ def _clip_sum(account, positions, rules, closes, lots, verdicts, most, side, ver
     equity = account[0].equity
     total, added = 0.0, 0.0
     for symbol in range(len(lots)):
-        held = positions[symbol].lots
+        held = positions[symbol].lots + positions[symbol].ordered
         after = held + lots[symbol]
         if after == 0:
             continue
         value = rule.multiple / rule.scale * closes[symbol]
         total += abs(after) * value if side == 0 else side * after * value
-        grown = growth(lots[symbol], held)
-        if grown > 0 and (side == 0 or (lots[symbol] > 0) == (side > 0)):
-            added += grown * value
+        if side == 0 or (lots[symbol] > 0) == (side > 0):
+            added += opened_by(lots[symbol], held) * value
     excess = total - most * equity
     if excess <= 1e-9 * abs(equity) or added == 0.0:
         return
     keep = max(0.0, 1.0 - excess / added)
     for symbol in range(len(lots)):
-        grown = growth(lots[symbol], positions[symbol].lots)
-        if grown > 0 and (side == 0 or (lots[symbol] > 0) == (side > 0)):
-            less = grown - int(np.floor(grown * keep))
+        opened = opened_by(lots[symbol], positions[symbol].lots + positions[symbol].ordered)
+        if opened > 0 and (side == 0 or (lots[symbol] > 0) == (side > 0)):
+            less = opened - int(np.floor(opened * keep))
             lots[symbol] += -less if lots[symbol] > 0 else less
             verdicts[symbol] = verdict
 

@@ -76,11 +76,22 @@ class SlowAccount:
             self.orders_fill(at, ready, bar["open"])
             if self.quantity > 0:
                 if self.stop and bar["low"] <= self.average * (1 - self.stop):
-                    self.trade(at, -self.quantity, min(bar["open"], self.average * (1 - self.stop)), "stop_loss")
+                    self.closes(at, min(bar["open"], self.average * (1 - self.stop)), "stop_loss")
                 elif self.take and bar["high"] >= self.average * (1 + self.take):
-                    self.trade(at, -self.quantity, max(bar["open"], self.average * (1 + self.take)), "take_profit")
+                    self.closes(at, max(bar["open"], self.average * (1 + self.take)), "take_profit")
             self.close_fills(at, bar)
         self.equity.append(self.cash + self.quantity * bar["close"])
+
+    def closes(self, at: int, price: float, why: str) -> None:
+        """Sell everything; what waits to sell has that much less to do."""
+        sold = self.quantity
+        self.trade(at, -sold, price, why)
+        for order in [o for o in self.orders if o["quantity"] < 0]:
+            done = min(-order["quantity"], sold)
+            order["quantity"] += done
+            sold -= done
+            if order["quantity"] > -float(self.step) / 2:
+                self.orders.remove(order)
 
     def close_fills(self, at: int, bar: dict[str, float]) -> None:
         if not self.at_close:
