@@ -22,11 +22,16 @@ from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, reco
 from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.llm.ledger import spent_in
+from agent_bt.records.exports import exports_of
+from agent_bt.records.holdings import portfolio_of, tell_holdings
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
 from agent_bt.records.summary import BASELINES, Waste, build_summary
-from agent_bt.records.tables import equity_frame, write_table
+from agent_bt.records.tables import equity_frame, fills_frame, price_of, write_table
 from agent_bt.records.tally import Tally
+
+NAMED = 30
+"""So many symbols of a run are named in `summary.about`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,48 +71,62 @@ def finish(
     status: Status = "failed" if gated else ended.status
     reached = ended.broker.bar + 1
     market = stage.market.head(reached)
-    outcome = Outcome(equity=ended.broker.equity[:reached], exposure=ended.broker.exposure[:reached], fills=ended.fills)
-    cash = config.account.cash
-    bars = stage.schedule.bars[stage.schedule.bars < reached]
-    baselines = run_baselines(
-        market=market, rules=books.rules, limits=books.limits, cash=cash, bars=bars, strategy=outcome, seed=config.seed
+    outcome = Outcome(
+        equity=ended.broker.equity[:reached],
+        exposure=ended.broker.exposure[:reached],
+        fills=ended.fills,
+        funding=float(ended.broker.account[0]["funding"]),
     )
+    cash = config.account.cash
     curve = slice(market.first, reached)
+    equity = equity_frame(
+        time=market.times[curve],
+        equity=outcome.equity[curve],
+        exposure=outcome.exposure[curve],
+        price=price_of(market),
+        initial_cash=cash,
+    )
     hashes = folder.write_tables(
         journal=journal,
         fills=ended.fills,
-        equity=equity_frame(
-            time=market.times[curve],
+        equity=equity,
+        # Whether a symbol vanished is seen by the bars after the last decision too.
+        market=loaded.bars if config.over_many else market.bars,
+    )
+    records = pl.read_parquet(folder.decisions, columns=list(COLUMNS))
+    fills = fills_frame(ended.fills)
+    portfolio = None
+    if config.over_many:
+        holdings = tell_holdings(
+            market=market,
+            fills=fills,
             equity=outcome.equity[curve],
-            exposure=outcome.exposure[curve],
-            price=market.close[curve, 0],
-            initial_cash=cash,
-        ),
-        market=market.bars,
+            decisions=records["bar"].to_numpy(),
+            execution=config.execution,
+        )
+        folder.write_holdings(holdings.tables)
+        portfolio = portfolio_of(market, holdings, fills)
+    baselines = run_baselines(
+        market=market,
+        rules=books.rules,
+        limits=books.limits,
+        cash=cash,
+        bars=stage.schedule.due[stage.schedule.due < reached],
+        strategy=outcome,
+        seed=config.seed,
     )
     write_table(folder.path / "baselines.parquet", _baseline_curves(market, baselines))
-    decisions = recorded_decisions(pl.read_parquet(folder.decisions, columns=list(COLUMNS)))
-    variants = execution_sensitivity(market, decisions, books.rules, books.limits, cash)
+    variants = execution_sensitivity(market, recorded_decisions(records), books.rules, books.limits, cash)
     speculation = ended.speculation
     measured = _measure(market, outcome, cash)
     summary = build_summary(
         run_id=folder.run_id,
         status=status,
-        about={
-            "name": config.name,
-            "strategy": strategy,
-            "model": f"{config.llm.provider}/{config.llm.model}" if prompt else None,
-            "source": loaded.label,
-            "symbol": config.market.symbol,
-            "interval": config.market.interval,
-            "start": config.market.start,
-            "end": config.market.end,
-            "every": config.strategy.every,
-            "initial_cash": cash,
-        },
+        about=_about(config, loaded, stage, prompt, strategy),
         bars=reached - market.first,
         tally=tally,
         skipped=stage.schedule.skipped,
+        silent=stage.schedule.silent,
         performance=measured,
         baselines={
             name: _measure(market, getattr(baselines, name), cash) for name in ("buy_and_hold", "random", "sma")
@@ -126,13 +145,38 @@ def finish(
         },
         waste=_waste(folder, tally, speculation),
         random_beaten=baselines.random_beaten,
+        portfolio=portfolio,
         conventions=[_execution_convention(config), *CONVENTIONS, BASELINE_CONVENTION, SENSITIVITY_CONVENTION],
         banners=_banners(config, loaded, prompt),
-        warnings=[*ended.warnings, *_warnings(config, ended, measured, tally.failed_share)],
+        warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally.failed_share, portfolio)],
     )
     summary["sensitivity"] = [variant.to_dict() for variant in variants]
+    folder.write_exports(exports_of(summary, equity, fills))
     folder.finish(summary=summary, telemetry=journal.telemetry_head, finished=finished)
     return summary
+
+
+def _about(config: Config, loaded: LoadedBars, stage: Stage, prompt: Prompt | None, strategy: str) -> dict[str, Any]:
+    """What ran on what; `symbols` (how many, and the first names) and `pool` for runs over many symbols."""
+    symbols, ranked = stage.market.symbols, config.mode == "cross_sectional"
+    named = {"count": len(symbols), "names": list(symbols[:NAMED])} if config.over_many else None
+    return {
+        "name": config.name,
+        "strategy": strategy,
+        "model": f"{config.llm.provider}/{config.llm.model}" if prompt else None,
+        "source": loaded.label,
+        "kind": config.market.kind,
+        "mode": config.mode,
+        "symbol": f"{len(symbols)} symbols" if named else config.market.symbol,
+        "symbols": named,
+        "interval": config.market.interval,
+        "start": config.market.start,
+        "end": config.market.end,
+        "every": None if ranked else config.strategy.every,
+        "rebalance": config.rebalance if ranked else None,
+        "pool": config.pool.model_dump(include={"top_n", "reselect", "lookback"}) if config.pool.enabled else None,
+        "initial_cash": config.account.cash,
+    }
 
 
 def _waste(folder: RunFolder, tally: Tally, speculation: PrefetchStats) -> Waste:
@@ -170,6 +214,7 @@ def _measure(market: Market, outcome: Outcome, cash: float) -> dict[str, Any]:
             fills=outcome.fills,
             initial_cash=cash,
             start=int(market.times[market.first]) - market.interval,
+            funding=outcome.funding,
         )
     )
 
@@ -205,7 +250,9 @@ def _execution_convention(config: Config) -> str:
     )
 
 
-def _warnings(config: Config, ended: Ended, measured: Mapping[str, Any], failed: float) -> Sequence[str]:
+def _warnings(
+    config: Config, ended: Ended, measured: Mapping[str, Any], failed: float, portfolio: Mapping[str, Any] | None
+) -> Sequence[str]:
     warnings = []
     if ended.status in ("interrupted", "budget"):
         warnings.append(
@@ -218,10 +265,16 @@ def _warnings(config: Config, ended: Ended, measured: Mapping[str, Any], failed:
         )
     elif failed > 0:
         warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
-    if ended.broker.halted:
+    if ended.broker.halted_by == "drawdown":
         warnings.append(
             f"risk.max_drawdown ({config.risk.max_drawdown:.1%}) was passed: everything was closed and trading ended"
         )
+    if ended.broker.halted_by == "used_up":
+        warnings.append("The account was used up: its equity fell to nothing, everything was closed and trading ended")
+    if portfolio and portfolio["delisted"]:
+        gone = portfolio["delisted"]
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        warnings.append(f"Delisted during the run, and closed at the last trade: {', '.join(gone[:5])}{more}")
     if ended.broker.dropped:
         warnings.append(
             f"{ended.broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"

@@ -12,12 +12,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent_bt import assembly
 from agent_bt.agents.prompt import SUFFIX, Prompt, load_prompt
+from agent_bt.assembly import Stage
 from agent_bt.config import Config
 from agent_bt.core.canonical import HashChain
 from agent_bt.core.clock import iso
@@ -27,13 +28,14 @@ from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Fill, Reply, Request
 from agent_bt.engine.loop import walk
+from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.llm.offline import difference
-from agent_bt.models import request_form
+from agent_bt.models import form_of
 from agent_bt.records import hashes
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.schema import content_of, replies_of, rows_of
-from agent_bt.records.tables import equity_frame, fills_frame
+from agent_bt.records.tables import equity_frame, fills_frame, price_of
 from agent_bt.settings import load_config
 
 
@@ -107,7 +109,7 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
     total = run.decision_count
     records = _Records(run)
     strategy = _strategy(config, run, records)
-    stage = assembly.set_stage(config, run.market, strategy)
+    stage = _stage(config, run, strategy)
     books = assembly.open_books(config)
     broker = books.broker(stage.market)
     fills: list[Fill] = []
@@ -125,7 +127,7 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
             journal=check,
             fills=fills,
         )
-        derived = _hashes(config, run, check.chain, broker, fills)
+        derived = _hashes(config, run, stage.market, check.chain, broker, fills)
         divergence = _first_hash(run, derived, total, check.count)
     except _Diverged as diverged:
         derived, divergence = {}, diverged.divergence
@@ -257,7 +259,7 @@ def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
     if kept is None:
         return assembly.build_strategy(config, None, None, None)
     effective = (run.manifest.get("llm") or {}).get("effective")
-    return assembly.build_strategy(config, recorded_prompt(kept), request_form(config.llm, effective), llm)
+    return assembly.build_strategy(config, recorded_prompt(kept), form_of(config, effective), llm)
 
 
 def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
@@ -270,13 +272,26 @@ def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
         return load_prompt(kept["name"], [Path(folder)])
 
 
-def _hashes(config: Config, run: Run, chain: HashChain, broker: SimulatedBroker, fills: list[Fill]) -> dict[str, str]:
+def _stage(config: Config, run: Run, strategy: Strategy) -> Stage:
+    """The market as the run saw it, ended where the run ended.
+
+    Of several symbols all bars are kept, those after an early end too: they tell which symbols had vanished.
+    """
+    if not run.over_many:
+        return assembly.set_stage(config, run.market, strategy)
+    stage = assembly.set_stage(config, run.market, strategy, run.manifest["identity"]["limit"])
+    return replace(stage, market=stage.market.head(stage.market.first + run.summary["bars"]))
+
+
+def _hashes(
+    config: Config, run: Run, market: Market, chain: HashChain, broker: SimulatedBroker, fills: list[Fill]
+) -> dict[str, str]:
     first, reached = broker.first, broker.bar + 1
     equity = equity_frame(
-        time=broker.tape.times[first:reached],
+        time=market.times[first:reached],
         equity=broker.equity[first:reached],
         exposure=broker.exposure[first:reached],
-        price=broker.tape.close[first:reached, 0],
+        price=price_of(market),
         initial_cash=config.account.cash,
     )
     return {

@@ -26,11 +26,12 @@ CONVENTION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One account run to the end: equity and exposure per bar of the market, and its fills."""
+    """One account run to the end: equity and exposure per bar of the market, its fills, and the funding it paid."""
 
     equity: np.ndarray
     exposure: np.ndarray
     fills: list[Fill]
+    funding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,8 @@ def run_baselines(
     def run(targets: np.ndarray) -> Outcome:
         broker = account()
         fills = drive(broker=broker, limits=limits, bars=bars, targets=targets.reshape(-1, 1))
-        return Outcome(equity=broker.equity, exposure=broker.exposure, fills=fills)
+        funding = float(broker.account[0]["funding"])
+        return Outcome(equity=broker.equity, exposure=broker.exposure, fills=fills, funding=funding)
 
     def final(targets: np.ndarray) -> float:
         broker = account()

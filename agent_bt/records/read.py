@@ -84,8 +84,38 @@ class Run:
 
     @cached_property
     def market(self) -> pl.DataFrame:
-        """The bars used, warm-up included; columns of `BAR_SCHEMA`."""
+        """The bars used, warm-up included; columns of `BAR_SCHEMA`, and `symbol` in a run over many symbols."""
         return read_table(self.folder.market)
+
+    @property
+    def over_many(self) -> bool:
+        """Whether the run holds several symbols in one account; only then there are the four tables below."""
+        return self.summary.get("portfolio") is not None
+
+    @cached_property
+    def snapshots(self) -> pl.DataFrame:
+        """One row a decision and symbol held after it; columns of `holdings.SNAPSHOT_SCHEMA`."""
+        return self._of_many(self.folder.snapshots)
+
+    @cached_property
+    def rebalances(self) -> pl.DataFrame:
+        """One row a decision; columns of `holdings.REBALANCE_SCHEMA`."""
+        return self._of_many(self.folder.rebalances)
+
+    @cached_property
+    def attribution(self) -> pl.DataFrame:
+        """One row a symbol; columns of `holdings.ATTRIBUTION_SCHEMA`."""
+        return self._of_many(self.folder.attribution)
+
+    @cached_property
+    def legs(self) -> pl.DataFrame:
+        """One row a bar; columns of `holdings.LEGS_SCHEMA`."""
+        return self._of_many(self.folder.legs)
+
+    def _of_many(self, path: Path) -> pl.DataFrame:
+        if not self.over_many:
+            raise RecordError(f"{self.run_id} holds one symbol; only a run over several has {path.stem}")
+        return read_table(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

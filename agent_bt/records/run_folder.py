@@ -85,6 +85,26 @@ class RunFolder:
         return self.path / "market.parquet"
 
     @property
+    def legs(self) -> Path:
+        """One row a bar of what was held long and short; runs over many symbols only, like the next three."""
+        return self.path / "legs.parquet"
+
+    @property
+    def snapshots(self) -> Path:
+        """One row a decision and symbol held after it."""
+        return self.path / "snapshots.parquet"
+
+    @property
+    def rebalances(self) -> Path:
+        """One row a decision: turnover, and what was held after it."""
+        return self.path / "rebalances.parquet"
+
+    @property
+    def attribution(self) -> Path:
+        """One row a symbol: what it brought."""
+        return self.path / "attribution.parquet"
+
+    @property
     def summary(self) -> Path:
         """What came out."""
         return self.path / "summary.json"
@@ -136,6 +156,24 @@ class RunFolder:
             "fills": hashes.fills_hash(filled),
             "equity": hashes.equity_hash(equity),
         }
+
+    def write_holdings(self, holdings: Mapping[str, pl.DataFrame]) -> None:
+        """Write the tables of a run over many symbols, by name as in `holdings.Holdings.tables`.
+
+        Raises:
+            RecordError: a file cannot be written.
+        """
+        for name, table in holdings.items():
+            tables.write_table(self.path / f"{name}.parquet", table)
+
+    def write_exports(self, files: Mapping[str, bytes]) -> None:
+        """Write the result for other programs, by file name as in `exports.exports_of`.
+
+        Raises:
+            RecordError: a file cannot be written.
+        """
+        for name, data in files.items():
+            write_whole(self.path / name, data)
 
     def finish(self, *, summary: Mapping[str, Any], telemetry: str, finished: str) -> None:
         """Write the summary and the final manifest; the journal goes last, and stays if the run can be continued.

@@ -63,12 +63,14 @@ def build_summary(
     bars: int,
     tally: Tally,
     skipped: int,
+    silent: int = 0,
     performance: Mapping[str, Any],
     baselines: Mapping[str, Mapping[str, Any] | None],
     hashes: Mapping[str, str | None],
     timing: Mapping[str, Any],
     waste: Waste = NO_WASTE,
     random_beaten: float | None = None,
+    portfolio: Mapping[str, Any] | None = None,
     conventions: Sequence[str] = (),
     banners: Sequence[str] = (),
     warnings: Sequence[str] = (),
@@ -79,10 +81,12 @@ def build_summary(
         about: what ran on what, for the heading: name, strategy, model, symbol, interval, start, end, ...
         bars: bars in [start, end).
         skipped: decisions that fell into an outage.
+        silent: decisions that had nothing new to say, and were not recorded.
         performance, baselines: measures with exactly `PERFORMANCE_KEYS`; a baseline that could not be run is None.
         hashes: exactly `HASHES`; `prompt` is None for a strategy that has none.
         timing: started, finished (ISO 8601 UTC), seconds, and what else is worth knowing.
         random_beaten: share of the random agents that ended below the strategy.
+        portfolio: what a run over many symbols held, see `records.holdings`; None for any other.
         conventions: how the measures are defined, in words.
         banners: what a reader must not overlook: SAMPLE MARKET, STAND-IN MODEL.
 
@@ -102,10 +106,11 @@ def build_summary(
         "banners": list(banners),
         "warnings": list(warnings),
         "bars": bars,
-        "decisions": {**decision_counts(tally), "skipped": skipped},
+        "decisions": {**decision_counts(tally), "skipped": skipped, "silent": silent},
         "performance": dict(performance),
         "baselines": {name: baselines[name] for name in BASELINES},
         "random_beaten": random_beaten,
+        "portfolio": None if portfolio is None else dict(portfolio),
         "llm": llm_usage(tally, waste),
         "hashes": {name: hashes[name] for name in HASHES},
         "timing": dict(timing),
@@ -126,6 +131,7 @@ def decision_counts(tally: Tally) -> dict[str, Any]:
         "hold": tally.action["HOLD"],
         "clipped": tally.risk["clipped"],
         "rejected": tally.risk["rejected"],
+        "cuts": dict(sorted(tally.cuts.items())),
         "failed_share": tally.failed_share,
         "reasons": dict(sorted(tally.reasons.items())),
     }

@@ -26,6 +26,7 @@ class Tally:
 
     Attributes:
         provenance, action, risk: how many decisions of each.
+        cuts: how many orders were clipped or rejected, by the limit that did it.
         reasons: how many failed decisions (all but `model`) by `kind: reason`.
         calls: calls that were sent to the provider and used; `failed` of them brought no answer, and `unbilled` of
             these cost nothing for certain.
@@ -39,6 +40,7 @@ class Tally:
     provenance: Counter[str] = field(default_factory=Counter)
     action: Counter[str] = field(default_factory=Counter)
     risk: Counter[str] = field(default_factory=Counter)
+    cuts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     failed: int = 0
@@ -60,6 +62,7 @@ class Tally:
         self.provenance[kind] += 1
         self.action[direction(content)] += 1
         self.risk[content["risk"]] += 1
+        self.cuts.update(cut["reason"] for cut in content["risk_cuts"])
         if kind != "model":
             self.reasons[f"{kind}: {content['reason']}"] += 1
         if content["request"] is not None and kind != "budget":

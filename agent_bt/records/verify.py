@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from agent_bt.core.canonical import HashChain, canonical
+from agent_bt.core.clock import interval_us, time_us
 from agent_bt.core.errors import RecordError
+from agent_bt.engine.market import Market
 from agent_bt.records import hashes
+from agent_bt.records.exports import exports_of
+from agent_bt.records.holdings import portfolio_of, tell_holdings
 from agent_bt.records.journal import JournalReader
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.run_folder import RunFolder, config_file_hash, summary_hash
 from agent_bt.records.schema import decision_schema, rows_of
 from agent_bt.records.summary import decision_counts, llm_usage
 from agent_bt.records.tally import Tally
+from agent_bt.settings import load_config
 
 _OF_USED_CALLS = ("failed", "cached", "speculation_hits", "cost_saved_usd", "latency_ms_p50", "latency_ms_p95")
 """What of `summary.llm` follows from the decisions alone; the rest counts wasted calls too."""
+
+_ROUNDING = 1e-9
 
 _TABLES: dict[str, Callable[[Run], str]] = {
     "data": lambda run: hashes.data_hash(run.market),
@@ -71,6 +80,9 @@ def _check_run(run: Run) -> Iterator[Difference]:
     yield from _attempt("decisions.parquet", partial(_check_decisions, run))
     for name, derive in _TABLES.items():
         yield from _attempt(f"hashes.{name}", partial(_compare_table, run, name, derive))
+    if run.over_many:
+        yield from _attempt("holdings", partial(_check_holdings, run))
+    yield from _attempt("exports", partial(_check_exports, run))
     yield from _compare("summary.json", files.get("summary.json"), summary_hash(run.summary))
     yield from _attempt("config.yaml", partial(_compare_config, run, files.get("config.yaml")))
 
@@ -101,6 +113,69 @@ def _check_decisions(run: Run) -> Iterator[Difference]:
     derived = llm_usage(tally)
     for name in _OF_USED_CALLS:
         yield from _compare(f"llm.{name}", usage.get(name), derived[name])
+
+
+def _check_holdings(run: Run) -> Iterator[Difference]:
+    """The tables of a run over many symbols, told again from its fills and its market, to within rounding."""
+    config = load_config(run.folder.config, env={})
+    market = Market(
+        symbols=run.market["symbol"].unique(maintain_order=True).to_list(),
+        bars=run.market,
+        interval=interval_us(config.market.interval),
+        start=time_us(config.market.start),
+        features=np.empty((len(run.market), 0)),
+        feature_names=(),
+        lookback=1,
+    )
+    market = market.head(market.first + run.summary["bars"])
+    holdings = tell_holdings(
+        market=market,
+        fills=run.fills,
+        equity=run.equity["equity"].to_numpy(),
+        decisions=run.decisions["bar"].to_numpy(),
+        execution=config.execution,
+    )
+    for name, derived in holdings.tables.items():
+        if (differs := _other_column(getattr(run, name), derived)) is not None:
+            yield Difference(what=f"{name}.parquet", recorded=f"another {differs}", derived=f"its {differs}")
+    told = portfolio_of(market, holdings, run.fills)
+    for key, value in told.items():
+        if not _close(run.summary["portfolio"].get(key), value):
+            yield Difference(what=f"portfolio.{key}", recorded=run.summary["portfolio"].get(key), derived=value)
+
+
+def _other_column(recorded: pl.DataFrame, derived: pl.DataFrame) -> str | None:
+    """What of a table is not what was derived: its shape, or the first column that differs."""
+    if recorded.schema != derived.schema or len(recorded) != len(derived):
+        return f"shape ({len(recorded)} rows of {', '.join(recorded.columns)})"
+    return next((f"column {c.name}" for c in derived if not _same(recorded[c.name], c)), None)
+
+
+def _same(one: pl.Series, other: pl.Series) -> bool:
+    if not other.dtype.is_float():
+        return one.equals(other)
+    a, b = one.to_numpy(), other.to_numpy()
+    scale = float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))
+    return bool(np.allclose(a, b, rtol=_ROUNDING, atol=_ROUNDING * scale, equal_nan=True))
+
+
+def _close(one: Any, other: Any) -> bool:
+    if isinstance(other, float) and isinstance(one, float):
+        return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    if isinstance(other, list) and isinstance(one, list) and len(one) == len(other):
+        return all(_close(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(other, dict) and isinstance(one, dict):
+        return one.keys() == other.keys() and all(_close(one[key], value) for key, value in other.items())
+    return bool(one == other)
+
+
+def _check_exports(run: Run) -> Iterator[Difference]:
+    for name, data in exports_of(run.summary, run.equity, run.fills).items():
+        path = run.path / name
+        if not path.exists():
+            yield Difference(what=name, recorded="no such file", derived=f"{len(data):,} bytes")
+        elif path.read_bytes() != data:
+            yield Difference(what=name, recorded="another text", derived="its text")
 
 
 def _check_schema(decisions: pl.DataFrame) -> None:

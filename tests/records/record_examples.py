@@ -165,7 +165,7 @@ def make_run(
     summary = build_summary(
         run_id=folder.run_id,
         status=status,
-        about={"name": name, "strategy": "agent trader/v1", "symbol": "BTCUSDT"},
+        about={"name": name, "strategy": "agent", "model": "scripted/fixed", "symbol": "BTCUSDT"},
         bars=bars,
         tally=journal.tally,
         skipped=1,
