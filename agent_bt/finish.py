@@ -15,7 +15,7 @@ from agent_bt.core.schema import TIME
 from agent_bt.core.types import Fill
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import PrefetchStats
-from agent_bt.evaluation.baselines import CONVENTION as BASELINE_CONVENTION
+from agent_bt.evaluation import baselines as baseline_accounts
 from agent_bt.evaluation.baselines import Baselines, Outcome, run_baselines
 from agent_bt.evaluation.performance import CONVENTIONS, performance
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
@@ -112,6 +112,7 @@ def finish(
         limits=books.limits,
         cash=cash,
         bars=stage.schedule.due[stage.schedule.due < reached],
+        recorded=records["bar"].to_numpy(),
         strategy=outcome,
         seed=config.seed,
     )
@@ -119,6 +120,8 @@ def finish(
     variants = execution_sensitivity(market, recorded_decisions(records), books.rules, books.limits, cash)
     speculation = ended.speculation
     measured = _measure(market, outcome, cash)
+    one = len(market.symbols) == 1
+    baselined = baseline_accounts.CONVENTION if one else baseline_accounts.CONVENTION_MANY
     summary = build_summary(
         run_id=folder.run_id,
         status=status,
@@ -146,7 +149,7 @@ def finish(
         waste=_waste(folder, tally, speculation),
         random_beaten=baselines.random_beaten,
         portfolio=portfolio,
-        conventions=[_execution_convention(config), *CONVENTIONS, BASELINE_CONVENTION, SENSITIVITY_CONVENTION],
+        conventions=[_execution_convention(config), *CONVENTIONS, baselined, SENSITIVITY_CONVENTION],
         banners=_banners(config, loaded, prompt),
         warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally.failed_share, portfolio)],
     )

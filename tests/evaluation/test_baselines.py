@@ -63,7 +63,16 @@ def run(market: Market, bars: np.ndarray, outcome: Outcome, seed: int = 7) -> Ba
         min_notional=5.0, stop_loss=0.01, take_profit=0.01, max_drawdown=0.02, allow_short=False,
     )  # fmt: skip
     limits = make_limits(max_position=1.0, max_gross=1.0, no_trade_band=0.0, allow_short=False)
-    return run_baselines(market=market, rules=rules, limits=limits, cash=CASH, bars=bars, strategy=outcome, seed=seed)
+    return run_baselines(
+        market=market,
+        rules=rules,
+        limits=limits,
+        cash=CASH,
+        bars=bars,
+        recorded=bars,
+        strategy=outcome,
+        seed=seed,
+    )
 
 
 def walk(seed: int, rows: int) -> np.ndarray:
@@ -152,7 +161,7 @@ def test_random_agents_hold_as_long_and_enter_as_often_as_the_strategy_on_averag
     outcome = make_outcome(stretches(rows, spans))
     shares, entries = [], []
     for seed in range(20):
-        chains = _random_targets(outcome, bars, 0, seed)
+        chains = list(_random_targets(outcome, bars, 0, seed))
         assert len(chains) == RANDOM_AGENTS
         for targets in chains:
             long, held, count = False, 0, 0
