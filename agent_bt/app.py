@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bt import assembly, runner
-from agent_bt.agents.context import prompt_context
 from agent_bt.agents.prompt import Prompt
 from agent_bt.assembly import LoadedBars
 from agent_bt.config import Config
-from agent_bt.core.clock import duration_us, iso, time_us
+from agent_bt.core.clock import iso, time_us
 from agent_bt.core.errors import AgentBtError, ConfigError, RecordError, UsageError
 from agent_bt.core.finding import Finding
 from agent_bt.core.jit import compiling_announced
 from agent_bt.core.progress import Progress, SilentProgress
+from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.types import Portfolio
 from agent_bt.experiments.registry import Registry
 from agent_bt.models import open_model
@@ -27,6 +27,7 @@ from agent_bt.records.read import Run, load_run
 from agent_bt.records.run_folder import RunFolder
 from agent_bt.reports.html import write_report
 from agent_bt.settings import load_config
+from agent_bt.strategies.registry import asks_model
 
 if TYPE_CHECKING:
     from agent_bt.endpoints import Endpoints
@@ -273,6 +274,7 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
     prompt = assembly.find_prompt(config, config_path)
     if prompt is None:
         raise UsageError(f"strategy.kind is {config.strategy.kind}, which has no prompt; set strategy.kind=agent")
+    assembly.check_agent(config)
     strategy = assembly.build_strategy(config, prompt)
     stage = assembly.set_stage(config, assembly.load_bars(config).bars, strategy)
     times, since = stage.market.times, time_us(at) if at else 0
@@ -282,11 +284,11 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
             f"there is no decision at or after {at}; the last one is at {iso(int(times[stage.schedule.bars[-1]]))}"
         )
     empty = Portfolio(cash=config.account.cash, positions={}, peak_equity=config.account.cash)
-    every = duration_us(config.strategy.every)
-    context = prompt_context(
-        stage.market.at(bar), empty, window=config.features.window, every=every, sizing=config.strategy.sizing
-    )
-    return prompt.render(context)
+    assert isinstance(strategy, AgentStrategy)
+    asked = strategy.requests(stage.market.at(bar), empty)
+    if not asked:
+        raise UsageError(f"nothing may be bought at {iso(int(times[bar]))}, so that no model is asked; choose another")
+    return asked[0].messages
 
 
 def validate(config: Config, config_path: Path | None = None) -> Sequence[Finding]:
@@ -294,6 +296,7 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
     findings = []
     try:
         prompt = assembly.find_prompt(config, config_path)
+        assembly.check_agent(config)
         loaded = assembly.load_bars(config)
         findings.append(Finding(level="ok", what=f"market: {loaded.label}, {len(loaded.bars):,} bars"))
         strategy = assembly.build_strategy(config, prompt)
@@ -319,7 +322,7 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
                 advice="backfill real data with `agent-bt data backfill`, then set market.source: store",
             )
         )
-    if config.llm.provider == "stand_in" and config.strategy.kind == "agent":
+    if config.llm.provider == "stand_in" and asks_model(config.strategy.kind, config.strategy.params):
         findings.append(
             Finding(
                 level="warning",

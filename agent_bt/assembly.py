@@ -13,12 +13,13 @@ import polars as pl
 
 from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import Prompt, load_prompt, prompt_roots
+from agent_bt.agents.ranker import RankerAgent
 from agent_bt.config import Config
 from agent_bt.core.clock import duration_us, interval_us, iso, time_us
-from agent_bt.core.errors import ConfigError, DataError
-from agent_bt.core.protocols import LLM, Strategy, VectorisedStrategy
+from agent_bt.core.errors import AgentBtError, ConfigError, DataError, PromptError, StrategyError
+from agent_bt.core.protocols import LLM, AgentStrategy, Strategy, VectorisedStrategy
 from agent_bt.core.rhythm import instants
-from agent_bt.core.types import Reply, Request
+from agent_bt.core.types import Portfolio, Reply, Request
 from agent_bt.engine.market import Market
 from agent_bt.engine.pool import members
 from agent_bt.engine.schedule import Schedule, decision_schedule
@@ -27,7 +28,8 @@ from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.features.specs import feature_specs
-from agent_bt.strategies.registry import asks_model, make_strategy
+from agent_bt.strategies.params import keys
+from agent_bt.strategies.registry import agent_kinds, agent_params, make_strategy
 
 if TYPE_CHECKING:
     from agent_bt.data.panel import Panel
@@ -130,9 +132,18 @@ def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
     Raises:
         PromptError: there is no such prompt, or it is not valid.
     """
-    if not asks_model(config.strategy.kind, config.strategy.params):
+    kinds = agent_kinds(config.strategy.kind, config.strategy.params)
+    if not kinds:
         return None
-    return load_prompt(config.strategy.prompt, prompt_roots(config_path))
+    prompt = load_prompt(config.strategy.prompt, prompt_roots(config_path))
+    ranks = "weights" in prompt.output.get("properties", {})
+    if ranks != ("agent_ranker" in kinds):
+        wanted, fitting = ("weights", "panel_ranker/v1") if not ranks else ("an action", "btcusdt_trader/v1")
+        raise PromptError(
+            f"strategy.prompt {prompt.reference}: its output has no {wanted}, which {' and '.join(sorted(kinds))} "
+            f"{'wants' if len(kinds) == 1 else 'want'}; set strategy.prompt: {fitting}, or one of your own"
+        )
+    return prompt
 
 
 def with_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
@@ -191,21 +202,46 @@ def _where_it_speaks(strategy: Strategy, market: Market, schedule: Schedule) -> 
     if not isinstance(strategy, VectorisedStrategy):
         return schedule
     targets = strategy.decide_all(market, schedule.bars)
+    for at in {0, len(schedule.bars) // 2, len(schedule.bars) - 1}:
+        _check_agreement(strategy, market, int(schedule.bars[at]), targets[at])
     return schedule.only(news(targets, strategy.on_change))
+
+
+def _check_agreement(strategy: Strategy, market: Market, bar: int, targets: np.ndarray) -> None:
+    """Refuse a strategy whose two answers to the same bar differ, before a run is half one and half the other."""
+    decision = strategy.decide(market.at(bar), Portfolio(cash=1.0, positions={}, peak_equity=1.0))
+    given = [(decision.targets or {}).get(symbol, np.nan) for symbol in market.symbols]
+    if not np.array_equal(given, targets, equal_nan=True):
+        raise StrategyError(
+            f"strategy {strategy.name}: decide and decide_all differ at {iso(int(market.times[bar]))}: "
+            f"{decision.targets} against {dict(zip(market.symbols, targets.tolist(), strict=True))}"
+        )
 
 
 def check_agent(config: Config) -> None:
     """Check what an agent's config must hold beside its own rules.
 
     Raises:
-        ConfigError: it has parameters, which an agent does not take, or several symbols.
+        ConfigError: an agent decides on several symbols or a ranker on one; both are in one ensemble; an agent has
+            parameters; or a ranker may sell short what the account may not.
     """
-    if config.strategy.kind != "agent":
-        return
-    if config.strategy.params:
+    strategy = config.strategy
+    kinds = agent_kinds(strategy.kind, strategy.params)
+    if strategy.kind == "agent" and strategy.params:
         raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
-    if config.over_many:
+    if len(kinds) > 1:
+        raise ConfigError("strategy.params.members: agent and agent_ranker cannot vote together: they share one prompt")
+    if "agent" in kinds and config.over_many:
         raise ConfigError("strategy.kind agent decides on one symbol; set strategy.kind: agent_ranker for several")
+    if "agent_ranker" in kinds and not config.over_many:
+        raise ConfigError(
+            "strategy.kind agent_ranker weighs symbols against each other; set mode: cross_sectional, or market.symbols"
+        )
+    short = any(each.get("allow_short") is True for each in agent_params(strategy.kind, strategy.params))
+    if short and not config.risk.allow_short:
+        raise ConfigError(
+            "strategy.params.allow_short: the account may not be short; set risk.allow_short: true, market.kind: um"
+        )
 
 
 def build_strategy(
@@ -219,20 +255,27 @@ def build_strategy(
         ConfigError: there is no such strategy, or its parameters don't fit.
     """
 
-    def agent(kind: str, params: Mapping[str, Any]) -> PromptAgent:
+    def agent(kind: str, params: Mapping[str, Any]) -> AgentStrategy:
         assert prompt is not None
+        shared: dict[str, Any] = {
+            "prompt": prompt, "form": form or _UNASKED_FORM, "llm": llm or _Unasked(), "strip": config.llm.strip
+        }  # fmt: skip
+        if kind == "agent_ranker":
+            rhythm = config.rebalance if config.mode == "cross_sectional" else config.strategy.every
+            try:
+                keys("params", params, allowed=("columns", "allow_short", "max_symbols"))
+                return RankerAgent(rhythm=rhythm, **shared, **params)
+            except AgentBtError as error:
+                raise ConfigError(f"strategy {kind}: {error}") from error
         if params:
             raise ConfigError(f"{kind} takes no params; what the model gets is set under llm and features")
         return PromptAgent(
-            prompt=prompt,
-            form=form or _UNASKED_FORM,
-            llm=llm or _Unasked(),
             window=config.features.window,
             every=duration_us(config.strategy.every),
             features=feature_specs(config.features),
             summary=config.features.summary,
             sizing=config.strategy.sizing,
-            strip=config.llm.strip,
+            **shared,
         )
 
     return make_strategy(config.strategy.kind, config.strategy.params, agent if prompt is not None else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,7 +17,8 @@ from agent_bt.core.protocols import Strategy
 from agent_bt.core.types import Reply, Request
 from agent_bt.engine.market import Market
 from agent_bt.evaluation.audit import Audit, Subject, audit
-from agent_bt.models import request_form
+from agent_bt.llm.stand_in_panel import read_panel
+from agent_bt.models import form_of
 from agent_bt.records.read import load_run
 from agent_bt.records.schema import content_of
 from agent_bt.replaying import recorded_prompt
@@ -50,7 +52,7 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
     books = assembly.open_books(config)
 
     def strategy() -> Strategy:
-        form = None if prompt is None else request_form(config.llm, None)
+        form = None if prompt is None else form_of(config, None)
         return assembly.build_strategy(config, prompt, form, None if prompt is None else DrawnLLM())
 
     def stage(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, Sequence[int]]:
@@ -64,7 +66,7 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
 class DrawnLLM:
     """A model whose answer is drawn from the request's address: the smallest change of a prompt shows in the account.
 
-    It buys and sells often, so that an audit meets many states of the account.
+    It buys and sells often, so that an audit meets many states of the account; to a ranker it gives drawn weights.
     """
 
     def submit(self, request: Request) -> Future[Reply]:
@@ -74,8 +76,14 @@ class DrawnLLM:
         return future
 
     def complete(self, request: Request) -> Reply:
-        """BUY or SELL one half in a quarter of the cases each, else HOLD."""
-        draw = hashlib.sha256(request.address.encode()).digest()[0] % 4
+        """BUY or SELL one half in a quarter of the cases each, else HOLD; of a panel, about half of the symbols."""
+        digest = hashlib.sha256(request.address.encode()).digest()
+        panel = read_panel(request.messages[-1]["content"])
+        if panel is not None:
+            drawn = [symbol for at, symbol in enumerate(panel.symbols) if digest[at % len(digest)] % 2]
+            weights = [{"symbol": symbol, "weight": 1.0 / len(drawn)} for symbol in drawn]
+            return Reply(text=json.dumps({"weights": weights}), finish_reason="stop")
+        draw = digest[0] % 4
         action = ("BUY", "SELL", "HOLD", "HOLD")[draw]
         text = f'{{"action": "{action}", "size_pct": 0.5}}'
         return Reply(text=text, finish_reason="stop")

@@ -24,7 +24,7 @@ from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.ladder import Negotiated
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.tokens import estimate_tokens
-from agent_bt.models import ladder_key, request_form
+from agent_bt.models import form_of, ladder_key
 
 REPLY_TOKENS = 40
 """Completion tokens of a reply (action, size and a short note) where the cache knows none of this model."""
@@ -123,13 +123,13 @@ class _Counter:
         """The ladder's result as the cache knows it, else the first rung that may be tried."""
         if config.llm.provider != "openai":
             return None
-        known = self._store.recall(ladder_key(config.llm)) if self._store is not None else None
+        known = self._store.recall(ladder_key(config)) if self._store is not None else None
         wanted = config.llm.response_format
         return known or Negotiated(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
 
 
 def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) -> None:
-    form = request_form(config.llm, counter.effective(config))
+    form = form_of(config, counter.effective(config))
     strategy = assembly.build_strategy(config, prompt, form, counter)
     stage = assembly.set_stage(config, assembly.load_bars(config).bars, strategy, limit)
     books = assembly.open_books(config)

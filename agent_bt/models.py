@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent_bt.agents.agent import RequestForm
+from agent_bt.agents.rank_reply import RANK_SCHEMA
 from agent_bt.agents.reply import REPLY_SCHEMA
-from agent_bt.config import Config, LLMConfig
+from agent_bt.config import Config, LLMConfig, StrategyConfig
 from agent_bt.core.errors import ConfigError, ReplayError
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
 from agent_bt.core.waiting import result_of
 from agent_bt.llm.ledger import Ledger
+from agent_bt.strategies.registry import agent_kinds
 
 if TYPE_CHECKING:
     from agent_bt.endpoints import Endpoints
@@ -111,7 +113,18 @@ def open_model(
         if offline:
             return _open_cached(config, effective)
         return _open_endpoint(config, effective, ledger_path, endpoints)
-    return Model(llm=_embedded(llm), form=request_form(llm, None), requested=request_parameters(llm))
+    return Model(llm=_embedded(llm), form=form_of(config, None), requested=request_parameters(llm))
+
+
+def reply_schema(strategy: StrategyConfig) -> Mapping[str, Any]:
+    """JSON Schema of what a strategy wants back: a ranker's weights, or a trader's action."""
+    ranks = "agent_ranker" in agent_kinds(strategy.kind, strategy.params)
+    return RANK_SCHEMA if ranks else REPLY_SCHEMA
+
+
+def form_of(config: Config, effective: Mapping[str, Any] | None) -> RequestForm:
+    """How the requests of a run look; `effective` as for `request_form`."""
+    return request_form(config.llm, effective, reply_schema(config.strategy))
 
 
 def request_form(
@@ -176,9 +189,9 @@ def _open_endpoint(
     config: Config, effective: Mapping[str, Any] | None, ledger_path: Path | None, endpoints: Endpoints | None
 ) -> Model:
     from agent_bt.endpoints import Endpoints
-    from agent_bt.llm.ladder import negotiate
+    from agent_bt.llm.ladder import PROBE, RANK_PROBE, negotiate
 
-    llm = config.llm
+    llm, schema = config.llm, reply_schema(config.strategy)
     requested = request_parameters(llm)
 
     probes = 0
@@ -190,9 +203,10 @@ def _open_endpoint(
             paid,
             requested,
             wanted=llm.response_format,
-            schema=REPLY_SCHEMA,
+            schema=schema,
             provider=llm.provider,
             endpoint_id=endpoint_id(llm),
+            probe=RANK_PROBE if schema is RANK_SCHEMA else PROBE,
         ).to_dict()
 
     with ExitStack() as opened:
@@ -200,11 +214,11 @@ def _open_endpoint(
             endpoints = Endpoints(config, ledger_path)
             opened.callback(endpoints.close)
         found, prices = endpoints.connect(
-            llm, endpoint_id=endpoint_id(llm), known=effective, ladder_key=ladder_key(llm), negotiate=find_out
+            llm, endpoint_id=endpoint_id(llm), known=effective, ladder_key=ladder_key(config), negotiate=find_out
         )
         return Model(
             llm=endpoints.llm,
-            form=request_form(llm, found),
+            form=form_of(config, found),
             requested=requested,
             effective=found,
             prices=prices.version,
@@ -222,7 +236,7 @@ def _open_cached(config: Config, effective: Mapping[str, Any] | None) -> Model:
     llm = config.llm
     with ExitStack() as opened:
         store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
-        found = effective or store.recall(ladder_key(llm))
+        found = effective or store.recall(ladder_key(config))
         if found is None:
             raise ReplayError(
                 f"{config.cache.path} has no replies of {llm.model} at {endpoint_id(llm)}: run once without --offline, "
@@ -230,7 +244,7 @@ def _open_cached(config: Config, effective: Mapping[str, Any] | None) -> Model:
             )
         return Model(
             llm=OfflineLLM(store, config.cache.offline_miss),
-            form=request_form(llm, found),
+            form=form_of(config, found),
             requested=request_parameters(llm),
             effective=found,
             _opened=opened.pop_all(),
@@ -238,6 +252,8 @@ def _open_cached(config: Config, effective: Mapping[str, Any] | None) -> Model:
     raise AssertionError  # pragma: no cover - the block above returns or raises
 
 
-def ladder_key(llm: LLMConfig) -> list[Any]:
-    """What the ladder's result depends on: the endpoint, the model, what was wanted, the parameters sent."""
-    return ["ladder", llm.provider, endpoint_id(llm), llm.model, llm.response_format, sorted(request_parameters(llm))]
+def ladder_key(config: Config) -> list[Any]:
+    """What the ladder's result depends on: endpoint, model, what was wanted, parameters sent, schema of the replies."""
+    llm = config.llm
+    parts = ["ladder", llm.provider, endpoint_id(llm), llm.model, llm.response_format, sorted(request_parameters(llm))]
+    return [*parts, "weights"] if reply_schema(config.strategy) is RANK_SCHEMA else parts

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent_bt.agents.agent import PromptAgent
 from agent_bt.agents.prompt import Prompt
 from agent_bt.assembly import Books, LoadedBars, Stage
 from agent_bt.config import Config
@@ -33,7 +32,7 @@ from agent_bt.core.errors import (
     StrategyError,
 )
 from agent_bt.core.progress import Progress
-from agent_bt.core.protocols import Strategy
+from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Decision, Fill, Portfolio, Reply
 from agent_bt.core.view import MarketView
@@ -52,7 +51,7 @@ from agent_bt.records.journal import JournalReader, JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
 from agent_bt.records.schema import replies_of
 from agent_bt.settings import config_to_yaml
-from agent_bt.strategies.registry import make_strategy
+from agent_bt.strategies.registry import agent_kinds, make_strategy
 
 _SHAPING_LLM = {
     "provider",
@@ -305,12 +304,12 @@ def _prefetcher(run: Prepared, broker: SimulatedBroker) -> Prefetcher | None:
     """What sends requests ahead, where that can save time: not for models that answer at once."""
     config = run.config
     agent = run.strategy
-    if not isinstance(agent, PromptAgent) or config.llm.provider != "openai":
+    if run.prompt is None or not isinstance(agent, AgentStrategy) or config.llm.provider != "openai":
         return None
     if run.offline or config.prefetch.depth == 0:
         return None
     states = config.prefetch.guess == "states"
-    lossless = not any(name.split(".")[0] == "account" for name in agent.prompt.uses())
+    lossless = not any(name.split(".")[0] == "account" for name in run.prompt.uses())
     depth = max(config.prefetch.depth, 2 * config.llm.max_in_flight) if lossless else config.prefetch.depth
     return Prefetcher(
         agent=agent,
@@ -335,6 +334,8 @@ def guess_of(config: Config) -> Guess | None:
         return None
     if name == "last":
         return _same_again
+    if "agent_ranker" in agent_kinds(config.strategy.kind, config.strategy.params):
+        raise ConfigError(f"prefetch.guess {name}: for a ranker it is hold or last")
     try:
         rule = make_strategy(name, {})
     except ConfigError as error:

@@ -34,6 +34,12 @@ class RequestForm:
         )
 
 
+def ask(llm: LLM, requests: Sequence[Request]) -> list[Exchange]:
+    """Send all requests at once, and wait for their replies."""
+    replies = [llm.submit(request) for request in requests]
+    return [Exchange(request=r, reply=result_of(f)) for r, f in zip(requests, replies, strict=True)]
+
+
 class PromptAgent:
     """One prompt, one model, one symbol: BUY, SELL or HOLD at each decision.
 
@@ -87,7 +93,4 @@ class PromptAgent:
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
         """Ask and wait."""
-        asked = self.requests(view, portfolio)
-        replies = [self.llm.submit(request) for request in asked]
-        exchanges = [Exchange(request=r, reply=result_of(f)) for r, f in zip(asked, replies, strict=True)]
-        return self.interpret(view, portfolio, exchanges)
+        return self.interpret(view, portfolio, ask(self.llm, self.requests(view, portfolio)))

@@ -46,8 +46,8 @@ def prompt_context(
     price = view.prices[symbol]
     return {
         "symbol": symbol,
-        "interval": _duration(view.interval),
-        "every": _duration(every),
+        "interval": duration_text(view.interval),
+        "every": duration_text(every),
         "sizing": sizing,
         "time": to_datetime(view.now),
         "price": price,
@@ -154,7 +154,8 @@ class AccountInput:
             self.bars_held = (view.now - position.opened) // view.interval
 
 
-def _duration(us: int) -> str:
+def duration_text(us: int) -> str:
+    """A duration in its largest whole unit: `90m`, `1h`."""
     unit, name = next(
         (u, n) for u, n in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"), (1, "us")) if us % u == 0
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
@@ -106,9 +107,35 @@ def parse_reply(reply: Reply, *, strip: Strip = "none") -> ParsedReply:
         reply: what came back for the request.
         strip: the declared repairs: take off one code fence around the whole text, one think block in front of it.
     """
+    answer = read_answer(reply, check, strip=strip)
+    if answer.value is None:
+        return ParsedReply(provenance=answer.provenance, detail=answer.detail)
+    size = answer.value.get("size_pct")
+    return ParsedReply(
+        action=answer.value["action"],
+        size=None if size is None else size + 0.0,  # -0.0 + 0.0 is 0.0
+        note=answer.value.get("note", ""),
+        provenance=answer.provenance,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The object that a reply holds, None where it is not valid; `detail` then says in words what was wrong."""
+
+    value: Mapping[str, Any] | None
+    provenance: Provenance = MODEL
+    detail: str = ""
+
+
+def read_answer(reply: Reply, check: Callable[[Any], str | None], *, strip: Strip = "none") -> Answer:
+    """The JSON object of a reply, validated; never raises. Faults and repairs as for `parse_reply`.
+
+    `check`: the schema in plain code; what is wrong with a decoded value, in words, or None.
+    """
     if reply.failure is not None:
         kind: ProvenanceKind = "budget" if reply.failure == "budget" else "transport"
-        return ParsedReply(provenance=Provenance(kind=kind, reason=reply.failure), detail=reply.error or "")
+        return Answer(value=None, provenance=Provenance(kind=kind, reason=reply.failure), detail=reply.error or "")
     repaired = ""
     try:
         _check_finish(reply)
@@ -119,48 +146,49 @@ def parse_reply(reply: Reply, *, strip: Strip = "none") -> ParsedReply:
             raise _Invalid("schema", fault)
     except _Invalid as error:
         provenance = Provenance(kind="invalid", reason=error.reason, repaired=repaired)
-        return ParsedReply(provenance=provenance, detail=str(error))
-    size = value.get("size_pct")
-    return ParsedReply(
-        action=value["action"],
-        size=None if size is None else size + 0.0,  # -0.0 + 0.0 is 0.0
-        note=value.get("note", ""),
-        provenance=Provenance(repaired=repaired) if repaired else MODEL,
-    )
+        return Answer(value=None, provenance=provenance, detail=str(error))
+    return Answer(value=value, provenance=Provenance(repaired=repaired) if repaired else MODEL)
 
 
 def check(value: Any) -> str | None:
     """What is wrong with a decoded JSON value against `REPLY_SCHEMA`, in words; None: nothing."""
     if not isinstance(value, dict):
-        return f"the reply must be an object, got {_show(value)}"
+        return f"the reply must be an object, got {show(value)}"
     action = value.get("action")
     if action not in ACTIONS:
-        return f"action must be BUY, SELL or HOLD, got {_show(action) if 'action' in value else 'none'}"
+        return f"action must be BUY, SELL or HOLD, got {show(action) if 'action' in value else 'none'}"
     for key, member in value.items():
         if key == "size_pct":
             if type(member) not in (float, int) or not 0 <= member <= 1:
-                return f"size_pct must be a number from 0 to 1, got {_show(member)}"
+                return f"size_pct must be a number from 0 to 1, got {show(member)}"
         elif key == "note":
-            if not isinstance(member, str):
-                return f"note must be text, got {_show(member)}"
-            if len(member) > MAX_NOTE_CHARS:
-                return f"note has {len(member):,} characters, at most {MAX_NOTE_CHARS:,} are allowed"
+            if (fault := check_note(member)) is not None:
+                return fault
         elif key != "action":
-            return f"the key {_show(key)} is not allowed"
+            return f"the key {show(key)} is not allowed"
     if action != "HOLD" and "size_pct" not in value:
         return f"{action} needs size_pct"
     return None
 
 
+def check_note(note: Any) -> str | None:
+    """What is wrong with the note of an answer, in words; None: nothing."""
+    if not isinstance(note, str):
+        return f"note must be text, got {show(note)}"
+    if len(note) > MAX_NOTE_CHARS:
+        return f"note has {len(note):,} characters, at most {MAX_NOTE_CHARS:,} are allowed"
+    return None
+
+
 def _check_finish(reply: Reply) -> None:
     if reply.refusal:
-        raise _Invalid("refused", f"the model refused: {_show(reply.refusal)}")
+        raise _Invalid("refused", f"the model refused: {show(reply.refusal)}")
     finish = reply.finish_reason and reply.finish_reason.lower()
     if finish in _COMPLETE:
         return
     reason = _FINISH.get(finish or "", "unknown_finish")
     hint = "; raise llm.max_tokens" if reason == "truncated" else ""
-    raise _Invalid(reason, f"the reply ended with finish_reason {_show(reply.finish_reason)}{hint}")
+    raise _Invalid(reason, f"the reply ended with finish_reason {show(reply.finish_reason)}{hint}")
 
 
 def _repair(text: str, strip: Strip) -> tuple[str, str]:
@@ -225,14 +253,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]
-        raise _Invalid("duplicate_key", f"the key {_show(next(n for n in names if names.count(n) > 1))} is given twice")
+        raise _Invalid("duplicate_key", f"the key {show(next(n for n in names if names.count(n) > 1))} is given twice")
     return value
 
 
 def _number(text: str) -> float:
     value = float(text)
     if abs(value) == float("inf"):
-        raise _Invalid("not_finite", f"the number {_show(text)} is too large")
+        raise _Invalid("not_finite", f"the number {show(text)} is too large")
     return value
 
 
@@ -240,7 +268,8 @@ def _constant(text: str) -> NoReturn:
     raise _Invalid("not_finite", f"{text} is no number")
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A JSON value in a message, long ones cut."""
     text = json.dumps(value)
     return text if len(text) <= 120 else text[:117] + "..."
 

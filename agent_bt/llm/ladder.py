@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
@@ -24,6 +24,7 @@ TokenParameter = Literal["max_tokens", "max_completion_tokens"]
 
 RUNGS: Final[tuple[Rung, ...]] = ("json_schema", "json_object", "text")
 PROBE: Final = [{"role": "user", "content": 'Answer with the JSON object {"action": "HOLD"} and nothing else.'}]
+RANK_PROBE: Final = [{"role": "user", "content": 'Answer with the JSON object {"weights": []} and nothing else.'}]
 
 _NAMES_OF: Final = {
     "response_format": ("response_format", "json_schema", "json_object"),
@@ -68,6 +69,7 @@ def negotiate(
     schema: Mapping[str, Any],
     provider: str = "openai",
     endpoint_id: str = "",
+    probe: Sequence[Mapping[str, str]] = PROBE,
 ) -> Negotiated:
     """Ask the endpoint, rung by rung, until it takes the request.
 
@@ -77,6 +79,7 @@ def negotiate(
         wanted: `auto`, or the one response format that will do.
         schema: JSON Schema of the replies.
         provider, endpoint_id: of the requests.
+        probe: the question: messages that ask for a valid reply.
 
     Raises:
         EndpointDown: a question got no answer, after the retries.
@@ -84,7 +87,7 @@ def negotiate(
     """
     found = Negotiated(response_format="json_schema" if wanted == "auto" else wanted)
     while True:
-        body = apply(found, {**base_body, "messages": PROBE}, schema)
+        body = apply(found, {**base_body, "messages": list(probe)}, schema)
         found = replace(found, calls=found.calls + 1)
         try:
             reply = llm.complete(Request(provider=provider, endpoint_id=endpoint_id, body=body))
@@ -118,16 +121,13 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     found by the local check of the reply.
     """
     kept = ("type", "enum", "const", "description")
-    properties = {
-        name: {key: value for key, value in member.items() if key in kept}
-        for name, member in schema["properties"].items()
-    }
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    strict = {key: value for key, value in schema.items() if key in kept}
+    if "items" in schema:
+        strict["items"] = strict_schema(schema["items"])
+    if schema.get("type") == "object":
+        properties = {name: strict_schema(member) for name, member in schema["properties"].items()}
+        strict |= {"properties": properties, "required": list(properties), "additionalProperties": False}
+    return strict
 
 
 def with_schema(messages: list[dict[str, str]], schema: Mapping[str, Any]) -> list[dict[str, str]]:

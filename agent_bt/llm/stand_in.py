@@ -1,8 +1,8 @@
 """STAND-IN MODEL: a small fixed policy behind the face of an LLM, so that everything runs without a key.
 
 It reads the messages as a model would, and nothing else: the last table in them with the column `rsi`, and the line
-`position: N%`. It answers in the JSON that the prompts ask for. It is no language model and no trading advice; what it
-earns says nothing about any prompt.
+`position: N%`; or a table of symbols (see `stand_in_panel`). It answers in the JSON that the prompts ask for. It is no
+language model and no trading advice; what it earns says nothing about any prompt.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import orjson
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.llm.stand_in_panel import MALFORMED, drawing, may_be_short, read_panel, weigh
 
 MODELS = ("baseline",)
 
@@ -35,7 +36,8 @@ class StandInParams:
 
     Attributes:
         malformed: share of replies that are not valid, in [0, 1], of several kinds.
-        eagerness: share of the signals that it acts on, in [0, 1]; the rest are HOLD.
+        eagerness: share of the signals that it acts on, in [0, 1]; the rest are HOLD. As a ranker: how much its order
+            is that of what it reads; the rest of it is drawn.
         seed: another one gives another draw of both.
     """
 
@@ -128,9 +130,16 @@ def answer(messages: Sequence[Mapping[str, Any]], params: StandInParams, *, key:
     if key is None:
         key = content_hash("agent-bt/stand-in/v1", [dict(message) for message in messages])
     draws = hashlib.sha256(f"{params.seed}:{key}".encode()).digest()
-    text = _decide(_read(messages), _share(draws[:8]) < params.eagerness)
+    said = messages[-1].get("content") if messages else None
+    panel = read_panel(said) if isinstance(said, str) else None
+    if panel is None:
+        text, spoiled = _decide(_read(messages), _share(draws[:8]) < params.eagerness), _MALFORMED
+    else:
+        short = any(may_be_short(str(message.get("content"))) for message in messages)
+        text = weigh(panel, follows=params.eagerness, draw=drawing(params.seed, key), short=short)
+        spoiled = MALFORMED
     if _share(draws[8:16]) < params.malformed:
-        return _MALFORMED[draws[16] % len(_MALFORMED)](text)
+        return spoiled[draws[16] % len(spoiled)](text)
     return text
 
 

@@ -95,21 +95,38 @@ def make_strategy(kind: str, params: Mapping[str, Any], agent: Agent | None = No
 
 def asks_model(kind: str, params: Mapping[str, Any]) -> bool:
     """Whether a strategy asks a model: an agent, or an ensemble with one among its members, however deep."""
+    return bool(agent_kinds(kind, params))
+
+
+def agent_kinds(kind: str, params: Mapping[str, Any]) -> set[str]:
+    """The kinds of agents that a strategy is or has among its members, however deep; empty if it asks no model.
+
+    An agent passed as an object counts as `agent`.
+    """
     if kind in AGENTS:
-        return True
+        return {kind}
     members = params.get("members")
     if kind != "ensemble" or not isinstance(members, Sequence):
-        return False
-    return any(_member_asks(member) for member in members)
+        return set()
+    return {found for member in members for found in _kinds_in(member)}
 
 
-def _member_asks(member: Any) -> bool:
+def agent_params(kind: str, params: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The parameters of every agent that a strategy of a config is or has among its members."""
+    if kind in AGENTS:
+        return [params]
+    members = params.get("members") if kind == "ensemble" else ()
+    told = [member for member in members or () if isinstance(member, Mapping)]
+    return [each for m in told for each in agent_params(str(m.get("kind")), m.get("params") or {})]
+
+
+def _kinds_in(member: Any) -> set[str]:
     if isinstance(member, str):
-        return member in AGENTS
+        return {member} & set(AGENTS)
     if isinstance(member, Mapping):
         params = member.get("params")
-        return asks_model(str(member.get("kind")), params if isinstance(params, Mapping) else {})
-    return isinstance(member, AgentStrategy)
+        return agent_kinds(str(member.get("kind")), params if isinstance(params, Mapping) else {})
+    return {"agent"} if isinstance(member, AgentStrategy) else set()
 
 
 class _Unfit(Exception):

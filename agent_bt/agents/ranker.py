@@ -1,0 +1,132 @@
+"""The LLM as a ranker: one prompt shows the cross-section of all symbols, one reply gives each its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agent_bt.agents.agent import RequestForm, ask
+from agent_bt.agents.panel_context import RESERVED, panel_context
+from agent_bt.agents.prompt import Prompt
+from agent_bt.agents.rank_reply import parse_weights
+from agent_bt.agents.reply import Strip
+from agent_bt.core.errors import ConfigError
+from agent_bt.core.protocols import LLM
+from agent_bt.core.rhythm import WEEKDAYS
+from agent_bt.core.types import Decision, Exchange, FeatureSpec, Portfolio, Request
+from agent_bt.core.view import MarketView
+from agent_bt.features.names import spec_of, specs_of
+from agent_bt.strategies.params import flag, names, whole
+
+COLUMNS = ("return_24", "return_168", "volatility_168")
+VOLUME = "quote_volume_168"
+"""By what the symbols are chosen where not all are shown: mean turnover of a bar, over a week of hours."""
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+class RankerAgent:
+    """One prompt, one model, all symbols: a weight for each at every decision.
+
+    decide = interpret(requests), both pure. A valid reply gives the weights of the symbols it names, and 0 to every
+    other; whatever is not exactly valid leaves everything as it is. Where nothing may be bought, nobody is asked.
+    """
+
+    lookback = 1
+    summary: str | None = None
+
+    def __init__(
+        self,
+        *,
+        prompt: Prompt,
+        form: RequestForm,
+        llm: LLM,
+        rhythm: str,
+        columns: Sequence[str] = COLUMNS,
+        allow_short: bool = False,
+        max_symbols: int | None = None,
+        strip: Strip = "none",
+    ) -> None:
+        """Set what is shown and what may come back.
+
+        Args:
+            prompt, form, llm: what is asked, how, and whom.
+            rhythm: when decisions are made, as in a config: `W-MON`, `D`, `4h`.
+            columns: of the table, beside symbol and price: features by name (`return_24`), or columns of the bars.
+            allow_short: whether weights may be negative.
+            max_symbols: show only so many, those of the largest turnover; None: all that may be bought.
+            strip: declared repairs of a reply.
+
+        Raises:
+            ConfigError: a parameter is not what it should be.
+            StrategyError: there is no such column.
+        """
+        given = names("columns", columns)
+        if taken := [name for name in given if name in RESERVED]:
+            raise ConfigError(f"columns: {', '.join(taken)} is in every table already")
+        self.name = f"ranker:{prompt.reference}"
+        self.llm = llm
+        self.prompt = prompt
+        self.allow_short = flag("allow_short", allow_short)
+        self.max_symbols = None if max_symbols is None else whole("max_symbols", max_symbols, 1)
+        self._columns = {name: spec_of(name) for name in given}
+        wanted = [*given, VOLUME] if self.max_symbols is not None else given
+        self.features: Sequence[FeatureSpec] = specs_of(wanted)
+        self._form = form
+        self._rhythm = in_words(rhythm)
+        self._strip: Strip = strip
+
+    def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
+        """The one question of this decision; none where there is nothing to choose from."""
+        shown = self.shown(view)
+        if not shown:
+            return ()
+        context = panel_context(
+            view,
+            portfolio,
+            shown=shown,
+            columns=self._columns,
+            rhythm=self._rhythm,
+            allow_short=self.allow_short,
+        )
+        return (self._form.request(self.prompt.render(context)),)
+
+    def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:  # noqa: ARG002
+        """The weights of the reply as target shares; a hold where it is not valid."""
+        if not exchanges:
+            return Decision.to(dict.fromkeys(view.symbols, 0.0), note="nothing may be bought")
+        parsed = parse_weights(
+            exchanges[0].reply, symbols=self.shown(view), allow_short=self.allow_short, strip=self._strip
+        )
+        if parsed.weights is None:
+            return Decision(provenance=parsed.provenance, detail=parsed.detail, exchanges=tuple(exchanges))
+        return Decision(
+            targets={symbol: parsed.weights.get(symbol, 0.0) for symbol in view.symbols},
+            action="TARGETS",
+            note=parsed.note,
+            provenance=parsed.provenance,
+            exchanges=tuple(exchanges),
+        )
+
+    def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
+        """Ask and wait."""
+        return self.interpret(view, portfolio, ask(self.llm, self.requests(view, portfolio)))
+
+    def shown(self, view: MarketView) -> tuple[str, ...]:
+        """The symbols of the table, in the order of the view."""
+        there = np.flatnonzero(view.eligible & np.isfinite(view.cross_section("close")))
+        if self.max_symbols is not None and len(there) > self.max_symbols:
+            volume = view.cross_section(VOLUME)[there]
+            largest = np.argsort(np.where(np.isfinite(volume), -volume, np.inf), kind="stable")
+            there = np.sort(there[largest[: self.max_symbols]])
+        return tuple(view.symbols[at] for at in there.tolist())
+
+
+def in_words(rhythm: str) -> str:
+    """A rhythm as one would say it: "every Monday", "every 4h"."""
+    text = rhythm.strip()
+    if text.startswith("W-"):
+        return f"every {_DAYS[WEEKDAYS.index(text.removeprefix('W-'))]}"
+    known = {"D": "every day", "MS": "on the first day of every month", "QS": "on the first day of every quarter"}
+    return known.get(text, f"every {text}")
