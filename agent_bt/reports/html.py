@@ -1,7 +1,8 @@
 """The HTML report of a run: one page that opens from the disk, without a network.
 
 1. the numbers and words                               `html_facts`
-2. candles, curves, decisions, packed                  `html_curves`, `html_decisions`, `html_pack`
+2. candles, curves, decisions, packed                  `html_symbols`, `html_curves`, `html_decisions`, `html_pack`
+   over many symbols also holdings and attribution     `html_portfolio`
 3. the page around them, with its own style and script `html_page`, `assets/report.html.j2`
 4. plotly's script, out of the installed package, once beside the reports or inside the page
 """
@@ -17,14 +18,19 @@ from markupsafe import Markup
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import RecordError
 from agent_bt.records.read import Run, load_run
-from agent_bt.reports.html_curves import pack_candles, pack_curves, read_baselines
+from agent_bt.reports.html_curves import pack_curves, read_baselines
 from agent_bt.reports.html_decisions import CHUNK, Decisions
 from agent_bt.reports.html_facts import facts_of
 from agent_bt.reports.html_pack import pack_json
 from agent_bt.reports.html_page import plotly_tag, render_page, write_page
+from agent_bt.reports.html_portfolio import portfolio_facts, read_portfolio
+from agent_bt.reports.html_symbols import Symbols, short_names
 from agent_bt.reports.html_trades import trade_rows
 
-SCRIPTS = ("pack", "format", "page", "table", "market", "chart", "detail", "decisions", "lists", "main")
+SCRIPTS = (
+    "pack", "format", "page", "table", "market", "marks", "chart", "positions", "detail", "decisions", "lists",
+    "symbols", "portfolio", "main",
+)  # fmt: skip
 """The page's own scripts, in the order in which they build on each other."""
 
 
@@ -47,28 +53,47 @@ def write_report(run: Run | str | Path, *, single_file: bool = False, out: Path 
     inside = out.resolve().parent == run.path.resolve()
     plotly = plotly_tag(out, shared=run.path.resolve().parent if inside else None, single_file=single_file)
     decisions = _decisions(run)
-    write_page(out, _page(run, decisions, plotly), decisions.chunks())
+    symbol = (run.summary.get("about") or {}).get("symbol") or ""
+    symbols = Symbols(_visible_bars(run.market, run.equity), run.fills, symbol)
+    page = _page(run, decisions, symbols, plotly)
+    write_page(out, page, decisions.chunks(), symbols.other_blocks())
     return out
 
 
-def _page(run: Run, decisions: Decisions, plotly: Markup) -> str:
+def _page(run: Run, decisions: Decisions, symbols: Symbols, plotly: Markup) -> str:
     equity, baselines = run.equity, read_baselines(run.path)
     about = run.summary.get("about") or {}
+    portfolio = read_portfolio(run.path)
+    short = short_names(symbols.names)
     blocks = {
-        **decisions.index(),
-        "candles": pack_candles(_visible_bars(run.market, equity)),
+        **decisions.index(short if symbols.many else None),
+        **symbols.first_block(),
         "curves": pack_curves(equity, baselines),
         "trades": pack_json(trade_rows(run.fills)),
+        **(portfolio.blocks() if portfolio else {}),
         "failures": pack_json(decisions.failures().with_columns(pl.col("time").dt.epoch("ms")).to_dicts()),
+    }
+    facts = {
+        **facts_of(run, equity, baselines, decisions.calls()),
+        "many": symbols.many,
+        "trade_count": len(run.fills),
+        "portfolio": portfolio
+        and portfolio_facts(portfolio, summary=run.summary, fills=run.fills, closes=symbols.last_closes()),
     }
     settings: dict[str, Any] = {
         "count": decisions.count,
         "chunk": CHUNK,
-        "symbol": about.get("symbol") or "",
+        "many": symbols.many,
+        "symbols": symbols.names,
+        "short_names": [short[name] for name in symbols.names],
+        "first_symbol": symbols.first,
+        "delisted": (run.summary.get("portfolio") or {}).get("delisted") or [],
+        "asked": facts["asked"],
+        "silent": run.summary["decisions"].get("silent") or 0,
+        "named": portfolio.named() if portfolio else [],
         "interval_ms": duration_us(about["interval"]) // 1000 if about.get("interval") else None,
         "run_id": run.run_id,
     }
-    facts = {**facts_of(run, equity, baselines, decisions.calls()), "trade_count": len(run.fills)}
     return render_page(
         "report.html.j2",
         styles=("report",),

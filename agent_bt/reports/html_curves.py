@@ -16,8 +16,8 @@ _STEPS_MIN = (1, 2, 3, 5, 10, 15, 30, 60, 120, 240, 480, 720, 1440, 4320, 10080)
 BASELINES = ("buy_and_hold", "random", "sma")
 
 
-def pack_candles(bars: pl.DataFrame) -> str:
-    """The bars (`BAR_SCHEMA`), whole where there are at most `MAX_CANDLES`, else merged to the next longer interval.
+def pack_candles(bars: pl.DataFrame, most: int | None = None) -> str:
+    """The bars (`BAR_SCHEMA`), merged to the next longer interval where there are more than `most` (`MAX_CANDLES`).
 
     `close` is coded against the close before it, `open` against that too, `high` and `low` against the body.
     """
@@ -25,9 +25,9 @@ def pack_candles(bars: pl.DataFrame) -> str:
     start = bars["open_time"].to_physical().to_numpy() // 1000
     span = int(bars.select((pl.col("close_time") - pl.col("open_time")).dt.total_milliseconds().max()).item() or 0)
     opens, highs, lows, closes, volumes = (bars[name].to_numpy() for name in columns)
-    step = _step_ms(start, MAX_CANDLES)
+    step = step_ms(start, MAX_CANDLES if most is None else most)
     if step > span:
-        first = _bucket_starts(start, step)
+        first = bucket_starts(start, step)
         start, span = start[first] // step * step, step
         last = np.append(first[1:], len(opens)) - 1
         opens, closes = opens[first], closes[last]
@@ -54,7 +54,7 @@ def pack_curves(equity: pl.DataFrame, baselines: pl.DataFrame | None) -> str:
     """Equity (last of each step), drawdown (deepest of it) and the baselines' equity, at most `MAX_POINTS` each."""
     time = equity["time"].to_physical().to_numpy() // 1000
     # A bar belongs to the step it closes in: its close time is the end of what it covers.
-    first = _bucket_starts(time - 1, _step_ms(time, MAX_POINTS))
+    first = bucket_starts(time - 1, step_ms(time, MAX_POINTS))
     last = np.append(first[1:], len(time)) - 1
     values = equity["equity"].to_numpy()
     decimals = significant(values, 8)
@@ -78,12 +78,13 @@ def read_baselines(folder: Path) -> pl.DataFrame | None:
     return pl.read_parquet(path) if path.exists() else None
 
 
-def _step_ms(time: np.ndarray, most: int) -> int:
+def step_ms(time: np.ndarray, most: int) -> int:
     """The shortest step under which the times fall into at most `most` buckets."""
     span = int(time[-1] - time[0]) if len(time) else 0
     return next((m * 60_000 for m in _STEPS_MIN if span / (m * 60_000) <= most), _STEPS_MIN[-1] * 60_000)
 
 
-def _bucket_starts(time: np.ndarray, step: int) -> np.ndarray:
+def bucket_starts(time: np.ndarray, step: int) -> np.ndarray:
+    """The first row of every bucket of `step` ms that the ascending times fall into."""
     buckets = time // step
     return np.flatnonzero(np.concatenate([[True], buckets[1:] != buckets[:-1]]))

@@ -6,7 +6,7 @@ messages, replies, accounts, orders, telemetry, and the features at the decision
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -15,15 +15,19 @@ import numpy as np
 import polars as pl
 
 from agent_bt.core.view import BAR_COLUMNS
+from agent_bt.records.direction import BY_TARGETS, buys, direction_column, sells
 from agent_bt.records.schema import json_schema
 from agent_bt.reports.html_pack import Column, decimals_of, deflated, pack_columns, pack_json, quantise
 
 CHUNK = 64
 _ROWS_AT_ONCE = 8 * CHUNK
+_IN_WORDS = 6
 
 SIDES = ("HOLD", "BUY", "SELL")
 SOURCES = ("model", "invalid", "transport", "budget")
 VERDICTS = ("none", "clipped", "rejected")
+FLAGS = ("bought", "sold", "cached", "speculated", "by_target")
+"""What is true of a decision: the bits of its flags, lowest first."""
 
 _IN_INDEX_ONLY = ("index", "bar", "window", "note")
 
@@ -36,39 +40,38 @@ class Decisions:
         self._schema = self._table.collect_schema()
         self.count = int(self._table.select(pl.len()).collect().item())
 
-    def index(self) -> dict[str, str]:
-        """The packed blocks `index` (numbers) and `texts` (notes, reasons) over all decisions."""
+    def index(self, short: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The packed blocks `index` (numbers) and `texts` (notes, reasons, cuts, targets) over all decisions.
+
+        `short` gives the symbols of a run over many the names they have in texts.
+        """
         call = pl.col("telemetry").struct
         lots = pl.col("orders").list.eval(pl.element().struct.field("lots"))
+        target = pl.col("targets").list.first().struct.field("share")
         frame = self._table.select(
             "time",
-            "action",
-            "size",
             "provenance",
             "reason",
             "note",
             "risk",
             pl.col("prices").list.first().struct.field("price"),
             pl.col("account").struct.field("equity"),
-            bought=(lots.list.max() > 0).fill_null(False),
-            sold=(lots.list.min() < 0).fill_null(False),
-            filled=pl.col("fills").list.len(),
+            side=direction_column(),
+            by_target=pl.col("action") == BY_TARGETS,
+            size=pl.when(pl.col("action") == BY_TARGETS).then(target).otherwise(pl.col("size")),
+            bought=buys(),
+            sold=sells(),
+            buys=_where(lots, pl.element() > 0).list.len(),
+            sells=_where(lots, pl.element() < 0).list.len(),
+            cuts=_cuts(short),
+            targets=pl.lit("") if short is None else _targets(short),
             quantity=pl.col("positions").list.first().struct.field("quantity").fill_null(0.0),
             latency=pl.when(call.field("cached")).then(None).otherwise(call.field("latency_ms")),
             cached=call.field("cached").fill_null(False),
             speculated=call.field("speculated").fill_null(False),
             tokens=call.field("prompt_tokens") + call.field("completion_tokens"),
         ).collect()
-        ordered = frame["bought"] | frame["sold"]
-        by_target = frame["action"] == "TARGETS"
-        side = _codes(frame["action"], SIDES)
-        side = np.where(by_target, np.where(frame["bought"], 1, np.where(frame["sold"], 2, 0)), side)
-        flags = (
-            ordered.to_numpy() * 1
-            + frame["cached"].to_numpy() * 2
-            + frame["speculated"].to_numpy() * 4
-            + by_target.to_numpy() * 8
-        )
+        flags = sum(frame[name].to_numpy() * (1 << bit) for bit, name in enumerate(FLAGS))
         price, equity = _floats(frame["price"]), _floats(frame["equity"])
         share = np.divide(_floats(frame["quantity"]) * price, equity, out=np.zeros(len(frame)), where=equity != 0)
         numbers = [
@@ -76,15 +79,17 @@ class Decisions:
             quantise("price", price, decimals_of(price)),
             quantise("equity", equity, 2),
             quantise("share", share, 4),
-            Column(name="side", codes=side.astype(np.int64)),
+            Column(name="side", codes=_codes(frame["side"], SIDES)),
             Column(name="source", codes=_codes(frame["provenance"], SOURCES)),
             Column(name="risk", codes=_codes(frame["risk"], VERDICTS)),
-            Column(name="flags", codes=flags.astype(np.int64)),
+            Column(name="flags", codes=np.asarray(flags, np.int64)),
             quantise("size", _floats(frame["size"]), 4),
             quantise("latency", _floats(frame["latency"]), 1),
             quantise("tokens", _floats(frame["tokens"]), 0),
         ]
-        texts = {"note": frame["note"].fill_null("").to_list(), "reason": frame["reason"].fill_null("").to_list()}
+        if short is not None:
+            numbers += [Column(name=name, codes=frame[name].cast(pl.Int64).to_numpy()) for name in ("buys", "sells")]
+        texts = {name: frame[name].fill_null("").to_list() for name in ("note", "reason", "cuts", "targets")}
         return {"index": pack_columns(numbers), "texts": pack_json(texts)}
 
     def chunks(self) -> Iterator[str]:
@@ -144,6 +149,52 @@ class Decisions:
             if features:
                 columns.append(pl.struct(features).alias("features"))
         return columns
+
+
+def _targets(short: Mapping[str, str]) -> pl.Expr:
+    """Target shares in few words: `+BTC 20%, ETH 20% / \u2212DOGE 10%`; the largest first."""
+    long, shorted = _side(short, 1.0, "+"), _side(short, -1.0, "\u2212")
+    both = pl.concat_str(
+        long, pl.when((long != "") & (shorted != "")).then(pl.lit(" / ")).otherwise(pl.lit("")), shorted
+    )
+    return (
+        pl.when(pl.col("targets").is_null())
+        .then(pl.lit(""))
+        .when(both == "")
+        .then(pl.lit("nothing held"))
+        .otherwise(both)
+    )
+
+
+def _side(short: Mapping[str, str], sign: float, mark: str) -> pl.Expr:
+    share = sign * pl.element().struct.field("share")
+    percent = (100.0 * share).round(1).cast(pl.String).str.strip_suffix(".0")
+    named = pl.format("{} {}%", pl.element().struct.field("symbol").replace(short), percent)
+    held = share > 0
+    wanted = pl.col("targets").list.eval(
+        named.filter(held).sort_by(share.filter(held), descending=True, maintain_order=True)
+    )
+    return pl.when(wanted.list.len() > 0).then(pl.lit(mark) + _first(wanted)).otherwise(pl.lit(""))
+
+
+def _cuts(short: Mapping[str, str] | None) -> pl.Expr:
+    """What the risk limits changed, with the reason of each cut."""
+    cut = pl.element().struct
+    symbol = pl.lit("") if short is None else cut.field("symbol").replace(short) + " "
+    return _first(
+        pl.col("risk_cuts").list.eval(pl.format("{}{}: {}", symbol, cut.field("verdict"), cut.field("reason"))), "; "
+    )
+
+
+def _first(texts: pl.Expr, between: str = ", ") -> pl.Expr:
+    """The first few of a list of texts, and how many more there are."""
+    more = texts.list.len().cast(pl.Int64) - _IN_WORDS
+    rest = pl.when(more > 0).then(pl.format("{}{} more", pl.lit(between), more)).otherwise(pl.lit(""))
+    return texts.list.head(_IN_WORDS).list.join(between) + rest
+
+
+def _where(values: pl.Expr, condition: pl.Expr) -> pl.Expr:
+    return values.list.eval(pl.element().filter(condition))
 
 
 def _codes(values: pl.Series, names: tuple[str, ...]) -> np.ndarray:

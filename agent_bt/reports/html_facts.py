@@ -83,7 +83,7 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
         "heading": _heading(about),
         "banners": [tuple(banner.partition(": ")[::2]) for banner in summary.get("banners", ())],
         "warnings": list(summary.get("warnings", ())),
-        "cards": [_card(accounts, *card) for card in _CARDS] + _own_cards(summary)[: 4 if asked else 3],
+        "cards": [_card(accounts, *card) for card in _CARDS] + _own_cards(summary, asked),
         "measures": [name for _, name, _ in _MEASURES],
         "accounts": [
             {"key": key, "name": name, "cells": [_cell(accounts[key], *measure) for measure in _MEASURES]}
@@ -94,6 +94,7 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
         "returns": _returns(equity, baselines, _initial_cash(about, config, equity)),
         "sensitivity": _sensitivity(summary.get("sensitivity") or ()),
         "decisions": summary["decisions"],
+        "cuts": list((summary["decisions"].get("cuts") or {}).items()),
         "reasons": list((summary["decisions"].get("reasons") or {}).items()),
         "llm": _llm(summary),
         "histograms": _histograms(calls),
@@ -110,10 +111,15 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
 
 def _heading(about: Mapping[str, Any]) -> str:
     """`BTCUSDT 1m · 2024-07-01 to 2024-10-01 · btcusdt_trader/v1 · stand_in/baseline · every 1h`."""
-    market = " ".join(str(about[key]) for key in ("symbol", "interval") if about.get(key))
+    kind = "perpetuals" if about.get("kind") == "um" else ""
+    market = " ".join(str(part) for part in (about.get("symbol"), kind, about.get("interval")) if part)
     period = f"{about['start']} to {about['end']}" if about.get("start") and about.get("end") else ""
     every = f"every {about['every']}" if about.get("every") else ""
-    parts = [market, period, about.get("strategy") or "", about.get("model") or "", every]
+    if about.get("rebalance"):
+        every = f"rebalanced {about['rebalance']}"
+    pool: Mapping[str, Any] = about.get("pool") or {}
+    chosen = f"the {pool['top_n']} most traded over {pool['lookback']}, chosen {pool['reselect']}" if pool else ""
+    parts = [market, period, about.get("strategy") or "", about.get("model") or "", every, chosen]
     return " · ".join(str(part) for part in parts if part)
 
 
@@ -142,8 +148,8 @@ def _card(accounts: Mapping[str, Any], key: str, title: str, write: Any) -> dict
     return {"title": title, "value": write(value), "sign": sign, "others": others}
 
 
-def _own_cards(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Cards of what only the strategy has: trades, costs, decisions, the model."""
+def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
+    """Cards of what only the strategy has: trades, costs, decisions, holdings of many symbols, the model if asked."""
     measured, made, llm = summary["performance"], summary["decisions"], summary["llm"]
     failed = made["total"] - made["model"]
     model: dict[str, Any] = {
@@ -156,7 +162,16 @@ def _own_cards(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             _line("latency", milliseconds(llm.get("latency_ms_p50"))),
         ],
     }
-    return [
+    held: Mapping[str, Any] | None = summary.get("portfolio")
+    if held:
+        ordered = _line("with orders", count(made["buy"] + made["sell"]))
+    else:
+        ordered = _line("buy / sell", f"{count(made['buy'])} / {count(made['sell'])}")
+    if asked:
+        spoken = _line("failed", f"{count(failed)} ({percent(failed / made['total'], 1)})" if made["total"] else DASH)
+    else:
+        spoken = _line("silent", count(made.get("silent")))
+    cards = [
         {
             "title": "Trades",
             "value": count(measured["trades"]),
@@ -182,13 +197,22 @@ def _own_cards(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             "value": count(made["total"]),
             "sign": "",
             "others": [
-                _line("buy / sell", f"{count(made['buy'])} / {count(made['sell'])}"),
-                _line("failed", f"{count(failed)} ({percent(failed / made['total'], 1)})" if made["total"] else DASH),
+                ordered,
+                spoken,
                 _line("skipped", count(made.get("skipped"))),
             ],
         },
-        model,
     ]
+    if held:
+        lines = [
+            _line("gross, mean", percent(held["mean_gross"], 1)),
+            _line("gross, most", percent(held["max_gross"], 1)),
+            _line("net, mean", percent(held["mean_net"], 1)),
+        ]
+        cards.append(
+            {"title": "Positions, mean", "value": amount(held["mean_positions"], 1), "sign": "", "others": lines}
+        )
+    return [*cards, model] if asked else cards
 
 
 def _line(name: str, text: str) -> dict[str, Any]:

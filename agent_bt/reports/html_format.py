@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,18 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def plain(value: float | None) -> str:
+    """A price or a quantity of any size: at least six significant digits."""
+    if value is None:
+        return DASH
+    size = abs(value)
+    return amount(value, 0 if size >= 1e6 else 2) if size >= 100 or size == 0 else _minus(_plain_digits(value))
+
+
+def _plain_digits(value: float) -> str:
+    return f"{value:.{max(0, 5 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -62,8 +62,10 @@ def render_page(
     )
 
 
-def write_page(out: Path, page: str, chunks: Iterable[str]) -> None:
+def write_page(out: Path, page: str, chunks: Iterable[str], blocks: Iterable[tuple[str, str]] = ()) -> None:
     """Write a rendered page with its chunks, one after the other, in memory that does not hold them all.
+
+    `blocks` are packed data by name, as in `render_page`, that the page can do without until they are asked for.
 
     Raises:
         RecordError: the file cannot be written.
@@ -73,6 +75,8 @@ def write_page(out: Path, page: str, chunks: Iterable[str]) -> None:
         file.write(head)
         for number, chunk in enumerate(chunks):
             file.write(f'<script type="text/plain" id="chunk-{number}">{chunk}</script>\n')
+        for name, block in blocks:
+            file.write(f'<script type="text/plain" id="{name}-block">{block}</script>\n')
         file.write(tail)
 
 

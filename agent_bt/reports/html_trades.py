@@ -30,6 +30,7 @@ def trade_rows(fills: pl.DataFrame) -> list[dict[str, Any]]:
         rows.append(
             {
                 "time": fill.time // 1000,
+                "symbol": fill.symbol,
                 "side": "BUY" if fill.quantity > 0 else "SELL",
                 "quantity": abs(fill.quantity),
                 "price": fill.price,

@@ -1,12 +1,11 @@
-// The main chart: candles with decision markers, equity beside the baselines, drawdown; one time axis.
+// The main chart: candles with their marks, equity beside the baselines, drawdown; one time axis.
 
-const KINDS = ["HOLD", "BUY", "SELL", "failed"];
 const NAMES = { strategy: "Strategy", buy_and_hold: "B&H", random: "Random", sma: "SMA" };
 const MOST_HOLDS = 200;
 
 class Chart {
-  constructor(element, { candles, curves, decisions, onPick }) {
-    Object.assign(this, { element, candles, curves, decisions, onPick });
+  constructor(element, { symbol, candles, marks, curves, decisions, onPick }) {
+    Object.assign(this, { element, symbol, candles, marks, curves, decisions, onPick });
     this.hidden = new Set();
     this.full = this.fullRange();
     this.range = [...this.full];
@@ -61,6 +60,12 @@ class Chart {
     return best;
   }
 
+  // Another symbol's candles and marks, over the same time.
+  change(symbol, candles, marks) {
+    Object.assign(this, { symbol, candles, marks });
+    return this.redraw();
+  }
+
   axisRange() {
     return this.element._fullLayout.xaxis.range.map((text) => Date.parse(`${String(text).replace(" ", "T")}Z`));
   }
@@ -103,16 +108,13 @@ class Chart {
     if (!shown) return;
     const { xaxis, yaxis } = layout;
     cursor.style.left = `${xaxis._offset + xaxis.l2p(this.decisions.time[this.selected])}px`;
-    cursor.firstElementChild.style.top = `${yaxis._offset + yaxis.l2p(this.decisions.price[this.selected])}px`;
-  }
-
-  colours() {
-    const style = getComputedStyle(document.documentElement);
-    return (name) => style.getPropertyValue(`--${name}`).trim();
+    const price = this.marks.priceOf(this.selected);
+    cursor.firstElementChild.hidden = Number.isNaN(price);
+    if (!Number.isNaN(price)) cursor.firstElementChild.style.top = `${yaxis._offset + yaxis.l2p(price)}px`;
   }
 
   figure() {
-    const colour = this.colours();
+    const colour = colours();
     const [from, to] = this.range;
     const width = Math.max(300, this.element.clientWidth - 70);
     const step = this.candles.stepFor(to - from, Math.min(480, width / 2.4));
@@ -122,7 +124,7 @@ class Chart {
     const drawdown = this.curves.thinned("drawdown", from, to, width / 2);
     const traces = [
       this.candleTrace(merged, step, colour),
-      ...KINDS.map((kind) => this.markerTrace(kind, from, to, width, colour)),
+      ...[...this.marks.kindsShown].reverse().map((kind) => this.markerTrace(kind, from, to, width, colour)),
       ...[...lines].reverse().map((line) => this.lineTrace(line, colour)),
       {
         type: "scatter", mode: "lines", name: "Drawdown", x: drawdown.x, y: drawdown.y, yaxis: "y3", fill: "tozeroy",
@@ -139,14 +141,15 @@ class Chart {
       + `volume ${significant(merged.volume[at], 5)}`);
     const line = { color: colour("candle"), width: 1 };
     return {
-      type: "candlestick", name: settings.symbol, x: merged.x, open: merged.open, high: merged.high, low: merged.low,
+      type: "candlestick", name: this.symbol, x: merged.x, open: merged.open, high: merged.high, low: merged.low,
       close: merged.close, text, hoverinfo: "text", whiskerwidth: 0,
       increasing: { line, fillcolor: colour("rise") }, decreasing: { line, fillcolor: colour("drop") },
     };
   }
 
   markerTrace(kind, from, to, width, colour) {
-    const { time, price, kinds } = this.decisions;
+    const { marks } = this;
+    const { time, price, kinds } = marks;
     const filled = { HOLD: "circle", BUY: "triangle-up", SELL: "triangle-down", failed: "x-thin-open" }[kind];
     const hollow = { BUY: "triangle-up-open", SELL: "triangle-down-open" }[kind] ?? filled;
     const first = position(time, from);
@@ -164,16 +167,17 @@ class Chart {
     // Of markers that would cover each other, the first of a few pixels stands for all; zooming in parts them.
     const pixels = (to - from) / width;
     let taken = NaN;
-    for (let index = first; index < last; index++) {
-      if (kinds[index] !== kind) continue;
-      const cell = Math.floor((time[index] - from) / (3 * pixels));
+    for (let at = first; at < last; at++) {
+      if (kinds[at] !== kind) continue;
+      const index = marks.indexOf(at);
+      const cell = Math.floor((time[at] - from) / (3 * pixels));
       if (cell === taken && index !== this.selected) continue;
       taken = cell;
-      trace.x.push(time[index]);
-      trace.y.push(price[index]);
+      trace.x.push(time[at]);
+      trace.y.push(price[at]);
       trace.customdata.push(index);
-      trace.text.push(`${this.decisions.label(index)}<br>${instant(time[index])}  at ${number(price[index], this.candles.decimals)}`);
-      trace.marker.symbol.push(this.decisions.ordered(index) ? filled : hollow);
+      trace.text.push(`${marks.label(at)}<br>${instant(time[at])}  at ${number(price[at], this.candles.decimals)}`);
+      trace.marker.symbol.push(marks.filled(at) ? filled : hollow);
     }
     if (trace.marker.symbol.some((symbol) => symbol.endsWith("-open")) && kind !== "failed") {
       trace.marker.line = { color: trace.marker.color, width: 1.6 };
@@ -206,7 +210,7 @@ class Chart {
       yaxis: { ...axis, domain: [0.42, 1], range: padded([...merged.low, ...merged.high], 0.06), tickformat: ",~r" },
       yaxis2: { ...axis, domain: [0.17, 0.385], range: padded(shown.flatMap((line) => line.y), 0.08), nticks: 4, tickformat: ",~r" },
       yaxis3: { ...axis, domain: [0, 0.135], range: [Math.min(-0.001, ...drawdown.y) * 1.15, 0], nticks: 3, tickformat: ".1~%" },
-      annotations: [["price", 1, "top"], ["equity", 0.395, "top"], ["drawdown", 0, "bottom"]].map(([text, y, yanchor]) => ({
+      annotations: [[settings.many ? this.symbol : "price", 1, "top"], ["equity", 0.395, "top"], ["drawdown", 0, "bottom"]].map(([text, y, yanchor]) => ({
         text, x: 0, y, xref: "paper", yref: "paper", xanchor: "left", yanchor, showarrow: false,
         font: { size: 11, color: colour("faint") },
       })),
@@ -214,7 +218,7 @@ class Chart {
   }
 
   legend() {
-    const entries = [...KINDS.filter((kind) => kind !== "HOLD"), "HOLD", ...this.curves.names];
+    const entries = [...this.marks.kindsShown, ...this.curves.names];
     byId("legend").replaceChildren(...entries.map((key) => {
       const sign = key in GLYPHS ? el("span", { class: `mark ${key}` }, GLYPHS[key][0]) : el("i", { class: `swatch ${key}` });
       const name = NAMES[key] ?? key;
@@ -228,6 +232,11 @@ class Chart {
       return button;
     }));
   }
+}
+
+function colours() {
+  const style = getComputedStyle(document.documentElement);
+  return (name) => style.getPropertyValue(`--${name}`).trim();
 }
 
 function padded(values, share) {

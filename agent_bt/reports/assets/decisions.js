@@ -3,24 +3,39 @@
 const SIDES = ["HOLD", "BUY", "SELL"];
 const SOURCES = ["model", "invalid", "transport", "budget"];
 const RISKS = ["", "clipped", "rejected"];
-const ORDERED = 1;
-const CACHED = 2;
+const BOUGHT = 1;
+const SOLD = 2;
+const CACHED = 4;
+const BY_TARGET = 16;
 
 class Decisions {
   static async load() {
     const decisions = new Decisions();
     const [packed, texts] = await Promise.all([blockColumns("index-block"), blockJson("texts-block")]);
     for (const name of Object.keys(packed)) decisions[name] = scaled(packed[name]);
+    if (byId("rebalances-block")) {
+      const rebalances = await blockColumns("rebalances-block");
+      if (rebalances.time.codes.length === decisions.time.length) {
+        for (const name of ["turnover", "gross", "net"]) decisions[name] = scaled(rebalances[name]);
+      }
+    }
     Object.assign(decisions, texts);
-    decisions.decimals = Math.min(8, Math.round(Math.log10(packed.price.scale)));
     decisions.count = decisions.time.length;
-    decisions.kinds = Array.from(decisions.source, (source, at) => source ? "failed" : SIDES[decisions.side[at]]);
+    decisions.kinds = Array.from(decisions.source, (source, at) => source ? "failed" : decisions.kind(at));
     return decisions;
   }
 
   async record(index) { return (await chunk(Math.floor(index / settings.chunk)))[index % settings.chunk]; }
 
-  ordered(index) { return (this.flags[index] & ORDERED) !== 0; }
+  // The last one at or before `time`.
+  at(time) { return position(this.time, time + 1) - 1; }
+
+  is(index, flag) { return (this.flags[index] & flag) !== 0; }
+
+  ordered(index) { return this.is(index, BOUGHT | SOLD); }
+
+  // Of many symbols some may be bought and others sold.
+  kind(index) { return settings.many && this.is(index, BOUGHT) && this.is(index, SOLD) ? "both" : SIDES[this.side[index]]; }
 
   glyph(index) {
     const kind = this.kinds[index];
@@ -30,6 +45,8 @@ class Decisions {
   action(index) {
     const size = this.size[index];
     const side = SIDES[this.side[index]];
+    if (settings.many) return this.targets[index] || (this.ordered(index) ? side : "HOLD");
+    if (this.is(index, BY_TARGET)) return Number.isNaN(size) ? side : `${side} → ${percent(size, size * 100 % 1 ? 1 : 0)}`;
     return side === "HOLD" || Number.isNaN(size) ? side : `${side} ${percent(size, size * 100 % 1 ? 1 : 0)}`;
   }
 
@@ -45,21 +62,39 @@ class DecisionList {
     this.passing = [];
     this.table = new GridTable(byId("decision-table"), {
       label: "Decisions", empty: "No decision passes these filters.", onPick,
-      columns: [
+      columns: settings.many ? this.manyColumns() : [
         { title: "#", width: "44px", right: true, dim: true, cell: (at) => String(at) },
         { title: "Time (UTC)", width: "122px", cell: (at) => instant(decisions.time[at]) },
-        { title: "Price", width: "76px", right: true, cell: (at) => number(decisions.price[at], Math.min(2, decisions.decimals)) },
-        { title: "Decision", width: "92px", cell: (at) => el("span", {}, el("span", { class: `mark ${decisions.kinds[at]}` }, decisions.glyph(at)), ` ${decisions.action(at)}`) },
+        { title: "Price", width: "76px", right: true, cell: (at) => worth(decisions.price[at]) },
+        { title: "Decision", width: settings.asked ? "92px" : "118px", cell: (at) => el("span", {}, el("span", { class: `mark ${decisions.kinds[at]}` }, decisions.glyph(at)), ` ${decisions.action(at)}`) },
         { title: "Position", width: "50px", right: true, dim: true, from: 700, cell: (at) => Math.abs(decisions.share[at]) < 5e-5 ? "flat" : percent(decisions.share[at], 0) },
         { title: "Equity", width: "80px", right: true, cell: (at) => number(decisions.equity[at]) },
-        { title: "Latency", width: "54px", right: true, dim: true, from: 760, cell: (at) => decisions.flags[at] & CACHED ? "cached" : milliseconds(decisions.latency[at]) },
+        ...(!settings.asked ? [] : [{ title: "Latency", width: "54px", right: true, dim: true, from: 760, cell: (at) => decisions.is(at, CACHED) ? "cached" : milliseconds(decisions.latency[at]) }]),
         { title: "Note or reason", width: "minmax(80px, 1fr)", cell: (at) => this.remark(at) },
       ],
     });
     for (const id of ["search", "filter-action", "filter-source", "only-trades", "only-failed"]) {
-      byId(id).addEventListener("input", () => this.filter());
+      byId(id)?.addEventListener("input", () => this.filter());
     }
+    if (settings.silent) byId("filter-count").title = "A silent decision repeats the target that stands: it is counted, not recorded";
     this.filter();
+  }
+
+  manyColumns() {
+    const { decisions } = this;
+    const orders = (side, count) => count ? [el("span", { class: `mark ${side}` }, GLYPHS[side][0]), `${count} `] : [];
+    const shares = (values) => (at) => values ? percent(values[at], 0) : "";
+    return [
+      { title: "#", width: "44px", right: true, dim: true, cell: (at) => String(at) },
+      { title: "Time (UTC)", width: "122px", cell: (at) => instant(decisions.time[at]) },
+      { title: "Targets", width: "minmax(150px, 2fr)", cell: (at) => decisions.action(at) },
+      { title: "Orders", width: "70px", cell: (at) => el("span", {}, ...orders("BUY", decisions.buys[at]), ...orders("SELL", decisions.sells[at])) },
+      { title: "Turnover", width: "54px", right: true, dim: true, from: 640, cell: shares(decisions.turnover) },
+      { title: "Gross", width: "46px", right: true, dim: true, from: 960, cell: shares(decisions.gross) },
+      { title: "Net", width: "46px", right: true, dim: true, from: 1040, cell: shares(decisions.net) },
+      { title: "Equity", width: "84px", right: true, cell: (at) => number(decisions.equity[at]) },
+      { title: "Cuts, note or reason", width: "minmax(70px, 1fr)", cell: (at) => this.remark(at) },
+    ];
   }
 
   remark(at) {
@@ -67,30 +102,37 @@ class DecisionList {
     if (decisions.source[at]) {
       return el("span", {}, el("span", { class: "failed" }, `${SOURCES[decisions.source[at]]}: ${decisions.reason[at]}`), ` ${decisions.note[at].slice(0, 200)}`);
     }
-    const risk = RISKS[decisions.risk[at]];
-    return `${risk ? `[${risk}] ` : ""}${decisions.note[at].slice(0, 300)}`;
+    const cuts = decisions.cuts[at] || RISKS[decisions.risk[at]];
+    return `${cuts ? `[${cuts}] ` : ""}${decisions.note[at].slice(0, 300)}`;
   }
 
   filter() {
     const { decisions } = this;
     const words = byId("search").value.toLowerCase();
     const action = byId("filter-action").value;
-    const source = byId("filter-source").value;
+    const source = byId("filter-source")?.value ?? "";
     const trades = byId("only-trades").checked;
-    const failed = byId("only-failed").checked;
+    const failed = byId("only-failed")?.checked;
     this.passing = [];
     for (let at = 0; at < decisions.count; at++) {
-      if (action !== "" && decisions.side[at] !== Number(action)) continue;
+      if (action !== "" && !this.acts(at, Number(action))) continue;
       if (source !== "" && decisions.source[at] !== Number(source)) continue;
       if (trades && !decisions.ordered(at)) continue;
       if (failed && !decisions.source[at]) continue;
-      if (words && !decisions.note[at].toLowerCase().includes(words) && !decisions.reason[at].toLowerCase().includes(words)) continue;
+      if (words && !["note", "reason", "cuts", "targets"].some((text) => decisions[text][at].toLowerCase().includes(words))) continue;
       this.passing.push(at);
     }
+    const silent = settings.silent ? `, ${number(settings.silent, 0)} silent` : "";
     byId("filter-count").textContent = this.passing.length === decisions.count
-      ? `${number(decisions.count, 0)} decisions` : `${number(this.passing.length, 0)} of ${number(decisions.count, 0)}`;
+      ? `${number(decisions.count, 0)} decisions${silent}` : `${number(this.passing.length, 0)} of ${number(decisions.count, 0)}`;
     this.table.show(this.passing);
     this.table.select(this.passing.indexOf(this.selected ?? -1));
+  }
+
+  acts(at, side) {
+    const { decisions } = this;
+    if (!settings.many) return decisions.side[at] === side;
+    return side ? decisions.is(at, side === 1 ? BOUGHT : SOLD) : !decisions.ordered(at);
   }
 
   select(index) {

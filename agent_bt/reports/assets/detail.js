@@ -1,9 +1,10 @@
 // Everything about one decision: what was decided, the raw reply, the exact prompt, account, telemetry, window.
 
 class Detail {
-  constructor({ decisions, candles }) {
+  constructor({ decisions, candles, onSymbol }) {
     this.decisions = decisions;
     this.candles = candles;
+    this.onSymbol = onSymbol;
     this.body = byId("detail-body");
     this.open = { reply: true, prompt: true, account: true, call: true, window: false, days: false, features: false };
     this.wanted = -1;
@@ -15,7 +16,7 @@ class Detail {
     const kind = decisions.kinds[index];
     byId("detail-mark").className = `mark ${kind}`;
     byId("detail-mark").textContent = decisions.glyph(index);
-    byId("detail-name").textContent = decisions.label(index);
+    byId("detail-name").textContent = settings.many ? `#${index}` : decisions.label(index);
     byId("detail-time").textContent = `${instant(decisions.time[index])} UTC`;
     const full = await decisions.record(index);
     if (this.wanted !== index) return;
@@ -31,38 +32,42 @@ class Detail {
       el("div", { class: "pills" },
         el("span", { class: failed ? "pill failed" : "pill" }, failed ? `${full.provenance}: ${full.reason}` : "answered by the model".replace("model", full.request ? "model" : "strategy")),
         full.repaired ? el("span", { class: "pill warn" }, `repaired: ${full.repaired}`) : null,
-        ...full.risk_cuts.map((cut) => el("span", { class: "pill warn" }, `${cut.symbol} ${cut.verdict}: ${cut.reason}`)),
+        ...(settings.many ? [] : full.risk_cuts).map((cut) => el("span", { class: "pill warn" }, `${cut.symbol} ${cut.verdict}: ${cut.reason}`)),
         full.telemetry.cached ? el("span", { class: "pill" }, "from cache") : null,
         full.telemetry.speculated ? el("span", { class: "pill" }, "asked ahead") : null,
-        !failed && decisions.side[index] && !decisions.ordered(index) ? el("span", { class: "pill" }, "no order came of it") : null),
+        !failed && !full.risk_cuts.length && full.targets?.length && !decisions.ordered(index) ? el("span", { class: "pill" }, "no order was needed") : null,
+        !failed && !full.targets && decisions.side[index] && !decisions.ordered(index) ? el("span", { class: "pill" }, "no order came of it") : null),
       failed ? el("p", { class: "detail-note" }, [full.telemetry.error, full.telemetry.detail].filter(Boolean).join("\n") || "Counted as HOLD.") : null,
       decisions.note[index] ? el("p", { class: "detail-note", id: "detail-note" }, decisions.note[index]) : null,
-      this.decision(index, full),
+      settings.many ? this.targets(full) : this.decision(index, full),
+      settings.many && full.risk_cuts.length ? el("ul", { class: "cuts" }, ...full.risk_cuts.map((cut) => el("li", { class: "pill warn" }, `${shortName(cut.symbol)} ${cut.verdict}: ${cut.reason}`))) : null,
       ...[full, ...full.others].map((exchange, at) => this.reply(exchange, full, at)),
       ...[full, ...full.others].map((exchange, at) => this.prompt(exchange, full, at)),
       this.section("account", "Account before the decision", this.account(full)),
       full.telemetry.attempts !== null ? this.section("call", "Telemetry", this.telemetry(full)) : null,
-      full.features ? this.section("features", "Features at the decision bar", facts(Object.entries(full.features).map(([name, value]) => [name, significant(value, 7)]))) : null,
+      full.features ? this.section("features", settings.many ? `Features of ${full.symbol} at the decision bar` : "Features at the decision bar", facts(Object.entries(full.features).map(([name, value]) => [name, significant(value, 7)]))) : null,
       this.windowSection(index, full),
       full.summary.length ? this.section("days", "7-day summary", days(full.summary)) : null,
     ];
   }
 
+  targets(full) { return el("div", { class: "block" }, targetTable(full, this.onSymbol)); }
+
   decision(index, full) {
     const price = (symbol) => full.prices.find((entry) => entry.symbol === symbol)?.price;
-    const rows = [["decision", full.size === null ? full.action : `${full.action} ${percent(full.size)}`]];
+    const rows = [["decision", this.decisions.action(index)]];
     for (const { symbol, share } of full.targets ?? []) rows.push([`target ${symbol}`, percent(share)]);
     for (const { symbol, share } of full.trades ?? []) {
       const what = full.sizing === "equity" ? "of equity" : share > 0 ? "of cash" : "of holding";
       rows.push([share > 0 ? "buy" : "sell", `${symbol} for ${percent(Math.abs(share))} ${what}`]);
     }
-    rows.push(["price", number(this.decisions.price[index])]);
+    rows.push(["price", worth(this.decisions.price[index])]);
     for (const { symbol, quantity } of full.orders) {
       const worth = price(symbol) ? `, worth ${number(Math.abs(quantity) * price(symbol))}` : "";
       rows.push(["order", `${significant(quantity)} ${symbol}${worth}`]);
     }
     for (const fill of full.fills) {
-      rows.push([fill.reason === "order" ? "fill" : `fill, ${fill.reason.replace("_", " ")}`, `${significant(fill.quantity)} at ${number(fill.price)}, ${instant(fill.time / 1000)}`]);
+      rows.push([fill.reason === "order" ? "fill" : `fill, ${fill.reason.replace("_", " ")}`, `${significant(fill.quantity)} at ${worth(fill.price)}, ${instant(fill.time / 1000)}`]);
       rows.push(["costs of it", `fee ${number(fill.fee)}, slippage ${number(fill.slippage)}`]);
       if (fill.realised_pnl) rows.push(["realised, before fees", number(fill.realised_pnl)]);
     }
@@ -97,8 +102,10 @@ class Detail {
       ["equity", number(account.equity)], ["cash", number(account.cash)], ["realised", number(account.realised_pnl)],
       ["unrealised", number(account.unrealised_pnl)], ["fees", number(account.fees)], ["peak equity", number(account.peak_equity)],
     ];
+    if (account.funding) rows.push(["funding", number(account.funding)]);
+    if (settings.many) return el("div", {}, facts(rows), positions.length ? holdingTable(full) : el("p", { class: "note" }, "Nothing held."));
     for (const held of positions) {
-      rows.push([held.symbol, significant(held.quantity)], ["average price", number(held.average_price)],
+      rows.push([held.symbol, significant(held.quantity)], ["average price", worth(held.average_price)],
         ["opened", instant(held.opened / 1000)]);
     }
     if (!positions.length) rows.push(["position", "flat"]);
@@ -118,7 +125,7 @@ class Detail {
 
   windowSection(index, full) {
     const rows = full.window_rows;
-    if (!rows || settings.interval_ms !== this.candles.span) return null;
+    if (!rows || settings.many || settings.interval_ms !== this.candles.span) return null;
     const fill = () => {
       const [first, last] = this.candles.windowAt(this.decisions.time[index], rows);
       const { time, open, high, low, close, volume, decimals } = this.candles;
@@ -148,8 +155,8 @@ function facts(rows, kind = "facts") {
   return el("dl", { class: kind }, ...rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
-function miniTable(titles, rows) {
-  return el("div", { class: "mini-box" }, el("table", { class: "mini" },
+function miniTable(titles, rows, kind = "mini-box") {
+  return el("div", { class: kind }, el("table", { class: "mini" },
     el("thead", {}, el("tr", {}, ...titles.map((title) => el("th", {}, title)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell) => el("td", {}, cell)))))));
 }

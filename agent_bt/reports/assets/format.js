@@ -7,6 +7,9 @@ const number = (value, decimals = 2) => value === null || value === undefined ||
 const percent = (share, decimals = 2) => share === null || Number.isNaN(share) ? DASH : `${number(100 * share, decimals)}%`;
 const significant = (value, digits = 8) => value === null || value === undefined || Number.isNaN(value) ? DASH
   : minus(value.toLocaleString("en-US", { maximumSignificantDigits: digits }));
+// A price or a quantity of any size.
+const worth = (value) => value === null || value === undefined ? DASH
+  : Math.abs(value) >= 1e6 ? number(value, 0) : Math.abs(value) >= 100 ? number(value) : significant(value, 6);
 const plain = (value) => value === null || value === undefined || value === "" ? DASH
   : typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
 const milliseconds = (value) => value === null || Number.isNaN(value) ? DASH : `${number(value, 0)} ms`;
@@ -32,4 +35,4 @@ function el(tag, properties = {}, ...children) {
 const byId = (id) => document.getElementById(id);
 
 // Filled: an order was made; hollow: the decision stayed without one.
-const GLYPHS = { BUY: ["▲", "△"], SELL: ["▼", "▽"], HOLD: ["•", "•"], failed: ["✕", "✕"] };
+const GLYPHS = { BUY: ["▲", "△"], SELL: ["▼", "▽"], HOLD: ["•", "•"], failed: ["✕", "✕"], both: ["◆", "◇"] };

@@ -1,16 +1,18 @@
 // The tables of fills and of failed replies; a row leads to its decision.
 
-async function showTrades(decisions, pick) {
-  const rows = await blockJson("trades-block");
+// `fills` are those of a run over many symbols, which has decoded them already.
+async function showTrades(decisions, pick, fills) {
+  const rows = fills ?? await blockJson("trades-block");
   const signed = (value) => value === null ? "" : el("span", { class: value >= 0 ? "gain-text" : "loss-text" }, `${value > 0 ? "+" : ""}${number(value)}`);
   const table = new GridTable(byId("trade-table"), {
     label: "Trades", empty: "No order was filled.",
-    onPick: (row) => pick(Math.max(0, position(decisions.time, row.time + 1) - 1)),
+    onPick: (row) => pick(Math.max(0, decisions.at(row.time)), row.symbol),
     columns: [
       { title: "Time (UTC)", width: "122px", cell: (row) => instant(row.time) },
+      ...(settings.many ? [{ title: "Symbol", width: "minmax(80px, 1fr)", cell: (row) => row.symbol }] : []),
       { title: "Side", width: "52px", cell: (row) => el("span", {}, el("span", { class: `mark ${row.side}` }, GLYPHS[row.side][0]), ` ${row.side}`) },
       { title: "Quantity", width: "minmax(70px, 1fr)", right: true, cell: (row) => significant(row.quantity, 6) },
-      { title: "Price", width: "minmax(74px, 1fr)", right: true, cell: (row) => number(row.price) },
+      { title: "Price", width: "minmax(74px, 1fr)", right: true, cell: (row) => worth(row.price) },
       { title: "Fee", width: "minmax(48px, .7fr)", right: true, dim: true, cell: (row) => number(row.fee) },
       { title: "Held", width: "minmax(52px, .7fr)", right: true, dim: true, cell: (row) => row.held === null ? "" : span(row.held) },
       { title: "Result", width: "minmax(66px, 1fr)", right: true, cell: (row) => signed(row.result) },

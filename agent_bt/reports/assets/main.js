@@ -2,8 +2,12 @@
 
 async function main() {
   plotlyLoaded();
-  const [decisions, candles, curves] = await Promise.all([Decisions.load(), Candles.load(), Curves.load()]);
-  const detail = new Detail({ decisions, candles });
+  const { many } = settings;
+  const [decisions, curves, fills, candles] = await Promise.all([
+    Decisions.load(), Curves.load(), many ? blockJson("trades-block") : null, Candles.load(settings.first_symbol)]);
+  const picker = many ? new SymbolPicker({ fills, decisions, onChange: (shown) => changeSymbol(shown) }) : null;
+  const first = many ? await picker.load(picker.at) : { symbol: settings.symbols[0], candles, marks: decisionMarks(decisions) };
+  const detail = new Detail({ decisions, candles, onSymbol: (symbol) => picker.showNamed(symbol) });
   let current = -1;
 
   const open = async (index) => {
@@ -14,16 +18,22 @@ async function main() {
     await detail.show(index);
   };
   const select = (index) => {
-    try { history.replaceState(null, "", `#d=${index}`); } catch { /* some browsers keep a file's address fixed */ }
+    try { history.replaceState(null, "", `#d=${index}${many ? `&s=${settings.symbols[picker.at]}` : ""}`); } catch { /* some browsers keep a file's address fixed */ }
     return open(index);
   };
-  const pick = (index) => {
+  const pick = (index, symbol) => {
     byId("decisions").scrollIntoView({ block: "nearest" });
+    if (many && symbol) picker.showNamed(symbol);
     return select(index);
   };
   const step = (direction, test) => select(list.beside(current, direction, test));
   const list = new DecisionList(decisions, (index) => select(index));
-  const chart = new Chart(byId("chart"), { candles, curves, decisions, onPick: select });
+  const chart = new Chart(byId("chart"), { ...first, curves, decisions, onPick: select });
+  const portfolio = byId("portfolio") ? new Portfolio(curves.time[curves.time.length - 1]) : null;
+  const changeSymbol = ({ symbol, candles: bars, marks }) => {
+    chart.change(symbol, bars, marks);
+    if (current >= 0) select(current);
+  };
 
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
@@ -34,6 +44,7 @@ async function main() {
   const recolour = () => {
     switchTheme();
     chart.redraw();
+    portfolio?.redraw();
   };
   byId("theme-button").addEventListener("click", recolour);
   byId("help-button").addEventListener("click", () => byId("help").showModal());
@@ -49,6 +60,7 @@ async function main() {
   const keys = {
     j: () => step(1), k: () => step(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1),
     n: () => step(1, isTrade), p: () => step(-1, isTrade), f: () => step(1, isFailed), z: zoom, t: recolour,
+    "[": () => picker?.beside(-1), "]": () => picker?.beside(1),
     "/": () => byId("search").focus(), "?": () => byId("help").showModal(),
   };
   document.addEventListener("keydown", (event) => {
@@ -63,11 +75,12 @@ async function main() {
     action();
   });
 
-  const linked = /^#d=(\d+)$/.exec(location.hash);
+  const linked = /^#d=(\d+)(?:&s=(.+))?$/.exec(location.hash);
   const firstTrade = decisions.flags.findIndex((_, at) => decisions.ordered(at));
   await Promise.all([open(linked ? Number(linked[1]) : Math.max(0, firstTrade)), chart.draw()]);
+  if (many && linked?.[2]) await picker.showNamed(decodeURIComponent(linked[2]));
   window.__ready = performance.now();
-  showTrades(decisions, pick);
+  showTrades(decisions, pick, fills);
   showFailures(pick);
 }
 

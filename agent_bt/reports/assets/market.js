@@ -15,8 +15,9 @@ function position(times, time) {
 }
 
 class Candles {
-  static async load() {
-    const packed = await blockColumns("candles-block");
+  // Of the symbol at this position in `settings.symbols`.
+  static async load(symbol) {
+    const packed = await blockColumns(`candles-${symbol}-block`);
     const candles = new Candles();
     const { close, open, high, low } = packed;
     const count = close.codes.length;
@@ -65,6 +66,12 @@ class Candles {
       out.volume[at] += this.volume[row];
     }
     return out;
+  }
+
+  // Close of the last bar that closed at or before `time`, NaN before the first and a while after the last one.
+  closeAt(time) {
+    const last = position(this.time, time - this.span + 1) - 1;
+    return last >= 0 && time - this.time[last] <= 86400000 + this.span ? this.close[last] : NaN;
   }
 
   // Rows of the last `count` bars that closed at or before `time`: [first, last).

@@ -1,0 +1,200 @@
+"""What a run over many symbols held, and what each symbol and each leg earned: packed for charts, and in numbers.
+
+Shares are of the equity; the short side is negative. Costs (fees, funding) are what was paid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from agent_bt.reports.html_curves import bucket_starts, step_ms
+from agent_bt.reports.html_format import amount, count, percent, plain, ratio
+from agent_bt.reports.html_pack import Column, pack_columns, quantise, significant
+
+NAMED = 10
+"""So many symbols have a colour of their own in the chart of holdings; the rest is one area a side."""
+
+_MAX_POINTS, _MAX_HOLDINGS = 3_000, 1_200
+_TABLES = ("snapshots", "rebalances", "attribution", "legs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portfolio:
+    """The tables of a run over many symbols."""
+
+    snapshots: pl.DataFrame
+    rebalances: pl.DataFrame
+    attribution: pl.DataFrame
+    legs: pl.DataFrame
+
+    def named(self) -> list[str]:
+        """The symbols with the largest holdings over time, largest first."""
+        held = self.snapshots.group_by("symbol").agg(pl.col("share").abs().sum())
+        return held.sort("share", "symbol", descending=[True, False])["symbol"].head(NAMED).to_list()
+
+    def blocks(self) -> dict[str, str]:
+        """The packed blocks `holdings`, `rebalances` and `legs`."""
+        return {
+            "holdings": pack_columns(self._holdings()),
+            "rebalances": pack_columns(self._rebalances()),
+            "legs": pack_columns(self._legs()),
+        }
+
+    def _holdings(self) -> list[Column]:
+        """`time`, the shares of the named symbols by their position, and `long` and `short` of all others."""
+        times, named = _milliseconds(self.rebalances), self.named()
+        last = _last_of(bucket_starts(times, step_ms(times, _MAX_HOLDINGS)), len(times))
+        shown = self.rebalances[last].select("bar")
+        held = self.snapshots.select(
+            "bar",
+            "share",
+            area=pl.col("symbol").replace_strict(
+                {symbol: str(at) for at, symbol in enumerate(named)},
+                default=pl.when(pl.col("share") > 0).then(pl.lit("long")).otherwise(pl.lit("short")),
+                return_dtype=pl.String,
+            ),
+        )
+        packed = [Column(name="time", codes=times[last], delta=True)]
+        for area in (*map(str, range(len(named))), "long", "short"):
+            shares = held.filter(pl.col("area") == area).group_by("bar").agg(pl.col("share").sum())
+            aligned = shown.join(shares, on="bar", how="left", maintain_order="left")
+            packed.append(quantise(area, _floats(aligned["share"]), 5))
+        return packed
+
+    def _rebalances(self) -> list[Column]:
+        return [
+            Column(name="time", codes=_milliseconds(self.rebalances), delta=True),
+            *(quantise(name, _floats(self.rebalances[name]), 5) for name in ("turnover", "gross", "net")),
+            Column(name="positions", codes=self.rebalances["positions"].cast(pl.Int64).to_numpy()),
+            quantise("fees", _floats(self.rebalances["fees"]), 2),
+        ]
+
+    def _legs(self) -> list[Column]:
+        times = _milliseconds(self.legs)
+        # A bar belongs to the step it closes in.
+        last = _last_of(bucket_starts(times - 1, step_ms(times, _MAX_POINTS)), len(times))
+        values = {name: _floats(self.legs[name])[last] for name in self.legs.columns if name != "time"}
+        costs = values["fees"] + values["funding"]
+        short = -np.abs(values["short"])
+        money = {"long_pnl": values["long_pnl"], "short_pnl": values["short_pnl"], "costs": -costs}
+        money["total"] = values["long_pnl"] + values["short_pnl"] - costs
+        decimals = significant(np.concatenate(list(money.values())), 8)
+        shares = {"gross": values["gross"], "net": values["long"] + short, "long": values["long"], "short": short}
+        return [
+            Column(name="time", codes=times[last], delta=True),
+            *(quantise(name, curve, decimals, delta=True) for name, curve in money.items()),
+            *(quantise(name, curve, 5) for name, curve in shares.items()),
+        ]
+
+
+def read_portfolio(folder: Path) -> Portfolio | None:
+    """The tables of a run over many symbols; None where the run has them not, as every run over one."""
+    paths = {name: folder / f"{name}.parquet" for name in _TABLES}
+    if not all(path.exists() for path in paths.values()):
+        return None
+    return Portfolio(**{name: pl.read_parquet(path) for name, path in paths.items()})
+
+
+def portfolio_facts(
+    portfolio: Portfolio, *, summary: Mapping[str, Any], fills: pl.DataFrame, closes: Mapping[str, float]
+) -> dict[str, Any]:
+    """The tables as the template shows them.
+
+    Args:
+        summary: the run's; `portfolio` in it names the delisted symbols.
+        fills: the run's.
+        closes: symbol -> its last close.
+    """
+    measured = summary.get("portfolio") or {}
+    delisted = list(measured.get("delisted") or ())
+    equity = float(summary["performance"]["final_equity"])
+    touched = portfolio.attribution.filter((pl.col("trades") > 0) | (pl.col("pnl") != 0.0))
+    holdings = _last_holdings(fills, closes, equity)
+    return {
+        "named": portfolio.named(),
+        "delisted": delisted,
+        "holdings": holdings,
+        "held": percent(sum(abs(row["value"]) for row in holdings) / equity, 1) if equity else "",
+        "attribution": _attribution(touched, delisted),
+        "untouched": len(portfolio.attribution) - len(touched),
+        "totals": _totals(portfolio.attribution),
+        "shorted": bool((portfolio.attribution["short_pnl"] != 0.0).any()),
+        "funded": bool((portfolio.attribution["funding"] != 0.0).any()),
+        "turnover": percent(measured.get("mean_turnover"), 1),
+    }
+
+
+def _last_holdings(fills: pl.DataFrame, closes: Mapping[str, float], equity: float) -> list[dict[str, Any]]:
+    """What the fills leave at the end of the run, at the last closes; the largest first."""
+    held = fills.group_by("symbol").agg(pl.col("quantity").sum(), pl.col("quantity").abs().max().alias("largest"))
+    # Quantities are sums of lots: what is left of a closed position is a rounding error.
+    held = held.filter(pl.col("quantity").abs() > 1e-9 * pl.col("largest"))
+    rows = [
+        {
+            "symbol": symbol,
+            "side": "long" if quantity > 0 else "short",
+            "value": quantity * closes[symbol],
+            "share": quantity * closes[symbol] / equity if equity else 0.0,
+            "cells": [plain(quantity), plain(closes[symbol]), amount(quantity * closes[symbol])],
+        }
+        for symbol, quantity in held.select("symbol", "quantity").iter_rows()
+        if symbol in closes
+    ]
+    widest = max((abs(row["share"]) for row in rows), default=0.0) or 1.0
+    for row in rows:
+        row |= {"width": round(100 * abs(row["share"]) / widest, 1), "share": percent(row["share"], 1)}
+    return sorted(rows, key=lambda row: (-row["value"], row["symbol"]))
+
+
+def _attribution(frame: pl.DataFrame, delisted: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a symbol, the most profitable first; bars to both sides of a common zero, in per cent of their track."""
+    pnl = frame["pnl"].to_numpy()
+    low, high = min(0.0, float(pnl.min(initial=0.0))), max(0.0, float(pnl.max(initial=0.0)))
+    span = high - low or 1.0
+    return [
+        {
+            "symbol": row["symbol"],
+            "delisted": row["symbol"] in delisted,
+            "sign": "gain" if row["pnl"] > 0 else "loss" if row["pnl"] < 0 else "",
+            "left": round(100 * (min(0.0, row["pnl"]) - low) / span, 2),
+            "width": round(100 * abs(row["pnl"]) / span, 2),
+            "zero": round(-100 * low / span, 2),
+            **_measures(row),
+            "share_of_time": percent(row["share_of_time"], 0),
+        }
+        for row in frame.sort("pnl", "symbol", descending=[True, False]).iter_rows(named=True)
+    ]
+
+
+def _totals(frame: pl.DataFrame) -> dict[str, Any]:
+    sums = frame.select(pl.col(pl.Float64, pl.Int64).sum()).row(0, named=True)
+    return _measures(sums)
+
+
+def _measures(row: Mapping[str, Any]) -> dict[str, Any]:
+    money = ("pnl", "long_pnl", "short_pnl", "fees", "slippage", "funding")
+    return {
+        **{name: amount(row[name]) for name in money},
+        "trades": count(int(row["trades"])),
+        "turnover": ratio(row["turnover"]),
+    }
+
+
+def _milliseconds(frame: pl.DataFrame) -> np.ndarray:
+    times: np.ndarray = frame["time"].to_physical().to_numpy() // 1000
+    return times
+
+
+def _last_of(first: np.ndarray, count: int) -> np.ndarray:
+    """The last row of every bucket, by the first of each."""
+    return np.append(first[1:], count) - 1 if count else np.zeros(0, np.int64)
+
+
+def _floats(values: pl.Series) -> np.ndarray:
+    return values.cast(pl.Float64).fill_null(0.0).to_numpy()
