@@ -127,6 +127,13 @@ def size_trades(account, positions, rules, closes, trades, sizing, lots):
 
 
 @njit
+def _coming(positions, rules, symbol):
+    """The lots of a position once what waits has filled; what an account without shorts cannot sell is not sold."""
+    lots = positions[symbol].lots + positions[symbol].ordered
+    return lots if rules[0].allow_short == 1 else max(lots, 0)
+
+
+@njit
 def size_targets(account, positions, rules, limits, closes, targets, on_change, lots):
     """Write the signed `lots` (int64 (N,)) that move each symbol to its target share (float64 (N,), NaN: leave).
 
@@ -141,7 +148,7 @@ def size_targets(account, positions, rules, limits, closes, targets, on_change, 
         if np.isnan(target) or (on_change and target == position.target):
             continue
         position.target = target
-        held = position.lots + position.ordered
+        held = _coming(positions, rules, symbol)
         if target == 0.0:
             lots[symbol] = -held
             continue
@@ -169,7 +176,7 @@ def check(account, positions, rules, limits, closes, eligible, opening, lots, ve
     lost = equity < opening * (1.0 - limit.max_daily_loss)
     for symbol in range(len(lots)):
         verdicts[symbol] = NOTHING
-        held = positions[symbol].lots + positions[symbol].ordered
+        held = _coming(positions, rules, symbol)
         if lots[symbol] == 0:
             continue
         if limit.allow_short == 0 and held + lots[symbol] < 0:
@@ -219,7 +226,7 @@ def _clip_sum(account, positions, rules, closes, lots, verdicts, most, side, ver
     equity = account[0].equity
     total, added = 0.0, 0.0
     for symbol in range(len(lots)):
-        held = positions[symbol].lots + positions[symbol].ordered
+        held = _coming(positions, rules, symbol)
         after = held + lots[symbol]
         if after == 0:
             continue
@@ -232,7 +239,7 @@ def _clip_sum(account, positions, rules, closes, lots, verdicts, most, side, ver
         return
     keep = max(0.0, 1.0 - excess / added)
     for symbol in range(len(lots)):
-        opened = opened_by(lots[symbol], positions[symbol].lots + positions[symbol].ordered)
+        opened = opened_by(lots[symbol], _coming(positions, rules, symbol))
         if opened > 0 and (side == 0 or (lots[symbol] > 0) == (side > 0)):
             less = opened - int(np.floor(opened * keep))
             lots[symbol] += -less if lots[symbol] > 0 else less

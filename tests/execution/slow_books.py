@@ -41,13 +41,16 @@ class Holding:
     """One symbol of the account; `slots` are the places in which its orders wait."""
 
     slots: list[Waiting | None]
+    short: bool
     lots: int = 0
     average: float = 0.0
     told: float = math.nan
 
     @property
     def coming(self) -> int:
-        return self.lots + sum(order.lots for order in self.slots if order)
+        """The position once all orders have filled; nobody sells what an account without shorts has not got."""
+        lots = self.lots + sum(order.lots for order in self.slots if order)
+        return lots if self.short else max(lots, 0)
 
 
 @dataclass
@@ -71,7 +74,7 @@ class SlowBooks:
         self.at_close = rules["fill"] == "close"
         self.delay = rules["latency_bars"] + (not self.at_close)
         self.slippage = rules["slippage_bps"] / 1e4
-        self.held = [Holding(slots=[None] * (self.delay + 2)) for _ in self.symbols]
+        self.held = [Holding(slots=[None] * (self.delay + 2), short=rules["allow_short"]) for _ in self.symbols]
 
     def run(self) -> None:
         tape = self.case.tape
@@ -269,11 +272,11 @@ class SlowBooks:
                 new = min(abs(new), max(most - abs(held + shut), 0)) * (1 if new > 0 else -1)
             closed[symbol], opened[symbol] = shut, new
         worth = [0.0 if math.isnan(close) else self.step * close for close in closes]
-        self.limit(closed, opened, worth, limits["max_gross"] * now, 0)
-        self.limit(closed, opened, worth, limits["max_leverage"] * now, 0)
+        self.limit(closed, opened, worth, now, limits["max_gross"] * now, 0)
+        self.limit(closed, opened, worth, now, limits["max_leverage"] * now, 0)
         if limits["max_net"] is not None:
-            self.limit(closed, opened, worth, limits["max_net"] * now, 1)
-            self.limit(closed, opened, worth, limits["max_net"] * now, -1)
+            self.limit(closed, opened, worth, now, limits["max_net"] * now, 1)
+            self.limit(closed, opened, worth, now, limits["max_net"] * now, -1)
         orders = [shut + new for shut, new in zip(closed, opened, strict=True)]
         if limits["max_turnover"] is not None:
             traded = sum(abs(lots) * each for lots, each in zip(orders, worth, strict=True))
@@ -303,13 +306,14 @@ class SlowBooks:
             return 0
         return self.whole_lots(abs(target) * now / close) * (1 if target > 0 else -1) - held.coming
 
-    def limit(self, closed: list[int], opened: list[int], worth: list[float], most: float, side: int) -> None:
+    def limit(
+        self, closed: list[int], opened: list[int], worth: list[float], now: float, most: float, side: int
+    ) -> None:
         """Scale what is opened until the values sum to `most`: their sizes, or with a side their net on it."""
         after = [self.held[s].coming + closed[s] + opened[s] for s in self.symbols]
         counted = [s for s in self.symbols if opened[s] and (not side or opened[s] * side > 0)]
         total = sum((side * after[s] if side else abs(after[s])) * worth[s] for s in self.symbols)
         added = sum(abs(opened[s]) * worth[s] for s in counted)
-        now = most if most else 1.0
         if added and total - most > 1e-9 * now:
             for s in counted:
                 opened[s] = towards_zero(opened[s], max(0.0, 1 - (total - most) / added))

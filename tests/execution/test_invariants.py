@@ -56,6 +56,8 @@ def check_bar(case: Case, broker: SimulatedBroker, bar: int) -> None:
 def check_decision(case: Case, broker: SimulatedBroker, desk: Desk, at: int, bar: int) -> None:
     equity, closes = float(broker.equity[bar]), case.tape.close[bar]
     coming = broker.positions["lots"] + broker.queue["lots"].sum(axis=1)
+    if not case.rules["allow_short"]:
+        coming = np.maximum(coming, 0)
     told = broker.positions["target"].copy()
     sized = desk.size(case.decision(at), broker)
     asked = [
