@@ -13,22 +13,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_bt.ab import compare
     from agent_bt.app import run
+    from agent_bt.backtesting import (
+        create_backtest_engine,
+        create_mean_reversion_backtest,
+        create_momentum_backtest,
+    )
     from agent_bt.core.types import Decision, FeatureSpec, Portfolio
     from agent_bt.core.view import MarketView
     from agent_bt.records.read import load_run
     from agent_bt.replaying import replay
     from agent_bt.settings import load_config
     from agent_bt.strategies.base import Strategy
+    from agent_bt.strategies.ensemble import EnsembleSignalGenerator
+    from agent_bt.strategies.factors import FactorConfig, FactorSignalGenerator
+    from agent_bt.strategies.ranks import RankSignalGenerator
+    from agent_bt.strategies.registry import create_strategy
+    from agent_bt.strategies.rules import RuleCondition, RuleSignalGenerator
+    from agent_bt.strategies.signals import SignalStrategy
+    from agent_bt.strategies.technical import TechnicalRuleGenerator
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Decision": "agent_bt.core.types",
+    "EnsembleSignalGenerator": "agent_bt.strategies.ensemble",
+    "FactorConfig": "agent_bt.strategies.factors",
+    "FactorSignalGenerator": "agent_bt.strategies.factors",
     "FeatureSpec": "agent_bt.core.types",
     "MarketView": "agent_bt.core.view",
     "Portfolio": "agent_bt.core.types",
+    "RankSignalGenerator": "agent_bt.strategies.ranks",
+    "RuleCondition": "agent_bt.strategies.rules",
+    "RuleSignalGenerator": "agent_bt.strategies.rules",
+    "SignalStrategy": "agent_bt.strategies.signals",
     "Strategy": "agent_bt.strategies.base",
+    "TechnicalRuleGenerator": "agent_bt.strategies.technical",
     "compare": "agent_bt.ab",
+    "create_backtest_engine": "agent_bt.backtesting",
+    "create_mean_reversion_backtest": "agent_bt.backtesting",
+    "create_momentum_backtest": "agent_bt.backtesting",
+    "create_strategy": "agent_bt.strategies.registry",
     "load_config": "agent_bt.settings",
     "load_run": "agent_bt.records.read",
     "replay": "agent_bt.replaying",
@@ -37,11 +61,23 @@ _HOMES = {
 
 __all__ = [
     "Decision",
+    "EnsembleSignalGenerator",
+    "FactorConfig",
+    "FactorSignalGenerator",
     "FeatureSpec",
     "MarketView",
     "Portfolio",
+    "RankSignalGenerator",
+    "RuleCondition",
+    "RuleSignalGenerator",
+    "SignalStrategy",
     "Strategy",
+    "TechnicalRuleGenerator",
     "compare",
+    "create_backtest_engine",
+    "create_mean_reversion_backtest",
+    "create_momentum_backtest",
+    "create_strategy",
     "load_config",
     "load_run",
     "replay",

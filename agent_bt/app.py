@@ -110,6 +110,8 @@ def plan(
     if prompt is not None:
         assembly.check_agent(config)
         runner.guess_of(config)
+    # What is wrong with the strategy is told before a market is loaded for it.
+    assembly.build_strategy(config, prompt)
     loaded = load(config)
     identity = runner.identity_of(config, prompt=prompt, data=data_hash(loaded.bars), limit=limit)
     return Plan(
