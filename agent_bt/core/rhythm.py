@@ -27,7 +27,8 @@ def fixed_period(rhythm: str) -> tuple[int, int] | None:
     if name == "W" and weekday in WEEKDAYS:
         return 7 * DAY, (WEEKDAYS.index(weekday) - _FIRST_WEEKDAY) % 7 * DAY
     try:
-        length = duration_us(text)
+        # M would be minutes to a duration, and is months to whoever writes it.
+        length = 0 if text.endswith("M") else duration_us(text)
     except ValueError:
         length = 0
     if length <= 0 or (DAY % length and length % DAY):
@@ -36,6 +37,16 @@ def fixed_period(rhythm: str) -> tuple[int, int] | None:
             "or a duration that divides the day or is made of whole days: 4h, 3d"
         )
     return length, 0
+
+
+def longest_period(rhythm: str) -> int:
+    """The longest time from one instant of a rhythm to the next, us.
+
+    Raises:
+        ValueError: the text is no rhythm.
+    """
+    period = fixed_period(rhythm)
+    return period[0] if period is not None else (31 if rhythm.strip() == "MS" else 92) * DAY
 
 
 def instants(rhythm: str, start: int, end: int) -> np.ndarray:
