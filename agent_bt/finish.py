@@ -23,6 +23,7 @@ from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.llm.ledger import spent_in
 from agent_bt.records.exports import exports_of
+from agent_bt.records.holdings import CONVENTION as HOLDINGS
 from agent_bt.records.holdings import portfolio_of, tell_holdings
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
@@ -122,6 +123,7 @@ def finish(
     measured = _measure(market, outcome, cash)
     one = len(market.symbols) == 1
     baselined = baseline_accounts.CONVENTION if one else baseline_accounts.CONVENTION_MANY
+    held = [] if portfolio is None else [HOLDINGS]
     summary = build_summary(
         run_id=folder.run_id,
         status=status,
@@ -149,7 +151,7 @@ def finish(
         waste=_waste(folder, tally, speculation),
         random_beaten=baselines.random_beaten,
         portfolio=portfolio,
-        conventions=[_execution_convention(config), *CONVENTIONS, baselined, SENSITIVITY_CONVENTION],
+        conventions=[_execution_convention(config), *CONVENTIONS, *held, baselined, SENSITIVITY_CONVENTION],
         banners=_banners(config, loaded, prompt),
         warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally.failed_share, portfolio)],
     )

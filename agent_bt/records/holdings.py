@@ -1,7 +1,7 @@
 """What an account of many symbols held and what each of them brought: told from its fills and the market alone.
 
-1. positions follow from the fills, in whole lots, so that they are those of the account to the last bit  `_Trades`
-2. symbol by symbol, held values and settlements are added up along the bars                             `_tell`
+1. positions follow from the fills, in whole lots, so that they are those of the account to the last bit      `_Trades`
+2. symbol by symbol, held values and settlements are added up along the bars                      `tell_holdings`
 3. a leg's PnL up to a bar is the value it holds there less what was paid for it: a fill that turns a position closes
    on one side and opens on the other; slippage is inside the prices, fees and funding stand apart
 """
@@ -19,6 +19,12 @@ from agent_bt.config import ExecutionConfig
 from agent_bt.core.accounting import lot_of
 from agent_bt.core.schema import TIME
 from agent_bt.engine.market import Market
+
+CONVENTION = (
+    "Over several symbols, exposure is net: long less short. PnL of a symbol is after all its costs; PnL of a leg is "
+    "before fees and funding. The price beside the equity is an index of the eligible symbols, equal in weight at "
+    "every bar, without costs."
+)
 
 _LEGS: dict[str, Any] = {
     "time": TIME,
@@ -94,44 +100,26 @@ def tell_holdings(
         ValueError: the lot step is no decimal number.
     """
     first, rows = market.first, len(market) - market.first
-    trades = _Trades(market, fills, execution)
-    long_value, short_value = np.zeros(rows), np.zeros(rows)
-    funding, positions = np.zeros(rows), np.zeros(rows, np.int64)
+    trades = _Trades(market, fills, decisions, execution)
+    long_value, short_value, funding = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+    positions = np.zeros(rows, np.int64)
     told, held_at = [], []
     for number, symbol in enumerate(market.symbols):
         mine = trades.of(number)
         spans = np.diff(np.concatenate([[0], mine.rows, [rows]]))
-        lots = np.repeat(np.concatenate([[0], mine.after]), spans)
-        there = np.flatnonzero(lots)
-        quantity = trades.quantity(lots[there])
-        closes = market.close[first:, number]
-        value = quantity * closes[there]
+        held = np.repeat(np.concatenate([[0.0], mine.held]), spans)
+        there = np.flatnonzero(held)
+        value = held[there] * market.close[first:, number][there]
         long_value[there] += np.maximum(value, 0.0)
         short_value[there] += np.minimum(value, 0.0)
         positions[there] += 1
         paid = _settlements(market, number, mine)
         funding += paid
-        marked = float(value[-1]) if lots[-1] else 0.0
-        fees, charged = float(mine.fee.sum()), float(paid.sum())
-        long_pnl = float(mine.long_flow.sum()) + max(marked, 0.0)
-        short_pnl = float(mine.short_flow.sum()) + min(marked, 0.0)
-        told.append(
-            {
-                "symbol": symbol,
-                "pnl": long_pnl + short_pnl - fees - charged,
-                "long_pnl": long_pnl,
-                "short_pnl": short_pnl,
-                "fees": fees,
-                "funding": charged,
-                "slippage": float(mine.slippage.sum()),
-                "trades": int(np.count_nonzero(mine.before * (mine.after - mine.before) < 0)),
-                "turnover": 0.5 * float(np.sum(mine.notional / equity[mine.rows])),
-                "share_of_time": len(there) / rows,
-            }
-        )
-        lots_then = lots[decisions - first]
-        holding = np.flatnonzero(lots_then)
-        held_at.append((holding, np.full(len(holding), number), trades.quantity(lots_then[holding])))
+        marked = float(value[-1]) if held[-1] else 0.0
+        told.append(_brought(symbol, mine, marked, float(paid.sum()), equity, len(there) / rows))
+        then = held[decisions - first]
+        holding = np.flatnonzero(then)
+        held_at.append((holding, np.full(len(holding), number), then[holding]))
     with np.errstate(divide="ignore", invalid="ignore"):
         long, short = long_value / equity, short_value / equity
     legs = pl.DataFrame(
@@ -174,11 +162,10 @@ class _Own:
 class _Trades:
     """All fills as arrays (F,): where, how much, and what each paid (-) or brought (+) to its leg."""
 
-    def __init__(self, market: Market, fills: pl.DataFrame, execution: ExecutionConfig) -> None:
+    def __init__(self, market: Market, fills: pl.DataFrame, decisions: np.ndarray, execution: ExecutionConfig) -> None:
         self._multiple, self._scale = lot_of(execution.lot_step)
         self._bars = len(market) - market.first
-        at_close = execution.fill == "close"
-        self.at_once = at_close and not execution.latency_bars
+        self.at_once = execution.fill == "close" and not execution.latency_bars
         numbers = {symbol: number for number, symbol in enumerate(market.symbols)}
         bars = fills["bar"].to_numpy()
         self.symbol = np.array([numbers[symbol] for symbol in fills["symbol"]], np.int64)
@@ -187,7 +174,8 @@ class _Trades:
         self.fee, self.slippage = fills["fee"].to_numpy(), fills["slippage"].to_numpy()
         price, quantity = fills["price"].to_numpy(), fills["quantity"].to_numpy()
         self.notional = np.abs(quantity * price)
-        self.early = self._before_close(market, fills, bars, at_close)
+        due = decisions + execution.latency_bars if execution.fill == "close" else decisions[:0]
+        self.early = self._before_close(market, fills, bars, np.isin(bars, due))
         lots = np.rint(quantity * self._scale / self._multiple).astype(np.int64)
         self.after = np.zeros(len(lots), np.int64)
         for number in range(len(market.symbols)):
@@ -211,16 +199,15 @@ class _Trades:
         """Running sum of amounts (F,) along the bars, float64 (T,)."""
         return np.cumsum(np.bincount(self.rows, weights=amounts, minlength=self._bars))
 
-    def _before_close(self, market: Market, fills: pl.DataFrame, bars: np.ndarray, at_close: bool) -> np.ndarray:
+    def _before_close(self, market: Market, fills: pl.DataFrame, bars: np.ndarray, due: np.ndarray) -> np.ndarray:
         """Whether each fill lies before the close of its bar, where funding is settled, bool (F,).
 
-        A fill says at what price it was made, not when: at the open is before the close, unless both are one price
-        and orders fill at closes.
+        A fill says at what price it was made, not when. At the price of the close it was made there if an order was
+        `due` then (bool (F,)), or if a limit or a delisting closed the position.
         """
         reference, reason = fills["reference_price"].to_numpy(), fills["reason"].to_numpy()
-        at_open = reference == market.open[bars, self.symbol]
-        late = (reference == market.close[bars, self.symbol]) & ((reason != "order") | at_close)
-        early: np.ndarray = np.isin(reason, ("stop_loss", "take_profit")) | (at_open & ~late)
+        late = (reference == market.close[bars, self.symbol]) & (due | (reason != "order"))
+        early: np.ndarray = np.isin(reason, ("stop_loss", "take_profit")) | ~late
         return early
 
 
@@ -274,6 +261,27 @@ def _mean(values: pl.Series) -> float | None:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def _brought(
+    symbol: str, mine: _Own, marked: float, funding: float, equity: np.ndarray, share_of_time: float
+) -> dict[str, Any]:
+    """The row of one symbol in `attribution`; `marked`: value held at the end, `funding` paid, quote units."""
+    fees = float(mine.fee.sum())
+    long_pnl = float(mine.long_flow.sum()) + max(marked, 0.0)
+    short_pnl = float(mine.short_flow.sum()) + min(marked, 0.0)
+    return {
+        "symbol": symbol,
+        "pnl": long_pnl + short_pnl - fees - funding,
+        "long_pnl": long_pnl,
+        "short_pnl": short_pnl,
+        "fees": fees,
+        "funding": funding,
+        "slippage": float(mine.slippage.sum()),
+        "trades": int(np.count_nonzero(mine.before * (mine.after - mine.before) < 0)),
+        "turnover": 0.5 * float(np.sum(mine.notional / equity[mine.rows])),
+        "share_of_time": share_of_time,
+    }
 
 
 def _snapshots(

@@ -45,13 +45,35 @@ def _heading(summary: Mapping[str, Any]) -> Text:
     about, status = summary.get("about", {}), summary["status"]
     colour = "green" if status == "done" else "red" if status == "failed" else "yellow"
     text = Text.assemble(("\n" + summary["run_id"], "bold"), "  ", (status, f"bold {colour}"))
-    described = [_LABELS.get(key, "{}").format(value, **about) for key, value in about.items() if value is not None]
-    if described:
+    described = [_described(key, about) for key, value in about.items() if value is not None]
+    if any(described):
         text.append("\n" + " · ".join(filter(None, described)), style="dim")
     return text
 
 
-_LABELS = {"name": "", "every": "every {}", "start": "{start} to {end}", "end": "", "initial_cash": "cash {:,.0f}"}
+def _described(key: str, about: Mapping[str, Any]) -> str:
+    """One entry of `about` in words; nothing for what goes without saying or stands in another entry."""
+    value = about[key]
+    if key == "pool":
+        return f"pool: {value['top_n']} of the largest volume over {value['lookback']}, chosen anew {value['reselect']}"
+    if isinstance(value, str):
+        value = _WORDS.get((key, value), value)
+    return _LABELS.get(key, "{}").format(value, **about) if value else ""
+
+
+_WORDS = {
+    ("kind", "spot"): "",
+    ("kind", "um"): "perpetuals",
+    ("mode", "time_series"): "",
+    ("mode", "cross_sectional"): "cross-sectional",
+}
+_LABELS = {
+    **dict.fromkeys(("name", "symbols", "end"), ""),
+    "every": "every {}",
+    "rebalance": "rebalanced {}",
+    "start": "{start} to {end}",
+    "initial_cash": "cash {:,.0f}",
+}
 
 
 def _measures(summary: Mapping[str, Any]) -> Table:
@@ -117,8 +139,12 @@ _SIGNED = ("total_pnl", "realised_pnl", "unrealised_pnl", "total_return", "annua
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     beaten = summary.get("random_beaten")
+    portfolio = summary.get("portfolio")
     if beaten is not None:
-        yield _line("against chance", f"ends above {beaten:.0%} of random agents with the same exposure")
+        chance = "that hold as much in random symbols" if portfolio else "with the same exposure"
+        yield _line("against chance", f"ends above {beaten:.0%} of random agents {chance}")
+    if portfolio:
+        yield from _holdings(portfolio, summary["performance"])
     yield _line("decisions", _decisions(summary["decisions"], summary["bars"]))
     if summary["llm"]["calls"] or summary["llm"]["cached"]:
         yield _line("model", _llm(summary["llm"]))
@@ -127,6 +153,32 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _line("time", f"{seconds:,.1f} s, {summary['decisions']['total'] / seconds:,.0f} decisions/s")
     hashes = (f"{name}:{value[:8]}" for name, value in summary["hashes"].items() if value)
     yield _line("hashes", " ".join(hashes))
+
+
+def _holdings(portfolio: Mapping[str, Any], performance: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What a run over many symbols held, and what that brought."""
+    gross, most, net = (_share(portfolio[key]) for key in ("mean_gross", "max_gross", "mean_net"))
+    yield _line(
+        "holdings",
+        f"{portfolio['mean_positions']:,.1f} symbols on average, {portfolio['traded']:,} of {portfolio['symbols']:,} "
+        f"were traded; gross {gross} (at most {most}), net {net}",
+    )
+    turned = _share(portfolio["mean_turnover"])
+    yield _line("turnover", f"{turned} one-way at each of {portfolio['rebalances']:,} recorded decisions, on average")
+    legs = f"long {_signed(portfolio['long_pnl'])}, short {_signed(portfolio['short_pnl'])}"
+    funding = f" and funding of {_money(performance['funding'])}" if performance["funding"] else ""
+    yield _line("PnL by leg", f"{legs}, before fees of {_money(performance['fees'])}{funding}")
+    for name in ("best", "worst"):
+        ranked = [f"{one['symbol']} {_signed(one['pnl'])}" for one in portfolio[name]]
+        yield _line(f"{name} symbols", ", ".join(ranked) or DASH)
+
+
+def _share(value: float | None) -> str:
+    return DASH if value is None else f"{value * 100:,.1f} %"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+,.2f}" if round(value, 2) else "0.00"
 
 
 def _line(label: str, text: str) -> RenderableType:
@@ -147,7 +199,14 @@ def _decisions(counts: Mapping[str, Any], bars: int) -> str:
     reasons = [f"{reason} x {count:,}" for reason, count in counts.get("reasons", {}).items()]
     if reasons:
         text += f" [{', '.join(reasons)}]"
-    also = [f"{counts[kind]:,} {kind}" for kind in ("clipped", "rejected", "skipped") if counts[kind]]
+    also = [f"{counts[kind]:,} {kind}" for kind in ("clipped", "rejected") if counts[kind]]
+    cuts = [f"{reason} x {count:,}" for reason, count in counts.get("cuts", {}).items()]
+    if cuts:
+        also.append(f"orders cut: {', '.join(cuts)}")
+    if counts["skipped"]:
+        also.append(f"{counts['skipped']:,} skipped in outages")
+    if counts.get("silent"):
+        also.append(f"{counts['silent']:,} more had nothing new to say")
     return text + (f"; {', '.join(also)}" if also else "")
 
 
