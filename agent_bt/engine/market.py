@@ -150,7 +150,6 @@ class Market:
         data = np.full((len(self.times), len(self.symbols), table.shape[1]), np.nan)
         listed = np.full(len(self.symbols), len(self.times), np.int64)
         names = bars["symbol"].to_numpy()
-        at = [self._index[name] for name in BAR_COLUMNS]
         for number, symbol in enumerate(self.symbols):
             own = names == symbol
             if not own.any():
@@ -166,8 +165,6 @@ class Market:
             for name in _EMPTY:
                 block[absent, self._index[name]] = 0.0
             block[absent, self._index["filled"]] = 1.0
-            beyond = np.arange(there[0], len(self.times)) > there[-1]
-            block[np.ix_(beyond, np.arange(len(at), block.shape[1]))] = np.nan
             data[there[0] :, number] = block
         return data, listed
 
