@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-MAX_DECIMALS = 8
+MAX_DECIMALS = 12
+_MOST_CODE = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,11 @@ def decimals_of(values: np.ndarray, digits: int = 8) -> int:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return 0
+    largest = float(np.max(np.abs(finite)))
     for decimals in range(MAX_DECIMALS + 1):
         scale = 10.0**decimals
+        if largest * scale > _MOST_CODE:
+            break
         if np.array_equal(np.rint(finite * scale) / scale, finite):
             return decimals
     return significant(finite, digits)

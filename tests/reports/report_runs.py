@@ -68,6 +68,36 @@ def make_run(root: Path, decisions: int, *, nasty: bool = True, seed: int = 1, r
     return folder.path
 
 
+def make_rule_run(root: Path, decisions: int, *, silent: int = 0) -> Path:
+    """The same run as if a rule had decided by targets: nobody was asked, and `silent` decisions are not recorded."""
+    run = make_run(root, decisions, nasty=False)
+    share = pl.when(pl.col("action") == "BUY").then(pl.col("size")).otherwise(0.0)
+    target = pl.concat_list(pl.struct(symbol="symbol", share=share))
+    schema = pl.read_parquet_schema(run / "decisions.parquet")
+    decided = pl.read_parquet(run / "decisions.parquet").with_columns(
+        *(
+            pl.lit(None).alias(name)
+            for name in ("prompt", "request", "reply", "finish_reason", "failure", "trades", "size")
+        ),
+        messages=pl.lit([], schema["messages"]),
+        telemetry=pl.lit(None),
+        targets=target,
+        action=pl.lit("TARGETS"),
+        provenance=pl.lit("model"),
+        reason=pl.lit(""),
+    )
+    decided = decided.with_columns(pl.col("telemetry").cast(schema["telemetry"]))
+    decided.cast(dict(schema)).write_parquet(run / "decisions.parquet")  # type: ignore[arg-type]
+    summary = json.loads((run / "summary.json").read_text())
+    summary["about"]["model"] = None
+    summary["llm"] |= {"calls": 0, "cached": 0}
+    summary["decisions"] |= {"silent": silent}
+    write_json(run / "summary.json", summary)
+    manifest = json.loads((run / "manifest.json").read_text())
+    write_json(run / "manifest.json", {**manifest, "prompt": None, "llm": None})
+    return run
+
+
 class _Rows:
     """Walks the decisions once: actions, account, fills, and everything a record holds."""
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from report_runs import NASTY, make_run
+from portfolio_runs import make_portfolio_run
+from report_runs import NASTY, make_rule_run, make_run
 
 from agent_bt.core.clock import MINUTE
 from agent_bt.records.read import load_run
@@ -325,4 +326,145 @@ def test_a_run_that_decided_nothing_opens(browser: Page, tmp_path: Path) -> None
     decisions = pl.read_parquet(run / "decisions.parquet")
     decisions.head(0).write_parquet(run / "decisions.parquet")
     browser.open(write_report(run))
+    assert browser.errors() == []
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_portfolio_run(tmp_path_factory.mktemp("many"), symbols=14, bars=480, asked=True)
+    write_report(run)
+    return run
+
+
+@pytest.fixture
+def many_page(browser: Page, many: Path) -> Iterator[Page]:
+    """The report of a run over many symbols, freshly opened; after every test its console must be empty."""
+    browser.open(many / "report.html")
+    yield browser
+    assert browser.errors() == []
+
+
+def shown_candles(page: Page, symbol: str) -> dict[str, Any]:
+    """The candles in the chart and its marks, once they are those of the symbol."""
+    page.wait(lambda: page.js("return document.getElementById('chart').data[0].name") == symbol)
+    found: dict[str, Any] = page.js(
+        """
+        const [bars, ...others] = document.getElementById("chart").data;
+        const marks = others.filter((trace) => trace.customdata).map(({ name, x, y }) => [name, { x, y }]);
+        return { x: bars.x, close: bars.close, ...Object.fromEntries(marks) };
+        """
+    )
+    return found
+
+
+def test_the_selector_shows_the_candles_and_fills_of_a_symbol(many_page: Page, many: Path) -> None:
+    page, run = many_page, load_run(many)
+    names = run.market["symbol"].unique().sort().to_list()
+    before = page.js("return window.__inflated")
+    for at, symbol in enumerate(names[:4]):
+        page.js(
+            "const s = document.getElementById('symbol'); s.value = arguments[0]; s.dispatchEvent(new Event('input'));",
+            str(at),
+        )
+        shown = shown_candles(page, symbol)
+        bars = run.market.filter(pl.col("symbol") == symbol).sort("close_time")
+        step = int(shown["x"][1] - shown["x"][0])
+        expected = bars.group_by_dynamic("open_time", every=f"{step}ms").agg(pl.col("close").last())
+        closes = dict(zip(expected["open_time"].to_physical().to_list(), expected["close"].to_list(), strict=True))
+        for x, close in list(zip(shown["x"], shown["close"], strict=True))[:-1]:
+            assert close == pytest.approx(closes[int(x - step / 2) * 1000], rel=1e-9)
+        for side, sign in (("BUY", 1), ("SELL", -1)):
+            fills = run.fills.filter((pl.col("symbol") == symbol) & (sign * pl.col("quantity") > 0))
+            assert shown[side]["y"] == pytest.approx(fills["price"].to_list())
+            assert [x * 1000 for x in shown[side]["x"]] == fills["time"].to_physical().to_list()
+    assert page.js("return window.__inflated") <= before + 4
+
+
+def test_the_keyboard_reaches_every_symbol(many_page: Page, many: Path) -> None:
+    page = many_page
+    names = load_run(many).market["symbol"].unique().sort().to_list()
+    at = int(page.js("return document.getElementById('symbol').value"))
+    for key, step in (("]", 1), ("]", 2), ("[", 1)):
+        page.key(key)
+        shown_candles(page, names[(at + step) % len(names)])
+    page.js("document.getElementById('symbol').focus()")
+    page.js("document.getElementById('symbol').value = '3'")
+    page.key("\ue015")
+    shown_candles(page, names[4])
+    assert f"&s={names[4]}" in page.js("return location.hash")
+    page.open(many / "report.html", f"#d=2&s={names[6]}")
+    page.wait_for_detail(2)
+    shown_candles(page, names[6])
+
+
+def test_the_portfolio_is_drawn_when_it_is_looked_at(many_page: Page, many: Path) -> None:
+    page, rebalances = many_page, pl.read_parquet(many / "rebalances.parquet")
+    for name in ("holdings", "exposure", "legs", "turnover"):
+        page.js(f"document.getElementById('{name}-chart').scrollIntoView()")
+        page.wait(lambda name=name: page.js(f"return document.querySelector('#{name}-chart .main-svg') !== null"))
+    areas = page.js(
+        "return document.getElementById('holdings-chart').data.filter((trace) => trace.stackgroup)"
+        ".map(({ stackgroup, y }) => [stackgroup, y])"
+    )
+    for side in ("long", "short"):
+        stacked = [sum(shares) for shares in zip(*(y for group, y in areas if group == side), strict=True)]
+        assert stacked[: len(rebalances)] == pytest.approx(rebalances[side].to_list(), abs=1e-4)
+    bars = page.js("return document.getElementById('turnover-chart').data[0].y")
+    assert bars == pytest.approx(rebalances["turnover"].to_list(), abs=1e-4)
+    background = page.js("return document.getElementById('holdings-chart').data[0].fillcolor")
+    page.key("t")
+    page.wait(lambda: page.js("return document.getElementById('holdings-chart').data[0].fillcolor") != background)
+    page.key("t")
+    for width in (1280, 1024):
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        page.wait(lambda width=width: page.js("return document.documentElement.scrollWidth") <= width)
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_symbol_in_a_table_leads_to_its_candles(many_page: Page, many: Path) -> None:
+    page = many_page
+    symbol = pl.read_parquet(many / "attribution.parquet").sort("pnl")["symbol"][0]
+    page.js("document.querySelector('#attribution-table tbody tr:last-child button').click()")
+    shown_candles(page, symbol)
+    page.wait(lambda: page.js("return document.querySelector('#trade-table [data-position=\"3\"]')"))
+    page.js("document.querySelector('#trade-table [data-position=\"3\"]').click()")
+    fill = load_run(many).fills.row(3, named=True)
+    shown_candles(page, fill["symbol"])
+    index = load_run(many).decisions.filter(pl.col("time") <= fill["time"])["index"][-1]
+    page.wait_for_detail(index)
+
+
+def test_a_decision_over_many_shows_targets_orders_and_cuts(many_page: Page, many: Path) -> None:
+    page, decisions = many_page, load_run(many).decisions
+    row = decisions.filter(pl.col("risk_cuts").list.len() > 0).row(0, named=True)
+    page.click(f"#decision-table [data-position='{row['index']}']")
+    page.wait_for_detail(row["index"])
+    text = page.js("return document.getElementById('detail').textContent")
+    cut = row["risk_cuts"][0]
+    assert f"{cut['symbol'].removesuffix('USDT')} clipped: max_position" in text
+    line = page.js(f"return document.querySelector('#decision-table [data-position=\"{row['index']}\"]').textContent")
+    largest = max(row["targets"], key=lambda target: target["share"])
+    assert f"+{largest['symbol'].removesuffix('USDT')} {100 * largest['share']:.1f}%" in line
+    assert f"▲{sum(order['quantity'] > 0 for order in row['orders'])} " in line
+    failed = decisions.filter(pl.col("provenance") == "invalid")["index"].to_list()
+    page.js("document.getElementById('only-failed').click()")
+    assert page.js("return document.getElementById('filter-count').textContent").startswith(f"{len(failed)} of ")
+    assert page.js("return chart.data.find((trace) => trace.name === 'failed').customdata") == failed
+
+
+def test_a_rule_over_one_symbol_shows_what_its_targets_ordered(browser: Page, tmp_path: Path) -> None:
+    """No model: no prompt, no reply, no filter by provenance; silent decisions are counted."""
+    run = make_rule_run(tmp_path, 40, silent=1234)
+    browser.open(write_report(run))
+    bought = load_run(run).decisions.filter(pl.col("orders").list.len() > 0).row(0, named=True)
+    assert browser.shown == bought["index"]
+    text = browser.js("return document.body.innerText")
+    assert f"BUY → {100 * bought['targets'][0]['share']:.0f}%" in text
+    assert "40 decisions, 1,234 silent" in text
+    for words in ("Raw reply", "Prompt", "provenance", "Failed replies", "Telemetry"):
+        assert words not in text.replace("Provenance", "")
+    for missing in ("symbol", "portfolio", "attribution", "failed", "model", "filter-source"):
+        assert browser.js("return document.getElementById(arguments[0])", missing) is None
+    assert browser.js("return chart.data.find((trace) => trace.name === 'BUY').x.length") > 0
     assert browser.errors() == []

@@ -76,6 +76,7 @@ def test_floats_come_out_rounded_and_what_is_missing_stays_missing(
 def test_prices_keep_the_decimals_they_have() -> None:
     assert decimals_of(np.array([57893.12, 1.5])) == 2
     assert decimals_of(np.array([0.00001234, 1.0])) == 8
+    assert decimals_of(np.array([0.000012345, 0.00001])) == 9
     assert decimals_of(np.array([3.0])) == 0
     assert decimals_of(np.array([math.pi, math.nan])) == 7
     assert significant(np.array([12345.678]), 8) == 3

@@ -32,7 +32,7 @@ class Drawer {
     const { cells } = this;
     const ticket = ++this.wanted;
     byId("drawer-time").textContent = `${instant(cells.time[row])} UTC`;
-    byId("drawer-price").textContent = `#${row}${settings.windows > 1 ? `, window ${cells.window[row] + 1}` : ""}, price ${number(cells.price[row], cells.decimals)}`;
+    byId("drawer-price").textContent = `#${row}${settings.windows > 1 ? `, window ${cells.window[row] + 1}` : ""}${settings.targets ? "" : `, price ${number(cells.price[row], cells.decimals)}`}`;
     byId("left-side").value = this.left;
     byId("right-side").value = this.right;
     const [left, right] = await Promise.all([cells.record(row, this.left), cells.record(row, this.right)]);
@@ -58,10 +58,11 @@ class Drawer {
     const { cells, row } = this;
     const { kind, glyph } = cells.mark(row, lane);
     const title = el("p", { class: "decided" }, el("span", { class: `mark ${kind}` }, glyph), ` ${cells.label(row, lane)}`);
-    if (!record) return el("div", { class: "decision" }, title, el("p", { class: "note" }, "This run decided nothing at this time."));
+    if (!record) return el("div", { class: "decision" }, title, el("p", { class: "note" }, cells.side(row, lane) === null ? "This run decided nothing at this time." : "It held: there was nothing new to say, so nothing is recorded."));
     const share = record.quantity ? record.quantity * cells.price[row] / record.equity : 0;
     const facts = [
-      ["equity before", number(record.equity)], ["position before", share ? percent(share, 1) : "flat"],
+      ["equity before", number(record.equity)],
+      ...(settings.targets ? [] : [["position before", share ? percent(share, 1) : "flat"]]),
       ["latency", record.cached ? "cached" : milliseconds(record.latency_ms ?? null)],
       ["cost", record.cost_usd === undefined ? DASH : `$${significant(record.cost_usd, 3)}`],
     ];
@@ -70,6 +71,7 @@ class Drawer {
         record.reason ? el("span", { class: "pill failed" }, record.reason) : null,
         record.repaired ? el("span", { class: "pill warn" }, `repaired: ${record.repaired}`) : null,
         ...(record.risk_cuts ?? []).map((cut) => el("span", { class: "pill warn" }, `${cut.symbol} ${cut.verdict}: ${cut.reason}`))),
+      settings.targets && record.targets ? weights(record.targets) : null,
       record.note ? el("p", { class: "detail-note" }, record.note) : null,
       record.reason && record.detail ? el("p", { class: "detail-note" }, record.detail) : null,
       el("dl", { class: "facts" }, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
@@ -95,6 +97,13 @@ class Drawer {
     this.whole = !this.whole;
     return this.show(this.row);
   }
+}
+
+// The weights of a decision, the largest first; those that are not named are 0.
+function weights(targets) {
+  const named = targets.filter(({ share }) => share).sort((one, other) => Math.abs(other.share) - Math.abs(one.share));
+  if (!named.length) return el("p", { class: "note" }, "Nothing: everything is sold.");
+  return el("dl", { class: "facts" }, ...named.map(({ symbol, share }) => el("div", {}, el("dt", {}, symbol), el("dd", {}, percent(share, 1)))));
 }
 
 function reply(exchange) {

@@ -12,6 +12,7 @@ class Cells {
     cells.count = settings.count;
     cells.lanes = settings.lanes.map(({ arm, replicate }, number) => ({
       arm, replicate, number, codes: packed[`cell${number}`].codes, size: scaled(packed[`size${number}`]),
+      group: packed[`group${number}`]?.codes, held: packed[`held${number}`]?.codes,
     }));
     cells.time = scaled(packed.time);
     cells.window = packed.window.codes;
@@ -26,10 +27,12 @@ class Cells {
     return { texts, record: rows[row % settings.chunk][lane] };
   }
 
-  // HOLD, BUY or SELL as it was counted (a failed reply is a HOLD); null where the run decided nothing.
+  // HOLD, BUY or SELL as it was counted (a failed reply is a HOLD); over many symbols a number that stands for the
+  // weights wanted; null where the run decided nothing.
   side(row, lane) {
-    const code = this.lanes[lane].codes[row];
-    return Number.isNaN(code) ? null : SIDES[code % 4];
+    const { codes, group } = this.lanes[lane];
+    if (Number.isNaN(codes[row])) return null;
+    return settings.targets ? group[row] : SIDES[codes[row] % 4];
   }
 
   // What is drawn: kind and glyph.
@@ -37,6 +40,7 @@ class Cells {
     const code = this.lanes[lane].codes[row];
     if (Number.isNaN(code)) return { kind: "none", glyph: "" };
     const kind = code % 16 >= 4 ? "failed" : SIDES[code % 4];
+    if (settings.targets && kind !== "failed") return { kind: "TARGETS", glyph: String(this.lanes[lane].held[row]) };
     return { kind, glyph: GLYPHS[kind][code >= 16 ? 0 : 1] };
   }
 
@@ -44,9 +48,9 @@ class Cells {
     const code = this.lanes[lane].codes[row];
     if (Number.isNaN(code)) return "no decision";
     const size = this.lanes[lane].size[row];
-    const side = SIDES[code % 4];
+    const side = settings.targets ? wanted(this.lanes[lane].held[row]) : SIDES[code % 4];
     const failed = SOURCES[Math.floor(code / 4) % 4];
-    const sized = side === "HOLD" || Number.isNaN(size) ? side : `${side} ${percent(size, size * 100 % 1 ? 1 : 0)}`;
+    const sized = settings.targets || side === "HOLD" || Number.isNaN(size) ? side : `${side} ${percent(size, size * 100 % 1 ? 1 : 0)}`;
     return code % 16 >= 4 ? `${sized}, ${failed}` : sized;
   }
 
@@ -61,14 +65,15 @@ class Cells {
 
   // The side that most replicates of an arm took, how many of how many, and null on a tie.
   majority(row, arm) {
-    const counts = { HOLD: 0, BUY: 0, SELL: 0 };
+    const counts = new Map();
     let total = 0;
     for (const lane of this.lanes) {
-      if (lane.arm !== arm || Number.isNaN(lane.codes[row])) continue;
-      counts[SIDES[lane.codes[row] % 4]] += 1;
+      const side = lane.arm === arm ? this.side(row, lane.number) : null;
+      if (side === null) continue;
+      counts.set(side, (counts.get(side) ?? 0) + 1);
       total += 1;
     }
-    const [[side, most], [, second]] = Object.entries(counts).sort((one, other) => other[1] - one[1]);
+    const [[side, most] = [null, 0], [, second] = [null, 0]] = [...counts].sort((one, other) => other[1] - one[1]);
     return { side: most > second ? side : null, most, total };
   }
 
@@ -81,7 +86,7 @@ class Cells {
     for (const lane of this.lanes) {
       if (!arms.includes(lane.arm) || Number.isNaN(lane.codes[row])) continue;
       const key = way === "paired" ? lane.replicate : lane.arm;
-      const side = lane.codes[row] % 4;
+      const side = this.side(row, lane.number);
       if (groups.has(key) && groups.get(key) !== side) return true;
       groups.set(key, side);
     }
@@ -183,7 +188,7 @@ class Matrix {
     const lanes = this.shown.length;
     const [least, most] = this.collapsed || this.cells.replicates === 1 ? [54, 110] : [22, 46];
     const room = this.body.clientWidth - 158;
-    const tight = lanes * least > room - 76;
+    const tight = settings.targets || lanes * least > room - 76;
     this.body.classList.toggle("tight", tight);
     const width = Math.max(least, Math.min(most, Math.floor((tight ? room : room - 76) / Math.max(1, lanes))));
     this.body.style.setProperty("--lanes", lanes ? `repeat(${lanes}, ${width}px)` : "");
@@ -297,14 +302,21 @@ class Matrix {
     const first = lane.replicate === 0 ? "first" : "";
     if (this.collapsed && cells.replicates > 1) {
       const { side, most, total } = cells.majority(row, lane.arm);
-      const kind = total ? side ?? "split" : "none";
-      const text = total === 0 ? "" : side === null ? "split" : most === total ? "" : `${most}/${total}`;
-      return el("div", { class: `mx-cell ${kind} ${first}`, "data-lane": lane.number, title: `${settings.arms[lane.arm]}: ${total ? `${side ?? "no majority"}, ${most} of ${total}` : "no decision"}` },
-        el("span", {}, total && side ? GLYPHS[side][0] : ""), text ? el("small", {}, text) : "");
+      const there = side !== null;
+      const kind = total ? there ? settings.targets ? "TARGETS" : side : "split" : "none";
+      const text = total === 0 ? "" : !there ? "split" : most === total ? "" : `${most}/${total}`;
+      const held = there && settings.targets ? cells.lanes.find((one) => one.arm === lane.arm && one.group[row] === side).held[row] : 0;
+      const named = !there ? "no majority" : settings.targets ? wanted(held) : side;
+      return el("div", { class: `mx-cell ${kind} ${first}`, "data-lane": lane.number, title: `${settings.arms[lane.arm]}: ${total ? `${named}, ${most} of ${total}` : "no decision"}` },
+        el("span", {}, total && there ? settings.targets ? String(held) : GLYPHS[side][0] : ""), text ? el("small", {}, text) : "");
     }
     const { kind, glyph } = cells.mark(row, lane.number);
     return el("div", { class: `mx-cell ${kind} ${first}`, "data-lane": lane.number, title: `${cells.name(lane.number)}: ${cells.label(row, lane.number)}` }, glyph);
   }
+}
+
+function wanted(count) {
+  return count === 1 ? "1 symbol" : `${count} symbols`;
 }
 
 // The colour of every arm, wherever its dot stands.
