@@ -34,7 +34,7 @@ from agent_bt.records.read import Run
 from agent_bt.records.run_folder import RESUMABLE
 from agent_bt.runner import now_iso
 from agent_bt.settings import load_config
-from agent_bt.strategies.registry import make_strategy
+from agent_bt.strategies.registry import asks_model, make_strategy
 
 if TYPE_CHECKING:
     from agent_bt.endpoints import Endpoints
@@ -121,7 +121,7 @@ def _registry_above(path: Path) -> Registry:
 
 def _cutoff(configs: Iterable[Config]) -> int | None:
     """The latest cutoff of the models that are asked; of a generated market nobody has read anything."""
-    asked = [c for c in configs if c.strategy.kind == "agent" and c.market.source != "sample"]
+    asked = [c for c in configs if asks_model(c.strategy.kind, c.strategy.params) and c.market.source != "sample"]
     return latest_instant(find_cutoff(config.llm) for config in asked)
 
 
@@ -145,12 +145,19 @@ def _loading_once() -> Callable[[Config], LoadedBars]:
     loaded: dict[str, LoadedBars] = {}
 
     def load(config: Config) -> LoadedBars:
-        key = content_hash("agent-bt/bars/v1", [config.market.model_dump(), config.data.root, config.seed])
+        key = content_hash(
+            "agent-bt/bars/v1", [config.market.model_dump(), config.data.root, config.seed, *_shape(config)]
+        )
         if key not in loaded:
             loaded[key] = assembly.load_bars(config)
         return loaded[key]
 
     return load
+
+
+def _shape(config: Config) -> tuple[bool, bool]:
+    """What else the bars depend on: whether there are several symbols, and whether funding comes with them."""
+    return config.over_many, config.execution.funding
 
 
 def _identity(experiment: Experiment, planned: Sequence[_Planned]) -> str:

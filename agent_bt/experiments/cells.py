@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent_bt.config import Config
 from agent_bt.core.clock import DAY, duration_us, iso, time_us
+from agent_bt.core.rhythm import instants
 from agent_bt.experiments.spec import Experiment
 
 
@@ -27,8 +28,10 @@ class Cell:
     @property
     def expected_decisions(self) -> int:
         """Decisions in its window, the few that warm-up or outages take away included."""
-        market = self.config.market
-        return (time_us(market.end) - time_us(market.start)) // duration_us(self.config.strategy.every)
+        config, start, end = self.config, time_us(self.config.market.start), time_us(self.config.market.end)
+        if config.mode == "cross_sectional":
+            return len(instants(config.rebalance, start + 1, end))
+        return (end - start) // duration_us(config.strategy.every)
 
 
 def cells_of(experiment: Experiment) -> list[Cell]:

@@ -12,15 +12,23 @@ import polars as pl
 
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import UsageError
+from agent_bt.core.rhythm import longest_period
 from agent_bt.core.types import Fill
 from agent_bt.evaluation.metrics import trade_results
 from agent_bt.evaluation.stats import decisions as compared
 from agent_bt.evaluation.stats.caveats import Arm
+from agent_bt.experiments.pairs import (
+    Grid,
+    alike_in_silence,
+    at_once,
+    compare_targets,
+    made,
+    over_many,
+    pairs_of,
+    silent_count,
+)
 from agent_bt.records.direction import direction_column
 from agent_bt.records.read import Run
-
-Grid = Sequence[Sequence[Run]]
-"""The runs of an arm: one row a replicate, one column a window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +58,7 @@ def common_bars(arms: Mapping[str, Grid]) -> Bars:
         common = reduce(np.intersect1d, times)
         longest += max(map(len, times))
         windows.append(common)
-        first = grids[0][0][window]
-        prices = first.equity["price"].to_numpy()[np.searchsorted(_times(first), common)]
-        returns.append(np.diff(prices, prepend=prices[:1]) / np.concatenate([prices[:1], prices[:-1]]))
+        returns.append(_market_returns(grids[0][0][window], common))
     total = sum(map(len, windows))
     if total < 2:
         raise UsageError("the runs have no bars in common; compare runs over the same market and time")
@@ -71,7 +77,7 @@ def arm_evidence(name: str, grid: Grid, bars: Bars) -> Arm:
         name=name,
         returns=np.stack(returns),
         trade_results=[[result for run in replicate for result in _trades(run)] for replicate in grid],
-        decisions=sum(count["total"] for count in counts),
+        decisions=sum(map(made, runs)),
         failed=sum(count["total"] - count["model"] for count in counts),
         response_format=_response_format(runs[0]),
     )
@@ -80,7 +86,13 @@ def arm_evidence(name: str, grid: Grid, bars: Bars) -> Arm:
 def bars_per_decision(runs: Sequence[Run]) -> int:
     """Bars from one decision to the next, at most."""
     identities = [run.manifest["identity"] for run in runs]
-    return max(duration_us(each["strategy"]["every"]) // duration_us(each["market"]["interval"]) for each in identities)
+    return max(_longest_us(each) // duration_us(each["market"]["interval"]) for each in identities)
+
+
+def _longest_us(identity: Mapping[str, Any]) -> int:
+    if identity.get("mode") != "cross_sectional":
+        return duration_us(identity["strategy"]["every"])
+    return longest_period(identity["rebalance"])
 
 
 def describe_arm(grid: Grid, *, alpha: float) -> dict[str, Any]:
@@ -93,7 +105,7 @@ def describe_arm(grid: Grid, *, alpha: float) -> dict[str, Any]:
         "runs": len(runs),
         "strategy": runs[0].summary["about"]["strategy"],
         "model": runs[0].summary["about"]["model"],
-        "decisions": {key: sum(count[key] for count in counts) for key in _COUNTS},
+        "decisions": {key: sum(count.get(key, 0) for count in counts) for key in _COUNTS},
         "failure_rate": asdict(compared.wilson_rate(total - model, total, alpha=alpha)) if total else None,
         "cost_usd_per_decision": _per_decision(calls["cost_usd"]),
         "latency_ms_per_decision": _per_decision(calls["latency_ms"]),
@@ -104,32 +116,37 @@ def describe_arm(grid: Grid, *, alpha: float) -> dict[str, Any]:
     }
 
 
-_COUNTS = ("total", "model", "invalid", "transport", "budget", "buy", "sell", "hold")
+_COUNTS = ("total", "model", "invalid", "transport", "budget", "buy", "sell", "hold", "silent")
 
 
 def compare_decisions(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, Any]:
-    """Where two arms decided differently, and what came of it; PnL in quote units, averaged over replicates."""
+    """Where two arms decided differently, and what came of it; PnL in quote units, averaged over replicates.
+
+    Over many symbols there is no one action: their targets are compared instead (`pairs.compare_targets`).
+    """
+    if over_many(baseline[0][0]) or over_many(arm[0][0]):
+        return compare_targets(baseline, arm, alpha=alpha)
     matrix = np.zeros((3, 3), np.int64)
     by_flip, before, unpaired = np.zeros((3, 3)), 0.0, 0
-    pairs = [
-        (one, other)
-        for first, second in zip(baseline, arm, strict=True)
-        for one, other in zip(first, second, strict=True)
-    ]
-    for one, other in pairs:
-        both = _actions(one).join(_actions(other), on="time", suffix="_arm").sort("time")
-        unpaired += one.summary["decisions"]["total"] + other.summary["decisions"]["total"] - 2 * both.height
-        if both.is_empty():
+    for one, other in pairs_of(baseline, arm):
+        first, second = _actions(one), _actions(other)
+        times = at_once(one, other, _physical(first), _physical(second))
+        silent = alike_in_silence(one, other, len(times))
+        unpaired += made(one) + made(other) - 2 * (len(times) + silent)
+        matrix[_HOLD, _HOLD] += silent
+        if not len(times):
             continue
-        actions = both["action"].to_list(), both["action_arm"].to_list()
+        first, second = _at(one, first, times), _at(other, second, times)
+        actions = first["action"].to_list(), second["action"].to_list()
         matrix += compared.flip_matrix(*actions)
-        gains = _gains(both["equity_arm"], other) - _gains(both["equity"], one)
+        gains = _gains(second["equity"], other) - _gains(first["equity"], one)
         credited = compared.attribute_flips(*actions, gains)
         by_flip += credited.by_flip
         before += credited.before
     replicates = len(baseline)
     paired = int(matrix.sum())
     return {
+        "kind": "actions",
         "paired": paired,
         "unpaired": unpaired,
         "actions": list(compared.ACTIONS),
@@ -140,9 +157,50 @@ def compare_decisions(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, A
     }
 
 
+_HOLD = compared.ACTIONS.index("HOLD")
+
+
 def _times(run: Run) -> np.ndarray:
     times: np.ndarray = run.equity["time"].to_physical().to_numpy()
     return times
+
+
+def _physical(frame: pl.DataFrame) -> np.ndarray:
+    times: np.ndarray = frame["time"].to_physical().to_numpy()
+    return times
+
+
+def _at(run: Run, actions: pl.DataFrame, times: np.ndarray) -> pl.DataFrame:
+    """Action and equity before the decision at each of `times`; where it was silent, HOLD and the equity then."""
+    wanted = pl.DataFrame({"time": pl.Series(times).cast(actions.schema["time"])})
+    found = wanted.join(actions, on="time", how="left", maintain_order="left")
+    if not silent_count(run):
+        return found
+    held = run.equity.select(pl.col("time").cast(actions.schema["time"]), held="equity")
+    return found.join(held, on="time", how="left", maintain_order="left").select(
+        "time", pl.col("action").fill_null("HOLD"), pl.col("equity").fill_null(pl.col("held"))
+    )
+
+
+def _market_returns(run: Run, times: np.ndarray) -> np.ndarray:
+    """Simple returns of the market from one of `times` to the next; of many symbols, the mean of theirs."""
+    if not over_many(run):
+        prices = run.equity["price"].to_numpy()[np.searchsorted(_times(run), times)]
+        return _changes(prices[:, np.newaxis])
+    bars = pl.read_parquet(run.folder.market, columns=["close_time", "symbol", "close"])
+    wide = bars.pivot(on="symbol", index="close_time", values="close").sort("close_time")
+    own = wide["close_time"].to_physical().to_numpy()
+    closes = wide.drop("close_time").select(pl.all().forward_fill()).cast(pl.Float64).to_numpy()
+    return _changes(closes[np.searchsorted(own, times)])
+
+
+def _changes(prices: np.ndarray) -> np.ndarray:
+    """The mean over the columns of price / price before - 1, 0 in the first row; float64 (T,) of float64 (T, N)."""
+    changes = np.zeros(prices.shape)
+    changes[1:] = prices[1:] / prices[:-1] - 1.0
+    known = np.isfinite(changes)
+    means: np.ndarray = np.where(known, changes, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return means
 
 
 def _cash(run: Run) -> float:

@@ -7,7 +7,7 @@ data. What repeats a trial is none of its own: a run continued or replayed, anot
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +51,9 @@ def trial_of(identity: Mapping[str, Any]) -> Trial:
     variant["market"] = market
     if "llm" in variant:
         variant["llm"] = {key: value for key, value in variant["llm"].items() if key != "replicate"}
-    series = "/".join((market["kind"], market["symbol"], source))
+    symbols = market.get("symbols")
+    whole = "all" if identity.get("mode") == "cross_sectional" else market["symbol"]
+    series = "/".join((market["kind"], "+".join(sorted(symbols)) if symbols else whole, source))
     return Trial(hash=config_hash(variant), series=series, start=start, end=end)
 
 
@@ -67,18 +69,15 @@ class Registry:
 
     def add(self, identity: Mapping[str, Any], *, name: str, run_id: str) -> None:
         """Note that a run of this identity has shown its result; what is known already stays as it is."""
-        trial = trial_of(identity)
-        row = (
-            trial.hash,
-            trial.series,
-            trial.start,
-            trial.end,
-            name,
-            run_id,
-            f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        )
+        self.add_many([identity], name=name, run_id=run_id)
+
+    def add_many(self, identities: Iterable[Mapping[str, Any]], *, name: str, run_id: str) -> None:
+        """The same for many, all of them or none."""
+        seen = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        trials = map(trial_of, identities)
+        rows = [(trial.hash, trial.series, trial.start, trial.end, name, run_id, seen) for trial in trials]
         with self._open() as db:
-            db.execute("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def count(self, series: str, start: int, end: int) -> int:
         """Distinct trials whose data overlap this span of a series (see `Trial`)."""

@@ -19,6 +19,7 @@ from agent_bt.config import Config, Count, Duration, Section
 from agent_bt.config_errors import Complaint, Origins, nearest, raise_all
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import ConfigError, UsageError
+from agent_bt.core.rhythm import longest_period
 from agent_bt.evaluation.stats.measures import METRICS
 from agent_bt.settings import Layer, Values, load_config, read_layer
 from agent_bt.yaml_nodes import dotted, parse_yaml
@@ -26,8 +27,8 @@ from agent_bt.yaml_nodes import dotted, parse_yaml
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 PAIRED = (
-    "market.kind", "market.symbol", "market.interval", "market.source", "market.start", "market.end", "market.gaps",
-    "data.root", "seed", "cache.path", "budget", "output",
+    "market.kind", "market.symbol", "market.symbols", "market.interval", "market.source", "market.start", "market.end",
+    "market.gaps", "data.root", "seed", "cache.path", "budget", "output",
 )  # fmt: skip
 """What all arms share: the data that they are compared on, and what they spend and keep together."""
 
@@ -191,12 +192,19 @@ def _arm_config(
     changes = declared.arms[name]
     own = {key: f"{_origin(origins, ('arms', name, key))}, arm {name}" for key in changes}
     every = {key: _origin(origins, ("set", key)) for key in declared.set}
-    return load_config(
+    config = load_config(
         base,
         overrides,
         over_file=Values(values=declared.set, origins=every),
         over_all=Values(values=changes, origins=own),
     )
+    if "strategy.kind" not in changes:
+        return config
+    # Parameters belong to a kind: those of the base mean nothing to an arm of another one.
+    within = "strategy.params."
+    params = {key.removeprefix(within): value for key, value in changes.items() if key.startswith(within)}
+    strategy = config.strategy.model_copy(update={"params": {**(changes.get("strategy.params") or {}), **params}})
+    return config.model_copy(update={"strategy": strategy})
 
 
 def _origin(origins: Origins, path: tuple[str, ...]) -> str:
@@ -215,12 +223,31 @@ def _check_paired(experiment: Experiment, origins: Origins) -> None:
                     f"arm {name}: {key} is {other}, but {one} in arm {declared.baseline}; all arms share it: `set`"
                 )
                 complaints.append(Complaint(origin=origin, message=message))
-        if declared.windows and duration_us(declared.windows.every) % duration_us(config.strategy.every):
-            message = f"windows.every ({declared.windows.every}) must be a multiple of strategy.every, here " + (
-                f"{config.strategy.every} (arm {name})"
+        if config.over_many != base.over_many:
+            counts = {True: "several symbols", False: "one symbol"}
+            message = (
+                f"arm {name} trades {counts[config.over_many]}, and arm {declared.baseline} {counts[base.over_many]}: "
+                "there is nothing to compare; give all arms the same mode and market.symbols, with `set`"
             )
+            complaints.append(Complaint(origin=_origin(origins, ("arms", name, "mode")), message=message))
+        if fault := _unfit(declared.windows, config):
+            message = f"windows.every {fault} (arm {name})"
             complaints.append(Complaint(origin=_origin(origins, ("windows", "every")), message=message))
     raise_all(complaints)
+
+
+def _unfit(windows: WindowsConfig | None, config: Config) -> str | None:
+    """Why decisions and windows do not fit; None: they do."""
+    if windows is None:
+        return None
+    length = duration_us(windows.every)
+    if config.mode == "time_series":
+        every = config.strategy.every
+        fits = length % duration_us(every) == 0
+        return None if fits else f"({windows.every}) must be a multiple of strategy.every, here {every}"
+    if length >= longest_period(config.rebalance):
+        return None
+    return f"({windows.every}) is too short for a rebalance in every window, here {config.rebalance}"
 
 
 def _value(config: Config, key: str) -> Any:

@@ -10,13 +10,13 @@ import orjson
 
 from agent_bt.evaluation.stats.verdict import Comparison, judge
 from agent_bt.experiments.evidence import (
-    Grid,
     arm_evidence,
     bars_per_decision,
     common_bars,
     compare_decisions,
     describe_arm,
 )
+from agent_bt.experiments.pairs import Grid
 from agent_bt.records.read import Run
 
 SEED = 20140101

@@ -1,7 +1,8 @@
 """The decisions of all runs of an experiment beside each other, for the page: a packed matrix, and full records.
 
-Rows are decision times, columns are arms x replicates; a run that did not decide at a time leaves its cell empty. The
-index holds the actions of all cells. A chunk holds the prompts, replies and accounts of `CHUNK` rows, each distinct
+Rows are decision times, columns are arms x replicates; a run that did not decide at a time leaves its cell empty, one
+that decided and had nothing new to say holds. The index holds the actions of all cells, and over many symbols which of
+them want the same weights. A chunk holds the prompts, replies and accounts of `CHUNK` rows, each distinct
 text once: replicates mostly see the same prompt.
 """
 
@@ -17,6 +18,7 @@ import orjson
 import polars as pl
 
 from agent_bt.core.errors import RecordError
+from agent_bt.experiments.pairs import decided, over_many, read_targets, whole_percent
 from agent_bt.records.direction import buys, direction_column, sells
 from agent_bt.records.read import Run
 from agent_bt.reports.html_decisions import SIDES, SOURCES
@@ -46,12 +48,17 @@ class Cells:
         self.lanes = lanes
         self._frames = [[_read_index(run) for run in lane.runs] for lane in lanes]
         windows = range(len(lanes[0].runs)) if lanes else ()
-        times = [
-            _union([frames[window]["time"].to_physical().to_numpy() for frames in self._frames]) for window in windows
-        ]
+        times = [_union([_times(frames[window]) for frames in self._frames]) for window in windows]
         self.times = np.concatenate(times) if times else np.empty(0, np.int64)
         self.windows = np.repeat(np.arange(len(times)), [len(each) for each in times])
         # Row of each lane's run at every time of the matrix; a time belongs to one window alone.
+        self.by_targets = bool(lanes) and over_many(lanes[0].runs[0])
+        self._decided = [
+            np.concatenate(
+                [decided(run, _times(frame), at) for run, frame, at in zip(lane.runs, frames, times, strict=True)]
+            )
+            for lane, frames in zip(lanes, self._frames, strict=True)
+        ]
         self._rows = [
             np.concatenate([_rows_at(frame, at) for frame, at in zip(frames, times, strict=True)])
             for frames in self._frames
@@ -83,9 +90,29 @@ class Cells:
             code[there] = frame["code"].to_numpy()[at]
             size[there] = frame["size"].to_numpy()[at]
             prices[there] = frame["price"].to_numpy()[at]
-            cells.append(Column(name=f"cell{lane}", codes=code, missing=~there))
+            cells.append(Column(name=f"cell{lane}", codes=code, missing=~self._decided[lane]))
             cells.append(quantise(f"size{lane}", size, 4))
+        if self.by_targets:
+            cells += self._wanted()
         return pack_columns([*columns, quantise("price", prices, decimals_of(prices)), *cells])
+
+    def _wanted(self) -> list[Column]:
+        """For lane i `group<i>`, equal where the weights wanted are the same, and `held<i>`, of how many symbols."""
+        told = [[read_targets(run) for run in lane.runs] for lane in self.lanes]
+        symbols = sorted({symbol for runs in told for each in runs for symbol in each.symbols})
+        shares = np.zeros((len(told), self.count, len(symbols)))
+        for lane, runs in enumerate(told):
+            for window, targets in enumerate(runs):
+                inside = self.windows == window
+                shares[lane, inside] = whole_percent(targets.at(self.times[inside], symbols))
+        groups = np.unique(shares.reshape(-1, len(symbols)), axis=0, return_inverse=True)[1]
+        groups = groups.reshape(len(told), self.count)
+        held = (shares != 0.0).sum(axis=2)
+        return [
+            Column(name=f"{name}{lane}", codes=codes[lane].astype(np.int64))
+            for lane in range(len(told))
+            for name, codes in (("group", groups), ("held", held))
+        ]
 
     def chunks(self) -> Iterator[str]:
         """Packed JSON of `CHUNK` rows each: `texts`, and `rows` of cells that refer to them; null if none."""
@@ -150,6 +177,7 @@ def _detail_columns() -> list[pl.Expr]:
         pl.col("others").list.eval(pl.struct(pl.element().struct.field(name) for name in _EXCHANGE)),
         pl.col("action"),
         pl.col("note"),
+        pl.col("targets"),
         pl.col("reason"),
         pl.col("repaired"),
         pl.col("risk_cuts"),
@@ -185,9 +213,14 @@ def _union(times: Sequence[np.ndarray]) -> np.ndarray:
     return np.unique(np.concatenate(times))
 
 
+def _times(frame: pl.DataFrame) -> np.ndarray:
+    times: np.ndarray = frame["time"].to_physical().to_numpy()
+    return times
+
+
 def _rows_at(frame: pl.DataFrame, times: np.ndarray) -> np.ndarray:
     """Row of the run's decision at each of `times`, `_MISSING` where there is none."""
-    own = frame["time"].to_physical().to_numpy()
+    own = _times(frame)
     rows = np.searchsorted(own, times)
     there = (
         (rows < len(own)) & (own[np.minimum(rows, len(own) - 1)] == times) if len(own) else np.zeros(len(times), bool)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from agent_bt.core.errors import RecordError
-from agent_bt.experiments.evidence import Grid
+from agent_bt.experiments.pairs import Grid
 from agent_bt.records.read import Run
 from agent_bt.reports.html_curves import read_baselines
 from agent_bt.reports.html_pack import Column, pack_columns, quantise

@@ -46,6 +46,7 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
         "several": _several(record),
         "changes": changes_of(record["declared"]),
         "flips": [_flips(arm, names) for arm in arms],
+        "by_targets": any(arm["decisions"].get("kind") == "targets" for arm in arms),
         "results": [
             _result(name, number, result, record["baseline"])
             for number, (name, result) in enumerate(record["results"].items())
@@ -249,6 +250,8 @@ def _several(record: Mapping[str, Any]) -> list[str]:
 
 def _flips(arm: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     flips = arm["decisions"]
+    if flips.get("kind") == "targets":
+        return _targets(arm, flips, names)
     actions, matrix, earned = flips["actions"], flips["flip_matrix"], flips["flip_pnl"]
     most = max((matrix[r][c] for r in range(3) for c in range(3) if r != c), default=0)
     rows = [
@@ -271,6 +274,7 @@ def _flips(arm: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     ]
     total = sum(map(sum, earned)) + flips["pnl_before_first_flip"]
     return {
+        "kind": "actions",
         "arm": arm["arm"],
         "number": names.index(arm["arm"]),
         "baseline": arm["baseline"],
@@ -281,6 +285,38 @@ def _flips(arm: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         "agreement": _agreement(flips),
         "total": _money(total),
         "sign": _sign(total),
+    }
+
+
+def _targets(arm: Mapping[str, Any], found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Over many symbols: how far both want the same weights, and what each is like."""
+    rate = found["equal"]
+    agreement = "No decision was made at the same time by both"
+    if rate is not None:
+        agreement = (
+            f"The same weights after {percent(rate['share'], 1)} of {count(found['paired'])} decisions "
+            f"({percent(rate['low'], 1)} to {percent(rate['high'], 1)}); on average "
+            f"{percent(found['overlap'], 1)} of the weight is in common"
+        )
+    return {
+        "kind": "targets",
+        "arm": arm["arm"],
+        "number": names.index(arm["arm"]),
+        "baseline": arm["baseline"],
+        "paired": found["paired"],
+        "unpaired": found["unpaired"],
+        "agreement": agreement,
+        "rows": [
+            {
+                "name": name,
+                "cells": [
+                    DASH if habits["positions"] is None else f"{habits['positions']:.1f}",
+                    percent(habits["gross"], 1),
+                    percent(habits["turnover"], 1),
+                ],
+            }
+            for name, habits in ((arm["baseline"], found["baseline"]), (arm["arm"], found["arm"]))
+        ],
     }
 
 
@@ -314,7 +350,7 @@ def _result(name: str, number: int, result: Mapping[str, Any], baseline: str) ->
         "strategy": result["strategy"],
         "model": result["model"],
         "measures": [_spread(result[key], write) for key, _, write in _ACCOUNTS],
-        "decisions": count(made["total"]),
+        "decisions": count(made["total"] + made.get("silent", 0)),
         "mix": f"{count(made['buy'])} / {count(made['sell'])}",
         "failed": percent(rate["share"], 2) if rate else DASH,
         "failed_why": "at most " + percent(rate["high"], 2) + (f"; {reasons}" if reasons else "") if rate else "",

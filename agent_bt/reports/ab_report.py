@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from agent_bt.core.errors import RecordError
-from agent_bt.experiments.evidence import Grid
 from agent_bt.experiments.folder import FINISHED, ExperimentFolder, home
+from agent_bt.experiments.pairs import Grid
 from agent_bt.records.read import load_run
 from agent_bt.reports.ab_cells import CHUNK, Cells, Lane
 from agent_bt.reports.ab_curves import pack_bands
@@ -95,6 +95,7 @@ def _settings(record: Mapping[str, Any], cells: Cells) -> dict[str, Any]:
         "baseline": names.index(record["baseline"]),
         "lanes": [{"arm": names.index(lane.arm), "replicate": lane.replicate} for lane in cells.lanes],
         "windows": len(record["windows"]),
+        "targets": cells.by_targets,
     }
 
 

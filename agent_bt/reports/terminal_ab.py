@@ -82,6 +82,9 @@ def _flips(arm: Mapping[str, Any]) -> Iterator[RenderableType]:
     flips = arm["decisions"]
     if not flips["paired"]:
         return
+    if flips.get("kind") == "targets":
+        yield from _targets(arm, flips)
+        return
     rate, names = flips["agreement"]["rate"], flips["actions"]
     yield Text(
         f"\n{arm['arm']} and {arm['baseline']} decide alike in {rate['share']:.1%} of {flips['paired']:,} decisions "
@@ -93,6 +96,23 @@ def _flips(arm: Mapping[str, Any]) -> Iterator[RenderableType]:
     for row, name in enumerate(names):
         earned = sum(flips["flip_pnl"][row])
         table.add_row(name, *(f"{count:,}" for count in flips["flip_matrix"][row]), f"{earned:+,.2f}")
+    yield table
+
+
+def _targets(arm: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[RenderableType]:
+    rate = found["equal"]
+    yield Text(
+        f"\n{arm['arm']} and {arm['baseline']} want the same weights after {rate['share']:.1%} of {found['paired']:,} "
+        f"decisions ({rate['low']:.1%} to {rate['high']:.1%}); on average {found['overlap']:.1%} of them are in common"
+    )
+    table = _table("arm", "symbols wanted", "gross weight", "turnover/decision")
+    for name, habits in ((arm["baseline"], found["baseline"]), (arm["arm"], found["arm"])):
+        table.add_row(
+            _short(name),
+            _number(habits["positions"], ".1f"),
+            _number(habits["gross"], ".1%"),
+            _number(habits["turnover"], ".1%"),
+        )
     yield table
 
 

@@ -44,9 +44,9 @@ def run(*arguments: str) -> Result:
 def test_list_shows_own_and_shipped_and_what_is_broken() -> None:
     told = json.loads(run("list", "--json").stdout)["prompts"]
     names = [row["prompt"] for row in told]
-    assert {"btcusdt_trader/v1", "btcusdt_trader/v2"} < set(names)
-    assert names[-3:] == ["mine/v1", "mine/v2", "mine/v3"]
-    assert told[-3]["description"] == "Mine."
+    assert {"btcusdt_trader/v1", "btcusdt_trader/v2", "panel_ranker/v1"} < set(names)
+    assert [name for name in names if name.startswith("mine/")] == ["mine/v1", "mine/v2", "mine/v3"]
+    assert told[names.index("mine/v1")]["description"] == "Mine."
     assert [row["prompt"] for row in told if row["error"] is not None] == ["mine/v3"]
     table = run("list")
     assert table.exit_code == 0

@@ -24,7 +24,7 @@ class Arm:
 
     `returns`: float64 (R, T), the simple return of each bar, one row for each replicate. `trade_results`: closed
     trades of each replicate as shares of the equity, None if unknown. `decisions` and `failed` are summed over the
-    replicates; `response_format` is the one that was effective.
+    replicates; `response_format` is the one that was effective, empty where no endpoint was asked.
     """
 
     name: str
@@ -67,9 +67,9 @@ def find_warnings(
             warnings.append(f"too few trades ({side.name}: {trades:.3g} in a run)")
     if _hangs_on_one(_contributions(arm, baseline, effect, differences)):
         warnings.append("one trade makes the whole difference")
-    if arm.response_format != baseline.response_format:
-        names = (arm.response_format or "unknown", baseline.response_format or "unknown")
-        warnings.append(f"the arms have different response formats ({names[0]} and {names[1]})")
+    formats = (arm.response_format, baseline.response_format)
+    if all(formats) and formats[0] != formats[1]:
+        warnings.append(f"the arms have different response formats ({formats[0]} and {formats[1]})")
     warnings.extend(
         f"{side.failed / side.decisions:.1%} of the decisions of {side.name} failed"
         for side in (arm, baseline)
