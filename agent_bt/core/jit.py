@@ -58,5 +58,9 @@ class _Once(event.Listener):  # type: ignore[misc]
 
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` in nopython mode; strict IEEE arithmetic; the machine code is cached beside the module."""
-    return cast("Callable[..., Any]", numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function))
+    """Compile `function` in nopython mode; strict IEEE arithmetic; the machine code is cached beside the module.
+
+    Compiled callers take it in whole: handing a dozen arrays over costs more than most of what is done with them.
+    """
+    compile = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy", forceinline=True)
+    return cast("Callable[..., Any]", compile(function))

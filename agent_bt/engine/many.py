@@ -1,0 +1,245 @@
+"""Many accounts over one market, one after another in a compiled loop: what a sweep of parameters is made of.
+
+Every account goes through `vectorised._drive`, so it has the bits it would have alone. What is kept of each is small:
+its measures, and its equity at the end of every UTC day. The loop holds no lock on the interpreter: each thread has a
+lane of its own, and as many lanes as processors run side by side.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent_bt.core.clock import DAY
+from agent_bt.core.errors import StrategyError
+from agent_bt.core.jit import njit
+from agent_bt.core.records import FILLED, RULES
+from agent_bt.core.wires import unwire
+from agent_bt.engine.vectorised import _drive
+from agent_bt.execution.broker import SimulatedBroker, Tape
+from agent_bt.execution.desk import opening_rows
+
+OUTCOME = np.dtype(
+    [
+        (name, np.float64)
+        for name in (
+            *("final_equity", "max_drawdown", "realised", "fees", "slippage", "funding"),
+            *("turnover", "exposure", "gains", "losses"),
+        )
+    ]
+    + [(name, np.int64) for name in ("fills", "trades", "wins", "dropped", "halted", "events")]
+)
+"""What is left of one account, in the terms of `evaluation.performance`: amounts in quote units; `gains` and `losses`
+the sums of the trades that made and lost money (both >= 0), `wins` how many made any; `dropped` orders; `halted` as in
+`core.records`; `events` all there were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounts:
+    """Accounts to be driven, C of them over N symbols.
+
+    Attributes:
+        rules, limits: `RULES` and `LIMITS` records, (C,); all `rules` have the same delay.
+        on_change: bool (C,), as of the strategy.
+        starts: int64 (C + 1,); account c is told `rows[starts[c]:starts[c + 1]]`.
+        rows: int64 (E,), decision rows, ascending within an account.
+        targets: float64 (E, N), target shares at these rows, NaN: left alone.
+    """
+
+    rules: np.ndarray
+    limits: np.ndarray
+    on_change: np.ndarray
+    starts: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+
+def last_rows_of_days(times: np.ndarray, first: int) -> np.ndarray:
+    """The last row of each UTC day from row `first` on, int64; a bar that closes at midnight ends the day before.
+
+    `times`: close times, int64 (T,), UTC us.
+    """
+    days = (times[first:] - 1) // DAY
+    return first + np.append(np.flatnonzero(np.diff(days)), len(days) - 1)
+
+
+class Lane:
+    """The state of one thread: an account that is used over and over again, on `tape` from row `first` to its end."""
+
+    def __init__(self, tape: Tape, *, cash: float, first: int, delay: int) -> None:
+        """`delay`: that of the rules of all accounts."""
+        rules = np.zeros(1, RULES)
+        rules[0]["delay"] = delay
+        self._broker = SimulatedBroker(tape=tape, rules=rules, cash=cash, first=first)
+        self._fresh = (self._broker.account.copy(), self._broker.positions.copy())
+        self._days = last_rows_of_days(tape.times, first)
+
+    @property
+    def days(self) -> int:
+        """UTC days that the tape touches from its first row on."""
+        return len(self._days)
+
+    def drive(self, accounts: Accounts, outcomes: np.ndarray, marks: np.ndarray) -> None:
+        """Drive every account from fresh cash; write `outcomes` (`OUTCOME` (C,)) and `marks` (float64 (C, days)).
+
+        Equal to `vectorised.drive` of each to the last bit.
+        """
+        tape, symbols = self._broker.tape, len(self._broker.tape.symbols)
+        room = 2 * symbols * (int(np.diff(accounts.starts).max(initial=0)) + 1)
+        if room > len(self._broker.events):
+            self._broker.use_events(room)
+        asked = np.isfinite(accounts.limits["max_daily_loss"]).any()
+        openings = opening_rows(tape.times, accounts.rows) if asked else np.empty(0, np.int64)
+        _drive_many(
+            *(self._broker.wires, tape.eligible, accounts.rules, accounts.limits, *self._fresh, self._broker.first),
+            *(openings, accounts.starts, accounts.rows, accounts.targets, accounts.on_change),
+            *(self._days, outcomes, marks),
+        )
+        if (outcomes["events"] > len(self._broker.events)).any():
+            raise StrategyError(f"more than {len(self._broker.events)} events in one account")
+
+
+@njit
+def spoken_rows(targets, on_change):
+    """The indices of the decisions that say something (as `vectorised.news` tells), int64, ascending.
+
+    `targets`: float64 (D, N), NaN: left alone.
+    """
+    found = np.empty(len(targets), np.int64)
+    last = np.full(targets.shape[1], np.nan)
+    count = 0
+    for at in range(len(targets)):
+        new = False
+        for symbol in range(targets.shape[1]):
+            target = targets[at, symbol]
+            if not np.isnan(target) and not (on_change and target == last[symbol]):
+                last[symbol] = target
+                new = True
+        if new:
+            found[count] = at
+            count += 1
+    return found[:count].copy()
+
+
+@njit
+def _drive_many(
+    wires, eligible, rules_of, limits_of, fresh_account, fresh_positions, first, openings, starts, rows, targets,
+    on_change, days, outcomes, marks,
+):  # fmt: skip
+    account, positions, queue, rules, events, equity, exposure = unwire(wires)[8:]
+    held = np.zeros(len(positions))
+    entry_fees = np.zeros(len(positions))
+    for at in range(len(rules_of)):
+        account[0] = fresh_account[0]
+        for symbol in range(len(positions)):
+            positions[symbol] = fresh_positions[symbol]
+            for slot in range(queue.shape[1]):
+                queue[symbol, slot].lots = 0
+        rules[0] = rules_of[at]
+        low, high = starts[at], starts[at + 1]
+        opening = openings[low:high] if len(openings) > 0 else openings
+        _drive(
+            wires, eligible, limits_of[at : at + 1], first, opening, rows[low:high], targets[low:high], on_change[at]
+        )
+        for day in range(len(days)):
+            marks[at, day] = equity[days[day]]
+        _measure(
+            account, events, equity, exposure, first, days[-1], fresh_account[0].cash, held, entry_fees, outcomes, at
+        )
+
+
+@njit
+def _measure(account, events, equity, exposure, first, last, cash, held, entry_fees, outcomes, at):
+    outcome, now = outcomes[at], account[0]
+    outcome.final_equity = equity[last]
+    outcome.max_drawdown = _deepest(equity, first, last, cash)
+    outcome.exposure = _mean_size(exposure, first, last)
+    outcome.realised, outcome.fees, outcome.slippage = now.realised, now.fees, now.slippage
+    outcome.funding, outcome.halted, outcome.events = now.funding, now.halted, now.events
+    outcome.turnover = outcome.gains = outcome.losses = 0.0
+    outcome.fills = outcome.trades = outcome.wins = outcome.dropped = 0
+    held[:] = 0.0
+    entry_fees[:] = 0.0
+    traded = 0.0
+    for number in range(min(now.events, len(events))):
+        event = events[number]
+        if event.kind != FILLED:
+            outcome.dropped += 1
+            continue
+        outcome.fills += 1
+        traded += abs(event.quantity * event.price) / equity[event.bar]
+        _count_trade(event, held, entry_fees, outcomes, at)
+    outcome.turnover = 0.5 * traded
+
+
+@njit
+def _count_trade(event, held, entry_fees, outcomes, at):
+    """One fill of `evaluation.metrics.trade_results`."""
+    position, fees = held[event.symbol], entry_fees[event.symbol]
+    after = position + event.quantity
+    if position * event.quantity >= 0.0:
+        held[event.symbol], entry_fees[event.symbol] = after, fees + event.fee
+        return
+    after = 0.0 if abs(after) <= 1e-9 * abs(position) else after
+    closed = min(abs(event.quantity), abs(position))
+    entry_part = fees * closed / abs(position)
+    exit_part = event.fee * closed / abs(event.quantity)
+    result = event.realised - exit_part - entry_part
+    held[event.symbol] = after
+    entry_fees[event.symbol] = event.fee - exit_part if after * position < 0.0 else fees - entry_part
+    outcome = outcomes[at]
+    outcome.trades += 1
+    if result > 0.0:
+        outcome.wins += 1
+        outcome.gains += result
+    elif result < 0.0:
+        outcome.losses -= result
+
+
+@njit
+def _deepest(equity, first, last, cash):
+    """The deepest drawdown, <= 0: below one peak the lowest mark is the deepest, so one division a peak is enough."""
+    peak = low = cash
+    deepest = 0.0
+    row = first
+    while row <= last:
+        # Eight marks at once, unless there is a new peak among them.
+        if row + 7 <= last:
+            a, b = max(equity[row], equity[row + 1]), max(equity[row + 2], equity[row + 3])
+            c, d = max(equity[row + 4], equity[row + 5]), max(equity[row + 6], equity[row + 7])
+            if max(max(a, b), max(c, d)) <= peak:
+                a, b = min(equity[row], equity[row + 1]), min(equity[row + 2], equity[row + 3])
+                c, d = min(equity[row + 4], equity[row + 5]), min(equity[row + 6], equity[row + 7])
+                low = min(low, min(min(a, b), min(c, d)))
+                row += 8
+                continue
+        value = equity[row]
+        if value > peak:
+            deepest = min(deepest, low / peak - 1.0)
+            peak = low = value
+        elif value < low:
+            low = value
+        row += 1
+    return min(deepest, low / peak - 1.0)
+
+
+@njit
+def _mean_size(values, first, last):
+    """Mean of |values[first..last]|; eight sums at once, which no addition waits for."""
+    a = b = c = d = e = f = g = h = 0.0
+    row = first
+    while row + 7 <= last:
+        a, b = a + abs(values[row]), b + abs(values[row + 1])
+        c, d = c + abs(values[row + 2]), d + abs(values[row + 3])
+        e, f = e + abs(values[row + 4]), f + abs(values[row + 5])
+        g, h = g + abs(values[row + 6]), h + abs(values[row + 7])
+        row += 8
+    while row <= last:
+        a += abs(values[row])
+        row += 1
+    return (((a + b) + (c + d)) + ((e + f) + (g + h))) / (last - first + 1)
