@@ -57,7 +57,7 @@ class Drawer {
   decision(lane, record) {
     const { cells, row } = this;
     const { kind, glyph } = cells.mark(row, lane);
-    const title = el("p", { class: "decided" }, el("span", { class: `mark ${kind}` }, glyph), ` ${cells.label(row, lane)}`);
+    const title = el("p", { class: "decided" }, kind === "TARGETS" ? null : el("span", { class: `mark ${kind}` }, glyph), ` ${cells.label(row, lane)}`);
     if (!record) return el("div", { class: "decision" }, title, el("p", { class: "note" }, cells.side(row, lane) === null ? "This run decided nothing at this time." : "It held: there was nothing new to say, so nothing is recorded."));
     const share = record.quantity ? record.quantity * cells.price[row] / record.equity : 0;
     const facts = [

@@ -56,6 +56,17 @@ class Decisions {
   }
 }
 
+// Targets that are too many for a cell: the largest of each side, and how many more there are.
+function elided(targets) {
+  const sides = targets.split(" / ");
+  const most = sides.length > 1 ? 1 : 3;
+  return sides.map((side) => {
+    const words = side.split(", ");
+    const more = words.length - most + Math.max(0, (/^(\d+) more$/.exec(words[words.length - 1])?.[1] ?? 1) - 1);
+    return words.length > most + 1 ? `${words.slice(0, most).join(", ")}, ${more} more` : side;
+  }).join(" / ");
+}
+
 class DecisionList {
   constructor(decisions, onPick) {
     this.decisions = decisions;
@@ -87,7 +98,7 @@ class DecisionList {
     return [
       { title: "#", width: "44px", right: true, dim: true, cell: (at) => String(at) },
       { title: "Time (UTC)", width: "122px", cell: (at) => instant(decisions.time[at]) },
-      { title: "Targets", width: "minmax(150px, 2fr)", cell: (at) => decisions.action(at) },
+      { title: "Targets", width: "minmax(150px, 3fr)", cell: (at) => el("span", { title: decisions.action(at) }, elided(decisions.action(at))) },
       { title: "Orders", width: "70px", cell: (at) => el("span", {}, ...orders("BUY", decisions.buys[at]), ...orders("SELL", decisions.sells[at])) },
       { title: "Turnover", width: "54px", right: true, dim: true, from: 640, cell: shares(decisions.turnover) },
       { title: "Gross", width: "46px", right: true, dim: true, from: 960, cell: shares(decisions.gross) },
