@@ -278,7 +278,7 @@ def _brought(
         "fees": fees,
         "funding": funding,
         "slippage": float(mine.slippage.sum()),
-        "trades": int(np.count_nonzero(mine.before * (mine.after - mine.before) < 0)),
+        "trades": int(np.count_nonzero((mine.before != 0) & ((mine.before > 0) != (mine.after > mine.before)))),
         "turnover": 0.5 * float(np.sum(mine.notional / equity[mine.rows])),
         "share_of_time": share_of_time,
     }
