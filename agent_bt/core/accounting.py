@@ -430,13 +430,14 @@ def _halt_at_limits(account, positions, queue, rules, events, bar, closes, trade
 def advance(wires, first, last):
     """Run the bars first..last (inclusive); writes `equity` and `exposure` (float64 (T,), share of equity held).
 
-    `wires`: as made by `core.wires.wire`. Returns the number of events in the buffer, cash, and the highest equity.
+    `wires`: as made by `core.wires.wire`. Returns the number of events in the buffer, whether trading was ended, cash,
+    and the highest equity.
     """
     (opens, highs, lows, closes, traded, funding, ends, special,
      account, positions, queue, rules, events, equity, exposure) = unwire(wires)  # fmt: skip
     run(opens, highs, lows, closes, traded, funding, ends, special,
         account, positions, queue, rules, events, equity, exposure, first, last)  # fmt: skip
-    return account[0].events, account[0].cash, account[0].peak
+    return account[0].events, account[0].halted, account[0].cash, account[0].peak
 
 
 @njit

@@ -98,7 +98,7 @@ class MarketView:
         view._data = data
         view._prices = None
         # What a strategy was shown goes into the record after it has decided: nobody may write to it.
-        data.flags.writeable = False
+        data.setflags(write=False)
         return view
 
     @property
@@ -137,6 +137,10 @@ class MarketView:
         eligible: np.ndarray = self._data[-1, :, -HIDDEN] > 0.0
         return eligible
 
+    def may_trade(self, symbol: str | None = None) -> bool:
+        """Whether one symbol (default: the first) is eligible now."""
+        return self._data.item(-1, 0 if symbol is None else self._at(symbol), -HIDDEN) > 0.0
+
     def eligibility(self) -> np.ndarray:
         """The same at every row; bool (n, symbols)."""
         eligible: np.ndarray = self._data[:, :, -HIDDEN] > 0.0
@@ -163,7 +167,10 @@ class MarketView:
 
     def latest(self, name: str, symbol: str | None = None) -> float:
         """The last value of one column of one symbol."""
-        value: float = self._data.item(len(self._data) - 1, self._at(symbol), self._column(name))
+        column = self._layout.index.get(name)
+        if column is None:
+            column = self._column(name)
+        value: float = self._data.item(-1, 0 if symbol is None else self._at(symbol), column)
         return value
 
     def matrix(self, symbol: str | None = None) -> np.ndarray:

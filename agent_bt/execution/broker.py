@@ -36,9 +36,6 @@ class Tape(Protocol):
         ...
 
 
-_HALTED = (records.ACCOUNT.names or ()).index("halted")
-
-
 class SimulatedBroker:
     """One account over one tape, from row `first` on.
 
@@ -66,6 +63,7 @@ class SimulatedBroker:
         self.exposure = np.full(len(tape.times), np.nan)
         self.dropped = 0
         self.last: Decision | None = None
+        self._halted = records.RUNNING
         self._cash = cash
         # Cash and highest equity: no position, fee or funding changes without the one, no peak without the other.
         self._standing: list[float] = []
@@ -103,12 +101,12 @@ class SimulatedBroker:
     @property
     def halted(self) -> bool:
         """Whether a limit has ended the trading."""
-        return bool(self.account.item(0)[_HALTED])
+        return self._halted != records.RUNNING
 
     @property
     def halted_by(self) -> str | None:
         """What ended the trading: `drawdown`, `used_up`, or None."""
-        return (None, "drawdown", "used_up")[int(self.account[0]["halted"])]
+        return (None, "drawdown", "used_up")[self._halted]
 
     @property
     def closes(self) -> np.ndarray:
@@ -118,7 +116,7 @@ class SimulatedBroker:
 
     def advance(self, bar: int) -> list[Fill]:
         """Run the market up to and including row `bar`; returns what filled on the way."""
-        events, *self._standing = accounting.advance(self.wires, self._next, bar)
+        events, self._halted, *self._standing = accounting.advance(self.wires, self._next, bar)
         self._next = bar + 1
         return self.take_fills() if events else []
 
@@ -134,6 +132,8 @@ class SimulatedBroker:
     def resume_at(self, bar: int) -> None:
         """Tell that a compiled driver has run the market up to, not including, row `bar`."""
         self._next = bar
+        self._halted = int(self.account[0]["halted"])
+        self._standing = []
 
     def portfolio(self) -> Portfolio:
         """The account now; the same object as before where nothing has changed."""

@@ -6,7 +6,7 @@ import math
 import operator as op
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,12 @@ class RuleCondition:
     column: str
     operator: str
     value: float | str
+    _compare: Callable[[Any, Any], Any] | None = field(init=False, repr=False, compare=False)
+    _named: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_compare", _COMPARE.get(self.operator))
+        object.__setattr__(self, "_named", isinstance(self.value, str))
         if not isinstance(self.column, str) or not self.column:
             raise ConfigError(f"a condition's column is a name, not {self.column!r}")
         choice(f"operator of the condition on {self.column}", self.operator, OPERATORS)
@@ -75,15 +79,13 @@ class RuleCondition:
 
     def holds(self, now: Values, before: Values) -> Any:
         """Where it holds; `now` gives the values of a row, `before` those of the row before."""
-        left, right = now(self.column), self._right(now)
+        left, right = now(self.column), now(self.value) if self._named else self.value  # type: ignore[arg-type]
+        if self._compare is not None:
+            return self._compare(left, right)
+        was, limit = before(self.column), before(self.value) if self._named else self.value  # type: ignore[arg-type]
         if self.operator == "crosses_above":
-            return (left > right) & (before(self.column) <= self._right(before))
-        if self.operator == "crosses_below":
-            return (left < right) & (before(self.column) >= self._right(before))
-        return _COMPARE[self.operator](left, right)
-
-    def _right(self, values: Values) -> Any:
-        return values(self.value) if isinstance(self.value, str) else self.value
+            return (left > right) & (was <= limit)
+        return (left < right) & (was >= limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,7 @@ class RuleSignalGenerator(SignalStrategy):
             return super().decide(view, portfolio)
         if len(view) < self.lookback:
             return HOLD
-        wishes = self._wishes(view.latest, lambda name: view.column(name)[-2], bool(view.eligible[0]))
+        wishes = self._wishes(view.latest, lambda name: view.column(name)[-2], view.may_trade())
         return self.decision(view.symbols, (share_of(*wishes, 1.0 if self.size is None else self.size),))
 
     def _wishes(self, now: Values, before: Values, eligible: Any) -> tuple[Any, Any, Any]:
