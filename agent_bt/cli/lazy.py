@@ -10,18 +10,19 @@ from typer.core import TyperGroup
 
 GROUPS = {
     "ab": "Compare prompts, models or strategies with evidence.",
+    "sweep": "Try many parameters of a rule or ranker; says what the best of so many is worth.",
     "data": "Fetch, look at, check and export market data.",
     "features": "Compute features, and check them.",
     "prompts": "List, show, render, compare and lock prompts.",
     "runs": "List, show and verify runs.",
     "cache": "Look at, export, import and prune the store of replies.",
 }
-"""Sub-group -> its help; each is the `app` of the module of the same name in `agent_bt.cli`."""
+"""Sub-group, or heavy command -> its help; each is the `app` of the module of the same name in `agent_bt.cli`."""
 
 
 ORDER = (
     *("init", "run", "backtest", "validate", "resume", "replay", "report", "runs"),
-    *("compare", "ab", "audit", "leakcheck", "data", "features", "prompts", "cache"),
+    *("compare", "ab", "sweep", "audit", "leakcheck", "data", "features", "prompts", "cache"),
     *("doctor", "schema", "test", "version"),
 )
 """How `--help` lists them: first what a newcomer needs, last what is about the program itself."""
@@ -45,7 +46,7 @@ class LazyGroup(TyperGroup):
         """Find the command that the arguments begin with; a sub-group is put in its stand-in's place first."""
         if args and args[0] in self._not_loaded:
             self._not_loaded.remove(args[0])
-            group = typer.main.get_group(import_module(f"agent_bt.cli.{args[0]}").app)
+            group = typer.main.get_command(import_module(f"agent_bt.cli.{args[0]}").app)
             group.name = args[0]
             self.commands[args[0]] = group
         return super().resolve_command(ctx, args)

@@ -107,5 +107,5 @@ def _first(defined: np.ndarray, close: np.ndarray) -> int:
 def _lay_out(column: np.ndarray, values: np.ndarray, market: Market, part: pl.DataFrame, end: int) -> None:
     """Write a symbol's own values on the common rows: a missing bar repeats the one before it, as `Market` fills it."""
     there = np.searchsorted(market.times, part["close_time"].to_physical().to_numpy())
-    rows = np.arange(there[0], min(int(there[-1]), end) + 1)
+    rows = np.arange(there[0], min(len(market) - 1, end) + 1)
     column[rows] = values[np.searchsorted(there, rows, side="right") - 1]

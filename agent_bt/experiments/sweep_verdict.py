@@ -60,13 +60,10 @@ def sentence(evidence: dict[str, Any]) -> str:
         f"{tried} tried on these data. The luckiest of so many that are worth nothing is expected to show a Sharpe "
         f"ratio of {evidence['expected_best']:.2f}; the best here shows {evidence['sharpe']:.2f}. "
     )
-    if dsr >= 0.95:
-        return luck + f"Deflated for that, the probability that it is more than luck is {dsr:.1%}."
-    if dsr >= 0.5:
-        return (
-            luck + f"Deflated for that, the probability that it is more than luck is {dsr:.0%}: too little to rely on."
-        )
-    return luck + f"Deflated for that, the probability that it is more than luck is {dsr:.0%}: luck explains it."
+    if evidence["sharpe"] <= 0.0:
+        return luck + "Even the best lost."
+    sure = luck + f"Deflated for that, the probability that it is more than luck is {dsr:.1%}"
+    return sure + ("." if dsr >= 0.95 else ": too little to rely on." if dsr >= 0.5 else ": luck explains it.")
 
 
 def _overfitting(all_returns: Sequence[np.ndarray]) -> float | None:

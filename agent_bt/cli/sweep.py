@@ -1,0 +1,54 @@
+"""`agent-bt sweep`: try many parameters of a rule or ranker, and say what the best of so many is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent_bt.cli import common
+
+app = typer.Typer(name="sweep")
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="SWEEP_CONFIG", help="The sweep (YAML).", show_default=False)],
+    overrides: common.SetOption = None,
+    as_json: common.JsonOption = False,
+    progress: common.ProgressOption = "auto",
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Combinations in the table.")] = 10,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Everything inside one file, about 5 MB more, to send around.")
+    ] = False,
+    quiet: common.QuietOption = False,
+    verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
+) -> None:
+    """Try many parameters of a rule or ranker; says what the best of so many is worth.
+
+    Every combination goes through the same account as a run, and counts as a trial: the best is deflated by them. With
+    walk_forward it is chosen in one stretch of time and reported in the next.
+    """
+    from agent_bt.experiments.sweep_spec import load_sweep
+
+    # Before anything heavy is loaded: a wrong config is told at once.
+    declared = load_sweep(config, overrides or ())
+    from agent_bt.cli.progress import make_progress
+    from agent_bt.sweep import run_sweep
+
+    folder, record = run_sweep(declared, progress=make_progress("none" if quiet else progress))
+    if as_json:
+        common.print_json(record)
+    elif not quiet:
+        from agent_bt.reports.sweep_terminal import render
+
+        common.show(render(record, folder.tables()[0], top=top))
+    made = folder.path
+    if report:
+        from agent_bt.reports.sweep_report import write_sweep_report
+
+        made = write_sweep_report(folder.path, single_file=single_file)
+    if not (as_json or quiet):
+        common.tell(f"\n{made}")
