@@ -37,6 +37,7 @@ _MEASURES = (
     ("exposure", "Exposure", percent),
     ("fees", "Fees", amount),
     ("slippage", "Slippage", amount),
+    ("funding", "Funding", amount),
     ("final_equity", "Final equity", amount),
 )
 _CARDS = (
@@ -74,6 +75,8 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
     accounts = {"strategy": summary["performance"], **(summary.get("baselines") or {})}
     asked = bool(about.get("model")) or bool(summary["llm"].get("calls") or summary["llm"].get("cached"))
     prompt = manifest.get("prompt") or {}
+    funded = any(account and account.get("funding") for account in accounts.values())
+    measures = [measure for measure in _MEASURES if funded or measure[0] != "funding"]
     return {
         "run_id": run.run_id,
         "name": manifest.get("name") or run.run_id,
@@ -84,9 +87,9 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
         "banners": [tuple(banner.partition(": ")[::2]) for banner in summary.get("banners", ())],
         "warnings": list(summary.get("warnings", ())),
         "cards": [_card(accounts, *card) for card in _CARDS] + _own_cards(summary, asked),
-        "measures": [name for _, name, _ in _MEASURES],
+        "measures": [name for _, name, _ in measures],
         "accounts": [
-            {"key": key, "name": name, "cells": [_cell(accounts[key], *measure) for measure in _MEASURES]}
+            {"key": key, "name": name, "cells": [_cell(accounts[key], *measure) for measure in measures]}
             for key, name in SERIES
             if accounts.get(key)
         ],
@@ -111,8 +114,10 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
 
 def _heading(about: Mapping[str, Any]) -> str:
     """`BTCUSDT 1m · 2024-07-01 to 2024-10-01 · btcusdt_trader/v1 · stand_in/baseline · every 1h`."""
-    kind = "perpetuals" if about.get("kind") == "um" else ""
-    market = " ".join(str(part) for part in (about.get("symbol"), kind, about.get("interval")) if part)
+    traded = about.get("symbol") or ""
+    if about.get("kind") == "um":
+        traded = f"{about['symbols']['count']} perpetuals" if about.get("symbols") else f"{traded} perpetual"
+    market = " ".join(str(part) for part in (traded, about.get("interval")) if part)
     period = f"{about['start']} to {about['end']}" if about.get("start") and about.get("end") else ""
     every = f"every {about['every']}" if about.get("every") else ""
     if about.get("rebalance"):
@@ -189,7 +194,9 @@ def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
             "others": [
                 _line("fees", amount(measured["fees"])),
                 _line("slippage", amount(measured["slippage"])),
-                _line("turnover", ratio(measured["turnover"])),
+                _line("funding", amount(measured["funding"]))
+                if measured.get("funding")
+                else _line("turnover", ratio(measured["turnover"])),
             ],
         },
         {

@@ -137,7 +137,7 @@ def test_last_holdings_are_what_the_fills_leave(run: Run, facts: dict[str, Any])
 
 def test_delisted_symbols_are_named(run: Run, page: str, facts: dict[str, Any]) -> None:
     (gone,) = run.summary["portfolio"]["delisted"]
-    assert f"<b>Delisted</b> {gone}:" in page
+    assert f"delisted during the run: {gone}<" in page
     assert [row["symbol"] for row in facts["attribution"] if row["delisted"]] == [gone]
     assert gone not in [row["symbol"] for row in facts["holdings"]]
 

@@ -77,7 +77,7 @@ class DecisionList {
         { title: "#", width: "44px", right: true, dim: true, cell: (at) => String(at) },
         { title: "Time (UTC)", width: "122px", cell: (at) => instant(decisions.time[at]) },
         { title: "Price", width: "76px", right: true, cell: (at) => worth(decisions.price[at]) },
-        { title: "Decision", width: settings.asked ? "92px" : "118px", cell: (at) => el("span", {}, el("span", { class: `mark ${decisions.kinds[at]}` }, decisions.glyph(at)), ` ${decisions.action(at)}`) },
+        { title: "Decision", width: decisions.flags.some((_, at) => decisions.is(at, BY_TARGET)) ? "118px" : "92px", cell: (at) => el("span", {}, el("span", { class: `mark ${decisions.kinds[at]}` }, decisions.glyph(at)), ` ${decisions.action(at)}`) },
         { title: "Position", width: "50px", right: true, dim: true, from: 700, cell: (at) => Math.abs(decisions.share[at]) < 5e-5 ? "flat" : percent(decisions.share[at], 0) },
         { title: "Equity", width: "80px", right: true, cell: (at) => number(decisions.equity[at]) },
         ...(!settings.asked ? [] : [{ title: "Latency", width: "54px", right: true, dim: true, from: 760, cell: (at) => decisions.is(at, CACHED) ? "cached" : milliseconds(decisions.latency[at]) }]),
