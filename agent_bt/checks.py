@@ -13,6 +13,7 @@ import polars as pl
 from agent_bt import assembly
 from agent_bt.agents.prompt import Prompt
 from agent_bt.config import Config
+from agent_bt.core.errors import UsageError
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.types import Reply, Request
 from agent_bt.engine.market import Market
@@ -49,6 +50,7 @@ def audit_run(path: Path, *, cuts: int = 12) -> Audit:
 
 
 def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int) -> Audit:
+    bars = _throughout(bars)
     books = assembly.open_books(config)
 
     def strategy() -> Strategy:
@@ -61,6 +63,24 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
 
     subject = Subject(strategy=strategy, stage=stage, desk=books.desk, broker=books.broker, content=content_of)
     return audit(subject, bars, cuts=cuts, seed=config.seed)
+
+
+def _throughout(bars: pl.DataFrame) -> pl.DataFrame:
+    """The bars without symbols that are listed or vanish on the way, which a market that ends earlier cannot hold.
+
+    Raises:
+        UsageError: no symbol is there throughout.
+    """
+    if "symbol" not in bars.columns:
+        return bars
+    traded = pl.col("close_time").filter(pl.col("volume") > 0)
+    lives = bars.group_by("symbol").agg(first=pl.col("close_time").min(), last=traded.max())
+    ends = bars["close_time"].max()
+    day = pl.duration(days=1)
+    kept = lives.filter((pl.col("first") == lives["first"].min()) & (pl.col("last") > pl.lit(ends) - day))["symbol"]
+    if kept.is_empty():
+        raise UsageError("no symbol is there from the first bar to the last; audit a shorter range")
+    return bars.filter(pl.col("symbol").is_in(kept.to_list()))
 
 
 class DrawnLLM:

@@ -15,6 +15,7 @@ from typing import Any
 
 from agent_bt import assembly
 from agent_bt.agents.prompt import Prompt
+from agent_bt.agents.rank_reply import RANK_SCHEMA
 from agent_bt.config import Config
 from agent_bt.core.errors import UsageError
 from agent_bt.core.step import Step
@@ -24,10 +25,13 @@ from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.ladder import Negotiated
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.tokens import estimate_tokens
-from agent_bt.models import form_of, ladder_key
+from agent_bt.models import form_of, ladder_key, reply_schema
 
 REPLY_TOKENS = 40
 """Completion tokens of a reply (action, size and a short note) where the cache knows none of this model."""
+
+TOKENS_A_WEIGHT = 18
+"""Of one symbol and its weight in a ranker's reply."""
 
 HOLD = '{"action": "HOLD"}'
 
@@ -68,7 +72,7 @@ def estimate(config: Config, *, config_path: Path | None = None, limit: int | No
             store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
         counter = _Counter(config, store)
         _walk(config, prompt, counter, limit)
-        reply_tokens, source = _reply_tokens(config, store)
+        reply_tokens, source = _reply_tokens(config, store, counter.symbols)
     completion = counter.calls * reply_tokens
     prices = PriceTable(
         provider=config.llm.provider, model=config.llm.model, base_url=config.llm.base_url, prices=config.llm.prices
@@ -93,7 +97,7 @@ class _Counter:
     """A model that answers HOLD and counts what it was asked; also the journal of the walk, which keeps nothing."""
 
     def __init__(self, config: Config, store: ReplyStore | None) -> None:
-        self.decisions = self.cached = self.calls = self.prompt_tokens = 0
+        self.decisions = self.cached = self.calls = self.prompt_tokens = self.symbols = 0
         self._model = config.llm.model
         self._store = store
 
@@ -115,9 +119,10 @@ class _Counter:
     def close(self) -> None:
         """Nothing to release."""
 
-    def append(self, step: Step) -> None:  # noqa: ARG002
+    def append(self, step: Step) -> None:
         """Count the decision."""
         self.decisions += 1
+        self.symbols = len(step.view.symbols)
 
     def effective(self, config: Config) -> Mapping[str, Any] | None:
         """The ladder's result as the cache knows it, else the first rung that may be tried."""
@@ -144,10 +149,11 @@ def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) 
     )
 
 
-def _reply_tokens(config: Config, store: ReplyStore | None) -> tuple[int, str]:
-    """Completion tokens of one reply, and where the figure is from."""
+def _reply_tokens(config: Config, store: ReplyStore | None, symbols: int) -> tuple[int, str]:
+    """Completion tokens of one reply, and where the figure is from; a ranker is assumed to weigh half of `symbols`."""
     rows = [] if store is None else [row for row in store.stats() if row.model == config.llm.model and row.replies]
     if not rows:
-        return REPLY_TOKENS, "assumed"
+        ranks = reply_schema(config.strategy) is RANK_SCHEMA
+        return REPLY_TOKENS + (TOKENS_A_WEIGHT * symbols // 2 if ranks else 0), "assumed"
     mean = sum(row.completion_tokens for row in rows) / sum(row.replies for row in rows)
     return round(mean), "mean of the stored replies of this model"

@@ -80,10 +80,10 @@ def leakcheck(
     config, prompt = plain.config, plain.prompt
     if prompt is None:
         raise UsageError(f"strategy.kind is {config.strategy.kind}: only an agent can remember; see `agent-bt audit`")
-    if config.over_many:
+    if config.strategy.kind != "agent":
         raise UsageError(
-            f"strategy.kind is {config.strategy.kind}: the leak check masks the market of one symbol, and this run has "
-            "several; check the model with an agent on one of them"
+            f"strategy.kind is {config.strategy.kind}: the leak check asks for BUY, SELL or HOLD on one symbol, so it "
+            "takes strategy.kind agent alone; check the same model with one"
         )
     mask = Mask.of(plain.loaded.bars)
     home = Path(config.output) / "leak" / f"{config.name}-{config_hash(plain.identity)[:12]}"

@@ -138,8 +138,8 @@ def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0
         end = int(rows[at]) + 1
         done.append(original.times[at])
         variants: tuple[tuple[Kind, pl.DataFrame], ...] = (
-            ("truncation", bars.head(end)),
-            ("future", random_future(bars, end, rng)),
+            ("truncation", until(bars, done[-1])),
+            ("future", another_future(bars, done[-1], rng)),
         )
         for kind, changed in variants:
             if leak is None:
@@ -147,6 +147,21 @@ def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0
                 leak = _compare(subject, bars, changed, original, at, kind, done[-1])
                 leak = leak or _audit_all(subject, bars, changed, end, kind, done[-1])
     return Audit(strategy=strategy.name, decisions=decisions, cuts=tuple(done), compared=compared, leak=leak)
+
+
+def until(bars: pl.DataFrame, instant: int) -> pl.DataFrame:
+    """The bars that have closed by `instant` (UTC us), of all symbols."""
+    return bars.filter(pl.col("close_time").to_physical() <= instant)
+
+
+def another_future(bars: pl.DataFrame, instant: int, rng: np.random.Generator) -> pl.DataFrame:
+    """The bars with everything after `instant` replaced, every symbol's on its own: see `random_future`.
+
+    A symbol of which nothing is known by then keeps its future.
+    """
+    parts = bars.partition_by("symbol", maintain_order=True) if "symbol" in bars.columns else [bars]
+    ends = [len(until(part, instant)) for part in parts]
+    return pl.concat([random_future(part, end, rng) if end else part for part, end in zip(parts, ends, strict=True)])
 
 
 def random_future(bars: pl.DataFrame, end: int, rng: np.random.Generator) -> pl.DataFrame:

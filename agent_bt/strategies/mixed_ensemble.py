@@ -120,6 +120,8 @@ class AgentEnsemble(MixedEnsemble):
     A reply that is not valid counts as a HOLD of its agent; the decision carries its provenance, and all exchanges.
     """
 
+    name = "ensemble"
+
     def __init__(
         self,
         members: Sequence[AnyStrategy],
