@@ -9,8 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 LOCAL = {"127.0.0.1", "::1", "localhost"}
+
+
+# The same examples every time, so that a change is told from chance; `make verify` draws new ones.
+settings.register_profile("repeatable", derandomize=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("-m") != "verify":
+        settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -139,7 +139,7 @@ class MarketView:
 
     def may_trade(self, symbol: str | None = None) -> bool:
         """Whether one symbol (default: the first) is eligible now."""
-        return self._data.item(-1, 0 if symbol is None else self._at(symbol), -HIDDEN) > 0.0
+        return bool(self._data.item(-1, 0 if symbol is None else self._at(symbol), -HIDDEN) > 0.0)
 
     def eligibility(self) -> np.ndarray:
         """The same at every row; bool (n, symbols)."""
