@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,13 @@ def test_without_its_tables_a_run_over_many_has_a_report_with_candles(tmp_path: 
     page = write_report(run).read_text(encoding="utf-8")
     assert 'id="portfolio"' not in page
     assert 'id="candles-3-block"' in page
+
+
+def test_shares_of_an_equity_that_is_used_up_count_as_none(portfolio: Portfolio) -> None:
+    at_nothing = portfolio.legs.with_columns(gross=pl.lit(float("inf")), long=pl.lit(float("nan")))
+    blocks = replace(portfolio, legs=at_nothing).blocks()
+    assert set(unpack(blocks["legs"])["gross"]) == {0.0}
+    assert unpack(blocks["legs"])["net"] == unpack(blocks["legs"])["short"]
 
 
 def test_a_run_over_many_that_decided_nothing_has_a_report(tmp_path: Path) -> None:

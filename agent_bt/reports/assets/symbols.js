@@ -12,7 +12,7 @@ class SymbolPicker {
     this.select.replaceChildren(...settings.symbols.map((symbol, at) => {
       const count = this.fills.get(symbol).length;
       const gone = settings.delisted.includes(symbol) ? " · delisted" : "";
-      return el("option", { value: at }, `${symbol}${count ? ` · ${number(count, 0)} ${count === 1 ? "fill" : "fills"}` : ""}${gone}`);
+      return el("option", { value: at }, `${shortName(symbol)}${count ? ` · ${number(count, 0)} ${count === 1 ? "fill" : "fills"}` : ""}${gone}`);
     }));
     this.select.value = this.at;
     this.select.addEventListener("input", () => this.show(Number(this.select.value)));
