@@ -138,7 +138,9 @@ def check_limits(case: Case, old: np.ndarray, new: np.ndarray, equity: float, cl
     if limits["max_turnover"] is None:
         assert opened.sum() <= near or gross <= most + near
     else:
-        assert gross <= max(most, gross_before) + near + small
+        # Both what makes room and what takes it are rounded down to lots.
+        lots = len(old) * case.rules["lot_step"] * float(np.nanmax(closes))
+        assert gross <= max(most, gross_before) + near + small + lots
         assert 0.5 * np.abs(new - old).sum() <= limits["max_turnover"] * equity + near
     if limits["max_net"] is not None and limits["max_turnover"] is None and opened.sum() > near:
         # What only reduces may move the net by itself; what opens must not add to that, but for the rounding to lots.
