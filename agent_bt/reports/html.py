@@ -63,7 +63,7 @@ def write_report(run: Run | str | Path, *, single_file: bool = False, out: Path 
 def _page(run: Run, decisions: Decisions, symbols: Symbols, plotly: Markup) -> str:
     equity, baselines = run.equity, read_baselines(run.path)
     about = run.summary.get("about") or {}
-    portfolio = read_portfolio(run.path)
+    portfolio = read_portfolio(run)
     short = short_names(symbols.names)
     blocks = {
         **decisions.index(short if symbols.many else None),

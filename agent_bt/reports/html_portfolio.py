@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from agent_bt.records.read import Run
 from agent_bt.reports.html_curves import bucket_starts, step_ms
 from agent_bt.reports.html_format import amount, count, percent, plain, ratio
 from agent_bt.reports.html_pack import Column, pack_columns, quantise, significant
@@ -21,12 +21,11 @@ NAMED = 10
 """So many symbols have a colour of their own in the chart of holdings; the rest is one area a side."""
 
 _MAX_POINTS, _MAX_HOLDINGS = 3_000, 1_200
-_TABLES = ("snapshots", "rebalances", "attribution", "legs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portfolio:
-    """The tables of a run over many symbols."""
+    """The tables of a run over many symbols: schemas of `records.holdings`."""
 
     snapshots: pl.DataFrame
     rebalances: pl.DataFrame
@@ -93,12 +92,15 @@ class Portfolio:
         ]
 
 
-def read_portfolio(folder: Path) -> Portfolio | None:
-    """The tables of a run over many symbols; None where the run has them not, as every run over one."""
-    paths = {name: folder / f"{name}.parquet" for name in _TABLES}
-    if not all(path.exists() for path in paths.values()):
+def read_portfolio(run: Run) -> Portfolio | None:
+    """The tables of a run over many symbols; None for a run over one.
+
+    Raises:
+        RecordError: one of them is missing or damaged.
+    """
+    if not run.over_many:
         return None
-    return Portfolio(**{name: pl.read_parquet(path) for name, path in paths.items()})
+    return Portfolio(snapshots=run.snapshots, rebalances=run.rebalances, attribution=run.attribution, legs=run.legs)
 
 
 def portfolio_facts(

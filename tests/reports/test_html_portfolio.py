@@ -17,6 +17,8 @@ from portfolio_runs import make_portfolio_run
 from report_runs import make_run
 from test_html_pack import candles, unpack
 
+from agent_bt.core.errors import RecordError
+from agent_bt.records import holdings
 from agent_bt.records.read import Run, load_run
 from agent_bt.reports.html import write_report
 from agent_bt.reports.html_decisions import Decisions
@@ -39,7 +41,7 @@ def page(run: Run) -> str:
 
 @pytest.fixture(scope="module")
 def portfolio(run: Run) -> Portfolio:
-    tables = read_portfolio(run.path)
+    tables = read_portfolio(run)
     assert tables is not None
     return tables
 
@@ -182,13 +184,19 @@ def test_only_runs_over_many_have_the_sections_of_many(page: str, tmp_path: Path
         assert f'id="{name}"' not in one
 
 
-def test_without_its_tables_a_run_over_many_has_a_report_with_candles(tmp_path: Path) -> None:
+def test_the_tables_here_are_those_of_a_run(portfolio: Portfolio) -> None:
+    assert portfolio.snapshots.schema == holdings.SNAPSHOT_SCHEMA
+    assert portfolio.rebalances.schema == holdings.REBALANCE_SCHEMA
+    assert portfolio.attribution.schema == holdings.ATTRIBUTION_SCHEMA
+    assert portfolio.legs.schema == holdings.LEGS_SCHEMA
+
+
+def test_a_missing_table_is_an_error_that_names_it(tmp_path: Path) -> None:
     run = make_portfolio_run(tmp_path, symbols=4, bars=120)
-    for name in ("snapshots", "rebalances", "attribution", "legs"):
-        (run / f"{name}.parquet").unlink()
-    page = write_report(run).read_text(encoding="utf-8")
-    assert 'id="portfolio"' not in page
-    assert 'id="candles-3-block"' in page
+    (run / "legs.parquet").unlink()
+    with pytest.raises(RecordError, match=r"has no legs\.parquet"):
+        write_report(run)
+    assert not (run / "report.html").exists()
 
 
 def test_shares_of_an_equity_that_is_used_up_count_as_none(portfolio: Portfolio) -> None:
