@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from numba.core import event
 
 
 def _keep_machine_code() -> None:
-    """Name the folder of the machine code after the sources; that of other sources goes away."""
+    """Name the folder of the machine code after the sources; what other sources left goes away after a day."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for source in sorted(package.rglob("*.py")):
@@ -28,7 +29,8 @@ def _keep_machine_code() -> None:
             digest.update(source.name.encode() + text)
     folder = package / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"
     for other in folder.parent.glob("numba-*"):
-        if other != folder:
+        # Another process may still run what was there before an update.
+        if other != folder and time.time() - other.stat().st_mtime > 86_400:
             shutil.rmtree(other, ignore_errors=True)
     numba.config.CACHE_DIR = str(folder)
 
