@@ -96,24 +96,22 @@ def finish(
     )
     records = pl.read_parquet(folder.decisions, columns=list(COLUMNS))
     fills = fills_frame(ended.fills)
+    decided = records["bar"].to_numpy()
     portfolio = None
     if config.over_many:
         holdings = tell_holdings(
-            market=market,
-            fills=fills,
-            equity=outcome.equity[curve],
-            decisions=records["bar"].to_numpy(),
-            execution=config.execution,
+            market=market, fills=fills, equity=outcome.equity[curve], decisions=decided, execution=config.execution
         )
         folder.write_holdings(holdings.tables)
         portfolio = portfolio_of(market, holdings, fills)
+    due, walked = (bars[bars < reached] for bars in (stage.schedule.due, stage.schedule.bars))
     baselines = run_baselines(
         market=market,
         rules=books.rules,
         limits=books.limits,
         cash=cash,
-        bars=stage.schedule.due[stage.schedule.due < reached],
-        recorded=records["bar"].to_numpy(),
+        bars=due,
+        recorded=decided,
         strategy=outcome,
         seed=config.seed,
     )
@@ -131,7 +129,7 @@ def finish(
         bars=reached - market.first,
         tally=tally,
         skipped=stage.schedule.skipped,
-        silent=stage.schedule.silent,
+        silent=len(due) - len(walked),
         performance=measured,
         baselines={
             name: _measure(market, getattr(baselines, name), cash) for name in ("buy_and_hold", "random", "sma")
@@ -172,7 +170,7 @@ def _about(config: Config, loaded: LoadedBars, stage: Stage, prompt: Prompt | No
         "source": loaded.label,
         "kind": config.market.kind,
         "mode": config.mode,
-        "symbol": f"{len(symbols)} symbols" if named else config.market.symbol,
+        "symbol": f"{len(symbols)} symbols" if len(symbols) > 1 else symbols[0],
         "symbols": named,
         "interval": config.market.interval,
         "start": config.market.start,

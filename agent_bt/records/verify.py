@@ -14,7 +14,7 @@ import polars as pl
 
 from agent_bt.core.canonical import HashChain, canonical
 from agent_bt.core.clock import interval_us, time_us
-from agent_bt.core.errors import RecordError
+from agent_bt.core.errors import AgentBtError, RecordError
 from agent_bt.engine.market import Market
 from agent_bt.records import hashes
 from agent_bt.records.exports import exports_of
@@ -77,10 +77,12 @@ def _check_run(run: Run) -> Iterator[Difference]:
     for name, value in recorded.items():
         yield from _compare(f"manifest hashes.{name}", value, manifest.get(name))
     yield from _compare("hashes.config", recorded["config"], hashes.config_hash(run.manifest.get("identity", {})))
-    yield from _attempt("decisions.parquet", partial(_check_decisions, run))
+    sources = list(_attempt("decisions.parquet", partial(_check_decisions, run)))
     for name, derive in _TABLES.items():
-        yield from _attempt(f"hashes.{name}", partial(_compare_table, run, name, derive))
-    if run.over_many:
+        sources += _attempt(f"hashes.{name}", partial(_compare_table, run, name, derive))
+    yield from sources
+    # What follows from these tables is told from what they hold: from changed ones it would say nothing.
+    if run.over_many and not sources:
         yield from _attempt("holdings", partial(_check_holdings, run))
     yield from _attempt("exports", partial(_check_exports, run))
     yield from _compare("summary.json", files.get("summary.json"), summary_hash(run.summary))
@@ -194,7 +196,7 @@ def _attempt(what: str, check: Callable[[], Iterator[Difference]]) -> Iterator[D
     """A check whose file may be missing, damaged or hold what no record holds: that is a difference too."""
     try:
         yield from check()
-    except (RecordError, pl.exceptions.PolarsError, TypeError, ValueError) as error:
+    except (AgentBtError, pl.exceptions.PolarsError, TypeError, ValueError) as error:
         yield Difference(what=what, recorded="a readable file", derived=str(error))
 
 

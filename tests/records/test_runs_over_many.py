@@ -114,6 +114,34 @@ def test_changed_and_missing_exports_are_found(ranked: Run, name: str) -> None:
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    ("table", "column"), [("fills", "symbol"), ("equity", "time"), ("market", "symbol"), ("decisions", "bar")]
+)
+def test_changed_sources_are_found_and_nothing_is_told_from_them(ranked: Run, table: str, column: str) -> None:
+    path = ranked.path / f"{table}.parquet"
+    whole = pl.read_parquet(path)
+    try:
+        whole.with_columns(pl.col(column).reverse()).write_parquet(path)
+        found = [difference.what for difference in verify(ranked.path)]
+        assert found
+        assert not {f"{name}.parquet" for name in TABLES} & set(found)
+    finally:
+        whole.write_parquet(path)
+
+
+def test_changed_config_is_found(ranked: Run) -> None:
+    path = ranked.path / "config.yaml"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole.replace(b"lot_step: 1.0e-05", b"lot_step: 1.0e-03"))
+        assert path.read_bytes() != whole
+        assert "config.yaml" in [difference.what for difference in verify(ranked.path)]
+        path.write_bytes(b"no: config")
+        assert {"config.yaml", "holdings"} <= {difference.what for difference in verify(ranked.path)}
+    finally:
+        path.write_bytes(whole)
+
+
 def test_exports_say_what_the_tables_say(ranked: Run) -> None:
     nav = pl.read_csv(ranked.path / "nav_history.csv", try_parse_dates=True)
     assert nav.columns == ["time", "nav", "return", "drawdown", "cash", "exposure"]
@@ -213,6 +241,15 @@ def test_terminal_tells_what_was_held(ranked: Run) -> None:
     assert "PnL by leg" in text
     assert "and funding of" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_one_symbol_alone_can_be_ranked(tmp_path: Path) -> None:
+    found = run(tmp_path, *PANEL[:6], "market.symbols=[AUSDT]", "strategy.kind=equal_weight", "rebalance=D")
+    adds_up(found)
+    assert (found.summary["about"]["symbol"], found.summary["portfolio"]["symbols"]) == ("AUSDT", 1)
+    assert found.equity["price"].to_list() == found.market["close"].to_list()[-len(found.equity) :]
+    assert verify(found.path) == []
+    assert replay(found.path).identical
 
 
 @pytest.mark.market
