@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +29,10 @@ def _keep_machine_code() -> None:
             digest.update(source.name.encode() + text)
     folder = package / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"
     for other in folder.parent.glob("numba-*"):
-        # Another process may still run what was there before an update.
-        if other != folder and time.time() - other.stat().st_mtime > 86_400:
-            shutil.rmtree(other, ignore_errors=True)
+        # Another process may still run what was there before an update, or clean up as well.
+        with suppress(OSError):
+            if other != folder and time.time() - other.stat().st_mtime > 86_400:
+                shutil.rmtree(other, ignore_errors=True)
     numba.config.CACHE_DIR = str(folder)
 
 
