@@ -138,7 +138,7 @@ def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
     prompt = load_prompt(config.strategy.prompt, prompt_roots(config_path))
     ranks = "weights" in prompt.output.get("properties", {})
     if ranks != ("agent_ranker" in kinds):
-        wanted, fitting = ("weights", "panel_ranker/v1") if not ranks else ("an action", "btcusdt_trader/v1")
+        wanted, fitting = ("weights", "panel_ranker/v1") if not ranks else ("action", "btcusdt_trader/v1")
         raise PromptError(
             f"strategy.prompt {prompt.reference}: its output has no {wanted}, which {' and '.join(sorted(kinds))} "
             f"{'wants' if len(kinds) == 1 else 'want'}; set strategy.prompt: {fitting}, or one of your own"
