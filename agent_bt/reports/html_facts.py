@@ -12,15 +12,8 @@ import yaml
 
 from agent_bt.evaluation.metrics import daily_returns
 from agent_bt.records.read import Run
+from agent_bt.reports.html_cards import SERIES, cards_of, sign_of
 from agent_bt.reports.html_format import DASH, amount, count, dollars, milliseconds, percent, ratio, signed_percent
-
-SERIES = (
-    ("strategy", "Strategy"),
-    ("buy_and_hold", "Buy and hold"),
-    ("random", "Random agents"),
-    ("sma", "Moving average"),
-)
-"""Key and name of the strategy and its baselines, in the order of the report."""
 
 _MEASURES = (
     ("total_return", "Return", signed_percent),
@@ -40,13 +33,6 @@ _MEASURES = (
     ("funding", "Funding", amount),
     ("final_equity", "Final equity", amount),
 )
-_CARDS = (
-    ("total_return", "Total return", signed_percent),
-    ("max_drawdown", "Max drawdown", percent),
-    ("sharpe", "Sharpe ratio", ratio),
-    ("volatility", "Volatility, annual", percent),
-)
-_SHORT = {"buy_and_hold": "B&H", "random": "Random", "sma": "SMA"}
 _STATUS = {
     "done": "complete",
     "failed": "failed: too many decisions failed",
@@ -86,7 +72,7 @@ def facts_of(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, cal
         "heading": _heading(about),
         "banners": [tuple(banner.partition(": ")[::2]) for banner in summary.get("banners", ())],
         "warnings": list(summary.get("warnings", ())),
-        "cards": [_card(accounts, *card) for card in _CARDS] + _own_cards(summary, asked),
+        "cards": cards_of(summary, accounts, asked),
         "measures": [name for _, name, _ in measures],
         "accounts": [
             {"key": key, "name": name, "cells": [_cell(accounts[key], *measure) for measure in measures]}
@@ -135,95 +121,7 @@ def _initial_cash(about: Mapping[str, Any], config: Mapping[str, Any], equity: p
 
 def _cell(account: Mapping[str, Any], key: str, _name: str, write: Any) -> dict[str, Any]:
     value = account.get(key)
-    return {"text": write(value), "sign": _sign(value) if write is signed_percent else ""}
-
-
-def _sign(value: float | None) -> str:
-    return "" if not value else "gain" if value > 0 else "loss"
-
-
-def _card(accounts: Mapping[str, Any], key: str, title: str, write: Any) -> dict[str, Any]:
-    value = accounts["strategy"].get(key)
-    others = [
-        {"key": series, "name": _SHORT[series], "text": write(accounts[series].get(key))}
-        for series, _ in SERIES[1:]
-        if accounts.get(series)
-    ]
-    sign = _sign(value) if key in ("total_return", "sharpe") else ""
-    return {"title": title, "value": write(value), "sign": sign, "others": others}
-
-
-def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
-    """Cards of what only the strategy has: trades, costs, decisions, holdings of many symbols, the model if asked."""
-    measured, made, llm = summary["performance"], summary["decisions"], summary["llm"]
-    failed = made["total"] - made["model"]
-    model: dict[str, Any] = {
-        "title": "Model cost",
-        "value": dollars(llm.get("cost_usd")),
-        "sign": "",
-        "others": [
-            _line("calls", count(llm.get("calls"))),
-            _line("from cache", count(llm.get("cached"))),
-            _line("latency", milliseconds(llm.get("latency_ms_p50"))),
-        ],
-    }
-    held: Mapping[str, Any] | None = summary.get("portfolio")
-    if held:
-        ordered = _line("with orders", count(made["buy"] + made["sell"]))
-    else:
-        ordered = _line("buy / sell", f"{count(made['buy'])} / {count(made['sell'])}")
-    if asked:
-        spoken = _line("failed", f"{count(failed)} ({percent(failed / made['total'], 1)})" if made["total"] else DASH)
-    else:
-        spoken = _line("silent", count(made.get("silent")))
-    cards = [
-        {
-            "title": "Trades",
-            "value": count(measured["trades"]),
-            "sign": "",
-            "others": [
-                _line("win rate", percent(measured["win_rate"], 1)),
-                _line("profit factor", ratio(measured["profit_factor"])),
-                _line("exposure", percent(measured["exposure"], 1)),
-            ],
-        },
-        {
-            "title": "Trading costs",
-            "value": amount(measured["fees"] + measured["slippage"]),
-            "sign": "",
-            "others": [
-                _line("fees", amount(measured["fees"])),
-                _line("slippage", amount(measured["slippage"])),
-                _line("funding", amount(measured["funding"]))
-                if measured.get("funding")
-                else _line("turnover", ratio(measured["turnover"])),
-            ],
-        },
-        {
-            "title": "Decisions",
-            "value": count(made["total"]),
-            "sign": "",
-            "others": [
-                ordered,
-                spoken,
-                _line("skipped", count(made.get("skipped"))),
-            ],
-        },
-    ]
-    if held:
-        lines = [
-            _line("gross, mean", percent(held["mean_gross"], 1)),
-            _line("gross, most", percent(held["max_gross"], 1)),
-            _line("net, mean", percent(held["mean_net"], 1)),
-        ]
-        cards.append(
-            {"title": "Positions, mean", "value": amount(held["mean_positions"], 1), "sign": "", "others": lines}
-        )
-    return [*cards, model] if asked else cards
-
-
-def _line(name: str, text: str) -> dict[str, Any]:
-    return {"key": "", "name": name, "text": text}
+    return {"text": write(value), "sign": sign_of(value) if write is signed_percent else ""}
 
 
 def _returns(equity: pl.DataFrame, baselines: pl.DataFrame | None, initial: float) -> dict[str, Any]:
@@ -291,7 +189,7 @@ def _heat(value: float | None, largest: float) -> dict[str, Any]:
     if value is None:
         return {"text": "", "sign": "", "heat": 0}
     share = min(1.0, abs(value) / largest) if largest else 0.0
-    return {"text": signed_percent(value, 1), "sign": _sign(value), "heat": round(100 * share**0.7) if value else 0}
+    return {"text": signed_percent(value, 1), "sign": sign_of(value), "heat": round(100 * share**0.7) if value else 0}
 
 
 def _sensitivity(variants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -303,7 +201,7 @@ def _sensitivity(variants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": _VARIANTS.get(variant["name"], variant["name"]),
             "total_return": signed_percent(variant["total_return"]),
-            "sign": _sign(variant["total_return"]),
+            "sign": sign_of(variant["total_return"]),
             "width": round(100 * abs(variant["total_return"]) / widest, 1),
             "difference": signed_percent(variant["total_return"] - base) if at else "",
             "final_equity": amount(variant["final_equity"]),
