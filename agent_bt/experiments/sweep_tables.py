@@ -54,8 +54,9 @@ def curves_frame(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pl.Data
 
 def _values(values: list[Any]) -> list[Any]:
     """Values of a parameter as a column takes them: numbers, words, truths as they are; anything else as JSON."""
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return values if all(isinstance(value, int) for value in values) else [float(value) for value in values]
-    if all(isinstance(value, str) for value in values) or all(isinstance(value, bool) for value in values):
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) == 1 and kinds <= {int, float, str, bool}:
         return values
     return [canonical(value).decode() for value in values]

@@ -11,7 +11,8 @@ from agent_bt.core.canonical import canonical
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
     """Each path with the shortest ending that no other path has: `strategy.params.fast` is `fast`."""
-    left, names, parts = list(paths), {}, 1
+    left, parts = list(paths), 1
+    names: dict[str, str] = {}
     while left:
         endings = {path: ".".join(path.split(".")[-parts:]) for path in left}
         shared = Counter(endings.values())

@@ -17,6 +17,7 @@ from agent_bt.reports.html_page import plotly_tag, render_page, write_page
 from agent_bt.reports.sweep_facts import short_names, value_text
 
 REPORT = "report.html"
+_MOST = 1e9
 SCRIPTS = ("pack", "format", "page", "table", "sweep")
 """The page's own scripts, in the order in which they build on each other."""
 
@@ -98,17 +99,23 @@ def _pack_results(record: Mapping[str, Any], results: pl.DataFrame) -> str:
     """`p0`, `p1`...: which value of each parameter; then the measures."""
     columns = []
     for number, (path, values) in enumerate(record["params"].items()):
-        places = {canonical(value): at for at, value in enumerate(values)}
-        codes = [places.get(canonical(value), -1) for value in results[path].to_list()]
-        if -1 in codes:  # what the table holds as JSON
-            texts = {canonical(value).decode(): at for at, value in enumerate(values)}
-            codes = [texts[str(value)] for value in results[path].to_list()]
+        places = {_key(value): at for at, value in enumerate(values)}
+        codes = [places[_key(value)] for value in results[path].to_list()]
         columns.append(Column(name=f"p{number}", codes=np.array(codes, np.int64)))
     for name, (_, form) in MEASURES.items():
         if name in results.columns:
             found = results[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-            columns.append(quantise(name, found, 6 if form == "share" else significant(found, 8)))
+            # A few good days can amount to any number a year.
+            shown = np.clip(found, -_MOST, _MOST)
+            columns.append(quantise(name, shown, min(6 if form == "share" else 8, significant(shown, 12))))
     return pack_columns(columns)
+
+
+def _key(value: Any) -> str:
+    """What a value of a parameter is found by, as it was given or as the table holds it (numbers as floats)."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value))
+    return value if isinstance(value, str) else canonical(value).decode()
 
 
 def _pack_curves(curves: pl.DataFrame) -> str:
@@ -158,13 +165,15 @@ def _told(params: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[dict[str, str]]:
+    expected = "the best Sharpe expected of as many worthless ones"
+    halves = "share of splits in which the best of one half of the days is below the median in the other"
     rows = [
         ("Sharpe of the best", ratio(evidence["sharpe"]), "annualised, on the data that it was chosen on"),
-        ("Luck alone would show", ratio(evidence["expected_best"]), "the best Sharpe expected of as many worthless ones"),
+        ("Luck alone would show", ratio(evidence["expected_best"]), expected),
         ("Variants tried", f"{evidence['trials']:,}", "as the registry counts them: on these data, ever"),
         ("More than luck", percent(evidence["dsr"], 1), "deflated Sharpe ratio (Bailey & Lopez de Prado 2014)"),
-        ("Overfitting", percent(evidence["pbo"], 0), "share of splits in which the best of one half of the days is below the median in the other"),
-    ]  # fmt: skip
+        ("Overfitting", percent(evidence["pbo"], 0), halves),
+    ]
     return [{"title": title, "value": value, "note": note} for title, value, note in rows]
 
 
@@ -179,12 +188,16 @@ def _accounts(record: Mapping[str, Any]) -> list[dict[str, str]]:
         rows.append(("held_forward", "Buying and holding, in those windows", forward["buy_and_hold"]))
     return [
         {
-            "key": key, "title": title, "total_return": signed_percent(one["total_return"]), "sharpe": ratio(one["sharpe"]),
-            "max_drawdown": percent(one["max_drawdown"], 1), "trades": f"{one['trades']:,}",
+            "key": key,
+            "title": title,
+            "total_return": signed_percent(one["total_return"]),
+            "sharpe": ratio(one["sharpe"]),
+            "max_drawdown": percent(one["max_drawdown"], 1),
+            "trades": f"{one['trades']:,}",
             "exposure": percent(one["exposure"], 0),
         }
         for key, title, one in rows
-    ]  # fmt: skip
+    ]
 
 
 def _forward(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

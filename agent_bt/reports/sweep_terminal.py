@@ -52,7 +52,7 @@ def _parts(record: Mapping[str, Any], results: pl.DataFrame, top: int) -> Iterat
 
 def _table(record: Mapping[str, Any], results: pl.DataFrame, top: int) -> Table:
     names = short_names(record["params"])
-    shown = [each for each in _MEASURES]
+    shown = list(_MEASURES)
     if record["metric"] not in [name for name, *_ in shown]:
         shown.insert(0, (record["metric"], record["metric"], ".3g"))
     if "out_of_sample_return" in results.columns:
