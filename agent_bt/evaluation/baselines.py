@@ -248,7 +248,8 @@ def _deal(shares, moved, eligible, draws):
     """Targets (R, N) of an account that holds `shares` (R, N) in symbols of its own, NaN where it leaves alone.
 
     What the strategy holds of a symbol stands in one drawn from the eligible ones that are free, one of `draws` each;
-    it is traded when the strategy trades (`moved`), and dealt anew when its own symbol is no longer eligible.
+    it is traded when the strategy trades (`moved`), and dealt anew when its own symbol is no longer eligible. A symbol
+    that was given up is drawn again at once only if there is no other: the strategy too sells one to buy another.
     """
     decisions, symbols = shares.shape
     targets = np.full((decisions, symbols), np.nan)
@@ -256,25 +257,28 @@ def _deal(shares, moved, eligible, draws):
     taken = np.zeros(symbols, np.bool_)
     drawn = 0
     for at in range(decisions):
+        fresh = eligible[at].copy()
         for symbol in range(symbols):
             own = place[symbol]
             if own >= 0 and (shares[at, symbol] == 0.0 or not eligible[at, own]):
                 targets[at, own] = 0.0
                 taken[own] = False
+                fresh[own] = False
                 place[symbol] = -1
         for symbol in range(symbols):
             if shares[at, symbol] == 0.0:
                 continue
             if place[symbol] < 0:
-                free = 0
-                for other in range(symbols):
-                    free += eligible[at, other] and not taken[other]
+                free = np.count_nonzero(fresh & ~taken)
+                if free == 0:
+                    fresh = eligible[at].copy()
+                    free = np.count_nonzero(fresh & ~taken)
                 if free == 0:
                     continue
                 pick = int(draws[drawn] * free)
                 drawn += 1
                 for other in range(symbols):
-                    if eligible[at, other] and not taken[other]:
+                    if fresh[other] and not taken[other]:
                         if pick == 0:
                             place[symbol] = other
                             break

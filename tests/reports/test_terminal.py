@@ -40,6 +40,43 @@ def summary(**changes: Any) -> dict[str, Any]:
     return build_summary(**given)
 
 
+MANY: dict[str, Any] = {
+    "about": {
+        "name": "ranker", "strategy": "momentum", "model": None, "kind": "um", "mode": "cross_sectional",
+        "symbol": "30 symbols", "symbols": {"count": 30, "names": ["AUSDT"] * 30}, "interval": "1h", "every": None,
+        "rebalance": "W-MON", "pool": {"top_n": 20, "reselect": "MS", "lookback": "30D"}, "initial_cash": 10_000.0,
+    },
+    "silent": 5050,
+    "portfolio": {
+        "symbols": 30, "traded": 29, "mean_positions": 4.9, "mean_gross": 0.98, "mean_net": None, "max_gross": 1.2,
+        "mean_turnover": 0.704, "rebalances": 30, "long_pnl": 1234.5, "short_pnl": -0.001,
+        "best": [{"symbol": f"BEST{n}USDT", "pnl": 1000.0 - n} for n in range(5)], "worst": [], "delisted": ["GONE"],
+    },
+}  # fmt: skip
+
+
+def test_what_a_run_over_many_symbols_held_is_there() -> None:
+    text = " ".join(plain(summary(**MANY)).split())
+    for expected in (
+        "momentum · perpetuals · cross-sectional · 30 symbols · 1h · rebalanced W-MON",
+        "pool: 20 of the largest volume over 30D, chosen anew MS · cash 10,000",
+        "4.9 symbols on average, 29 of 30 were traded; gross 98.0 % (at most 120.0 %), net –",
+        "70.4 % one-way at each of 30 recorded decisions", "long +1,234.50, short 0.00, before fees of 0.12",
+        "best symbols BEST0USDT +1,000.00, BEST1USDT +999.00", "worst symbols –", "5,050 more had nothing new to say",
+        "random agents that hold as much in random symbols",
+    ):  # fmt: skip
+        assert expected in text
+    assert "AUSDT" not in text
+
+
+def test_cuts_are_told_with_their_reasons() -> None:
+    tally = Tally(total=3)
+    tally.risk.update({"clipped": 2, "rejected": 1})
+    tally.cuts.update({"max_position": 2, "min_size": 7})
+    text = " ".join(plain(summary(tally=tally)).split())
+    assert "2 clipped, 1 rejected, orders cut: max_position x 2, min_size x 7" in text
+
+
 def test_everything_is_there_without_colour() -> None:
     text = plain(summary())
     for expected in (
@@ -70,9 +107,9 @@ def test_undefined_measures_and_missing_baselines_are_dashes() -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_nothing_is_cut_and_no_line_is_too_wide(width: int) -> None:
-    text = plain(summary(), width)
-    assert max(map(len, text.splitlines())) <= width
-    assert "…" not in text
+    for text in (plain(summary(), width), plain(summary(**MANY), width)):
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
 
 
 def test_rounding_noise_is_no_negative_amount() -> None:
