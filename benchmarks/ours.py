@@ -29,7 +29,7 @@ class Columns:
         self._market = market
         tables = [compute({"close": market.close[:, at]}, specs) for at in range(len(market.symbols))]
         self._columns = {
-            spec.column: np.column_stack([table[:, at] for table in tables]) if len(tables) > 1 else tables[0][:, [at]]
+            spec.column: np.column_stack([table[:, at] for table in tables]) if len(tables) > 1 else tables[0][:, at : at + 1]
             for at, spec in enumerate(specs)
         }
 

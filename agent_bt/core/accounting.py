@@ -350,6 +350,17 @@ def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure,
         quantity = positions[0].quantity
         below, above = _levels(positions, rules)
         guarded = below > -np.inf or above < np.inf
+        if not guarded and least == -np.inf and nothing == -np.inf:
+            # No limit to stop at: several bars at once, where a processor can.
+            for bar in range(first, last + 1):
+                equity[bar] = cash + quantity * closes[bar, 0]
+            for bar in range(first, last + 1):
+                exposure[bar] = (equity[bar] - cash) / equity[bar]
+            for bar in range(first, last + 1):
+                peak = max(peak, equity[bar])
+            account[0].peak = peak
+            _marked(account, equity[last])
+            return last
         for bar in range(first, last + 1):
             if guarded and (lows[bar, 0] <= below or highs[bar, 0] >= above):
                 if bar == first:
