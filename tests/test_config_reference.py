@@ -62,8 +62,8 @@ def test_the_schema_itself_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(config_schema())
 
 
-RUN_CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.name != "ab.yaml")
-"""Configs of a run; an experiment has its own form."""
+RUN_CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if not file.name.startswith(("ab", "sweep")))
+"""Configs of a run; experiments and sweeps have their own form."""
 
 
 @pytest.mark.parametrize("file", RUN_CONFIGS, ids=lambda file: file.name)

@@ -173,8 +173,8 @@ def test_a_mistake_in_dotenv_names_its_line(workplace: Path, text: str, parts: l
     assert "verysecret" not in str(caught.value)
 
 
-RUN_CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.name != "ab.yaml")
-"""Configs of a run; an experiment has its own form."""
+RUN_CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if not file.name.startswith(("ab", "sweep")))
+"""Configs of a run; experiments and sweeps have their own form."""
 
 
 @pytest.mark.parametrize("file", RUN_CONFIGS, ids=lambda file: file.name)

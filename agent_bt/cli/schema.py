@@ -1,4 +1,4 @@
-"""`agent-bt schema`: the JSON Schema of a config or an experiment, for editors."""
+"""`agent-bt schema`: the JSON Schema of a config, an experiment or a sweep, for editors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import typer
 
 def schema(
     ab: Annotated[bool, typer.Option("--ab", help="Of an experiment (`agent-bt ab run`) instead.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Of a sweep (`agent-bt sweep`) instead.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write it to a file instead of stdout.", show_default=False)
     ] = None,
 ) -> None:
     """Show the JSON Schema of a config; editors find it through the first line of a config."""
-    text = experiment_schema_text() if ab else schema_text()
+    text = experiment_schema_text() if ab else sweep_schema_text() if sweep else schema_text()
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -39,3 +40,12 @@ def experiment_schema_text() -> str:
     from agent_bt.experiments.spec import experiment_schema
 
     return json.dumps(experiment_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def sweep_schema_text() -> str:
+    """The schema as it is kept in `configs/sweep-schema.json`."""
+    import json
+
+    from agent_bt.experiments.sweep_spec import sweep_schema
+
+    return json.dumps(sweep_schema(), indent=2, ensure_ascii=False) + "\n"

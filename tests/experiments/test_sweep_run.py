@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import polars as pl
 import pytest
@@ -17,6 +19,7 @@ from sweep_files import rows_of, slow_way, swept, write_market, write_sweep
 from whole_runs import START, minutes, with_future
 
 from agent_bt import run
+from agent_bt.cli.schema import sweep_schema_text
 from agent_bt.core.errors import ConfigError
 from agent_bt.evaluation.stats.sharpe import deflated_sharpe
 from agent_bt.experiments import sweep_evaluate
@@ -25,6 +28,7 @@ from agent_bt.experiments.sweep_forward import windows_of
 from agent_bt.experiments.sweep_spec import WalkForwardConfig, load_sweep
 from agent_bt.experiments.sweep_verdict import judge_best, sentence
 from agent_bt.sweep_plan import plan_sweep
+from agent_bt.yaml_nodes import parse_yaml
 
 MEASURES = ("final_equity", "max_drawdown", "sharpe", "sortino", "win_rate", "trades", "total_return", "volatility")
 DAY = 86_400_000_000
@@ -323,3 +327,13 @@ def test_a_market_on_which_nothing_trades_is_told(tmp_path: Path) -> None:
     assert any("none traded" in warning for warning in record["warnings"])
     assert rows_of(folder)[0]["trades"] == 0
     assert cli("sweep", path, "--progress", "none").code == 0
+
+
+def test_the_shipped_sweep_is_valid_and_its_schema_in_step() -> None:
+    root = Path(__file__).parents[2]
+    kept = (root / "configs" / "sweep-schema.json").read_text(encoding="utf-8")
+    assert kept == sweep_schema_text(), "write it again: agent-bt schema --sweep -o configs/sweep-schema.json"
+    shipped = (root / "configs" / "sweep.yaml").read_text(encoding="utf-8")
+    assert shipped.startswith("# yaml-language-server: $schema=sweep-schema.json\n")
+    jsonschema.validate(parse_yaml(shipped).data, json.loads(kept))
+    assert load_sweep(root / "configs" / "sweep.yaml").size == 144

@@ -165,7 +165,7 @@ def test_light_and_dark_and_the_sizes_of_laptops(page: Page) -> None:
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         page.js("document.getElementById('theme-button').click()")
-        assert page.js("return document.documentElement.scrollWidth") <= width
+        page.wait(lambda width=width: page.js("return document.documentElement.scrollWidth") <= width)
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.js("localStorage.clear()")
 
