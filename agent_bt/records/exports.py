@@ -14,7 +14,7 @@ _ISO = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 def exports_of(summary: Mapping[str, Any], equity: pl.DataFrame, fills: pl.DataFrame) -> dict[str, bytes]:
     """The files by name; none for a run of one symbol whose decisions a model made, which has its report and tables."""
-    if summary["portfolio"] is None and summary["about"].get("model"):
+    if summary.get("portfolio") is None and summary["about"].get("model"):
         return {}
     return {
         "nav_history.csv": nav_history(equity, summary["about"]["initial_cash"]),
@@ -54,7 +54,7 @@ def backtest_summary(summary: Mapping[str, Any]) -> bytes:
             "name": about.get("name"),
             "strategy": about.get("strategy"),
             "period": {key: about.get(key) for key in _PERIOD},
-            **{key: summary[key] for key in ("performance", "portfolio", "decisions", "hashes")},
+            **{key: summary.get(key) for key in ("performance", "portfolio", "decisions", "hashes")},
         }
     )
 
