@@ -25,7 +25,7 @@ from agent_bt.settings import load_config
 
 ROOT = Path(__file__).parents[1]
 RANKER = ROOT / "configs" / "agent_ranker.yaml"
-MEMBERS = "[{kind: momentum, params: {lookback_col: return_24, top_n_long: 2}}, {kind: agent_ranker, weight: 2}]"
+MEMBERS = "[{kind: momentum, params: {lookback_col: return_24, top_n_long: 2}}, {kind: agent_ranker, weight: 2, params: {columns: [return_24]}}]"
 RANKING_ENSEMBLE = ("strategy.kind=ensemble", f"strategy.params={{columns: null, members: {MEMBERS}, window: 5}}")
 TRADING_ENSEMBLE = (
     "strategy.kind=ensemble",
