@@ -388,8 +388,9 @@ class Config(Section):
         risk = self.risk
         if self.market.kind == "spot":
             for name in ("max_position", "max_gross", "max_leverage"):
-                if getattr(risk, name) > 1:
-                    raise ValueError(f"risk.{name} ({getattr(risk, name):g}): spot has no leverage; 1 is the most")
+                if (most := getattr(risk, name)) > 1:
+                    percent = f"; {most:g} % is {most / 100:g}" if 1 < most <= 100 else ""
+                    raise ValueError(f"risk.{name}: {most:g} is too large; spot has no leverage, at most 1{percent}")
             if risk.allow_short:
                 raise ValueError("risk.allow_short: spot cannot be sold short; set market.kind: um for perpetuals")
         for name in ("max_gross", "max_position"):

@@ -34,13 +34,14 @@ from agent_bt.core.errors import (
 from agent_bt.core.progress import Progress
 from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.step import Step
-from agent_bt.core.types import Decision, Fill, Portfolio, Reply
+from agent_bt.core.types import Decision, Fill, Order, Portfolio, Reply
 from agent_bt.core.view import MarketView
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.loop import walk
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Guess, Prefetcher, PrefetchStats
 from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.execution.desk import Desk
 from agent_bt.features.specs import feature_specs
 from agent_bt.finish import Ended, finish
 from agent_bt.llm.ledger import Ledger
@@ -203,6 +204,7 @@ def execute(run: Prepared, progress: Progress) -> Executed:
     prefetcher = _prefetcher(run, broker)
     fills: list[Fill] = []
     with JournalWriter(run.folder.journal, prompt=run.prompt.reference if run.prompt else None) as journal:
+        _warm_up(broker, run.books.desk(run.stage.market))
         began = time.perf_counter()
         status, error = _walk(run, broker, prefetcher, journal, fills, progress)
         seconds = time.perf_counter() - began
@@ -231,6 +233,16 @@ def execute(run: Prepared, progress: Progress) -> Executed:
             finished=now_iso(),
         )
     return Executed(summary=summary, error=error)
+
+
+def _warm_up(broker: SimulatedBroker, desk: Desk) -> None:
+    """Let everything compile on a copy of the account, so that the first run on a machine is timed like any other."""
+    trial = broker.fork()
+    trial.advance(trial.first)
+    symbol = trial.tape.symbols[0]
+    for decision in (Decision.to({symbol: 0.0}), Decision.sell(symbol)):
+        desk.size(decision, trial)
+    trial.submit([Order(symbol=symbol, lots=0, quantity=0.0)])
 
 
 class _Watched:

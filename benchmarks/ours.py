@@ -29,7 +29,9 @@ class Columns:
         self._market = market
         tables = [compute({"close": market.close[:, at]}, specs) for at in range(len(market.symbols))]
         self._columns = {
-            spec.column: np.column_stack([table[:, at] for table in tables]) if len(tables) > 1 else tables[0][:, at : at + 1]
+            spec.column: tables[0][:, at : at + 1]
+            if len(tables) == 1
+            else np.column_stack([each[:, at] for each in tables])
             for at, spec in enumerate(specs)
         }
 

@@ -153,7 +153,7 @@ def test_an_engine_refuses_what_it_cannot_run() -> None:
         create_backtest_engine({"strategy": {"kind": "agent"}})
     with pytest.raises(ConfigError, match="cross_sectional"):
         create_momentum_backtest({"mode": "time_series"})
-    with pytest.raises(ConfigError, match="did you mean market.interval"):
+    with pytest.raises(ConfigError, match=r"did you mean market\.interval"):
         create_backtest_engine({"market": {"intervall": "1h"}}, "rsi")
     with pytest.raises(ConfigError, match="top_n_long"):
         create_strategy("momentum", top_n_lon=3)

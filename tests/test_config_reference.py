@@ -74,7 +74,7 @@ def test_the_schema_accepts_the_shipped_configs(file: Path) -> None:
 def test_the_schema_accepts_the_resolved_config_and_refuses_a_wrong_one() -> None:
     data = parse_yaml(config_to_yaml(Config())).data
     jsonschema.validate(data, config_schema())
-    for section, key, value in (("llm", "provder", "x"), ("execution", "fill", "now"), ("risk", "max_position", 50)):
+    for section, key, value in (("llm", "provder", "x"), ("execution", "fill", "now"), ("risk", "max_position", 500)):
         wrong = {**data, section: {**data[section], key: value}}
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, config_schema())

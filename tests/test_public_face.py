@@ -14,6 +14,9 @@ import agent_bt
 FACE = {
     *("Decision", "FeatureSpec", "MarketView", "Portfolio", "Strategy"),
     *("compare", "load_config", "load_run", "replay", "run"),
+    *("FactorConfig", "FactorSignalGenerator", "RankSignalGenerator", "RuleCondition", "RuleSignalGenerator"),
+    *("TechnicalRuleGenerator", "EnsembleSignalGenerator", "SignalStrategy", "create_strategy"),
+    *("create_backtest_engine", "create_momentum_backtest", "create_mean_reversion_backtest"),
 }
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001 - the flags are read from the context
 """`agent-bt backtest`: a rule or a ranker with flags instead of a config file."""
 
 from __future__ import annotations

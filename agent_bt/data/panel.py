@@ -48,6 +48,9 @@ class Panel(Protocol):
         ...
 
 
+_INSTEAD = "quote volume is taken as volume x close, the others as 0"
+
+
 class PanelSource:
     """A Parquet file of many symbols: `symbol`, `open_time`, prices and volume; other columns may be missing.
 
@@ -71,7 +74,9 @@ class PanelSource:
         self.symbols = tuple(self._parts)
         self.label = self._file.label
         self.notes: tuple[str, ...] = (
-            (f"{self._file.path.name} has no {', '.join(self._file.missing)}",) if self._file.missing else ()
+            (f"{self._file.path.name} has no {', '.join(self._file.missing)}: {_INSTEAD}",)
+            if self._file.missing
+            else ()
         )
 
     def __repr__(self) -> str:
