@@ -69,7 +69,7 @@ def backtest(
     progress: common.ProgressOption = "auto",
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
     quiet: common.QuietOption = False,
-    verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
+    verbose: common.VerboseOption = False,
 ) -> None:
     """Backtest a rule or a ranker; any other flag is a parameter of the strategy.
 
