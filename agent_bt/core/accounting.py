@@ -356,9 +356,7 @@ def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure,
                 equity[bar] = cash + quantity * closes[bar, 0]
             for bar in range(first, last + 1):
                 exposure[bar] = (equity[bar] - cash) / equity[bar]
-            for bar in range(first, last + 1):
-                peak = max(peak, equity[bar])
-            account[0].peak = peak
+            account[0].peak = max(peak, _highest(equity, first, last))
             _marked(account, equity[last])
             return last
         for bar in range(first, last + 1):
@@ -396,6 +394,21 @@ def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure,
     account[0].peak = peak
     _marked(account, value)
     return bar
+
+
+@njit
+def _highest(values, first, last):
+    """The largest of values[first..last]; eight at once, so that no comparison waits for the one before."""
+    a = b = c = d = e = f = g = h = values[first]
+    bar = first
+    while bar + 7 <= last:
+        a, b, c, d = max(a, values[bar]), max(b, values[bar + 1]), max(c, values[bar + 2]), max(d, values[bar + 3])
+        e, f, g, h = max(e, values[bar + 4]), max(f, values[bar + 5]), max(g, values[bar + 6]), max(h, values[bar + 7])
+        bar += 8
+    while bar <= last:
+        a = max(a, values[bar])
+        bar += 1
+    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
 
 
 @njit

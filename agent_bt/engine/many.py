@@ -208,38 +208,46 @@ def _deepest(equity, first, last, cash):
     deepest = 0.0
     row = first
     while row <= last:
-        # Eight marks at once, unless there is a new peak among them.
-        if row + 7 <= last:
-            a, b = max(equity[row], equity[row + 1]), max(equity[row + 2], equity[row + 3])
-            c, d = max(equity[row + 4], equity[row + 5]), max(equity[row + 6], equity[row + 7])
-            if max(max(a, b), max(c, d)) <= peak:
-                a, b = min(equity[row], equity[row + 1]), min(equity[row + 2], equity[row + 3])
-                c, d = min(equity[row + 4], equity[row + 5]), min(equity[row + 6], equity[row + 7])
-                low = min(low, min(min(a, b), min(c, d)))
-                row += 8
-                continue
-        value = equity[row]
-        if value > peak:
-            deepest = min(deepest, low / peak - 1.0)
-            peak = low = value
-        elif value < low:
-            low = value
-        row += 1
+        beyond = min(row + 64, last + 1)
+        if _within(equity, row, beyond, low, peak):
+            row = beyond
+            continue
+        for at in range(row, beyond):
+            value = equity[at]
+            if value > peak:
+                deepest = min(deepest, low / peak - 1.0)
+                peak = low = value
+            elif value < low:
+                low = value
+        row = beyond
     return min(deepest, low / peak - 1.0)
+
+
+@njit
+def _within(equity, first, beyond, low, peak):
+    """Whether no mark is below `low` or above `peak`: most stretches bring neither, and many compare at once."""
+    outside = 0
+    for row in range(first, beyond):
+        outside += (equity[row] < low) | (equity[row] > peak)
+    return outside == 0
 
 
 @njit
 def _mean_size(values, first, last):
     """Mean of |values[first..last]|; eight sums at once, which no addition waits for."""
+    count = last - first + 1
+    whole = count // 8
+    table = values[first : first + 8 * whole].reshape(whole, 8)
     a = b = c = d = e = f = g = h = 0.0
-    row = first
-    while row + 7 <= last:
-        a, b = a + abs(values[row]), b + abs(values[row + 1])
-        c, d = c + abs(values[row + 2]), d + abs(values[row + 3])
-        e, f = e + abs(values[row + 4]), f + abs(values[row + 5])
-        g, h = g + abs(values[row + 6]), h + abs(values[row + 7])
-        row += 8
-    while row <= last:
+    for row in range(whole):
+        a += abs(table[row, 0])
+        b += abs(table[row, 1])
+        c += abs(table[row, 2])
+        d += abs(table[row, 3])
+        e += abs(table[row, 4])
+        f += abs(table[row, 5])
+        g += abs(table[row, 6])
+        h += abs(table[row, 7])
+    for row in range(first + 8 * whole, last + 1):
         a += abs(values[row])
-        row += 1
-    return (((a + b) + (c + d)) + ((e + f) + (g + h))) / (last - first + 1)
+    return (((a + b) + (c + d)) + ((e + f) + (g + h))) / count

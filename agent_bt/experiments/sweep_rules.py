@@ -81,11 +81,11 @@ def _add(steps: list[tuple[int, Key | None, Key | None, float]], condition: Cond
         value = condition.value
         if condition.operator.startswith("crosses"):
             above = condition.operator == "crosses_above"
-            _compare(steps, ">" if above else "<", condition.column, value, 0)
-            _compare(steps, "<=" if above else ">=", condition.column, value, 1)
+            _add_comparison(steps, ">" if above else "<", condition.column, value, 0)
+            _add_comparison(steps, "<=" if above else ">=", condition.column, value, 1)
             steps.append((_AND, None, None, 0.0))
             return 2
-        _compare(steps, condition.operator, condition.column, value, 0)
+        _add_comparison(steps, condition.operator, condition.column, value, 0)
         return 1
     deepest = _add(steps, condition.conditions[0])
     for inner in condition.conditions[1:]:
@@ -94,7 +94,7 @@ def _add(steps: list[tuple[int, Key | None, Key | None, float]], condition: Cond
     return deepest
 
 
-def _compare(
+def _add_comparison(
     steps: list[tuple[int, Key | None, Key | None, float]], operator: str, column: str, value: float | str, lag: int
 ) -> None:
     right = (value, lag) if isinstance(value, str) else None
@@ -196,9 +196,12 @@ def _hold(addresses, low, high, steps, numbers, first, beyond, stack, held):
     if first == beyond:
         held[:count] = 0
         return
+    if beyond == first + 1:
+        _compare(addresses, low, high, steps, numbers, first, held)
+        return
     top = 0
     for step in range(first, beyond):
-        code, left, right = steps[step]
+        code = steps[step, 0]
         if code >= _AND:
             top -= 1
             one, other = stack[top - 1, :count], stack[top, :count]
@@ -209,12 +212,18 @@ def _hold(addresses, low, high, steps, numbers, first, beyond, stack, held):
                 for cell in range(count):
                     one[cell] |= other[cell]
             continue
-        if right >= 0:
-            _compare_columns(code, _cells(addresses, left, low, high), _cells(addresses, right, low, high), stack[top])
-        else:
-            _compare_number(code, _cells(addresses, left, low, high), numbers[step], stack[top])
+        _compare(addresses, low, high, steps, numbers, step, stack[top])
         top += 1
     held[:count] = stack[0, :count]
+
+
+@njit
+def _compare(addresses, low, high, steps, numbers, step, mask):
+    code, left, right = steps[step, 0], steps[step, 1], steps[step, 2]
+    if right >= 0:
+        _compare_columns(code, _cells(addresses, left, low, high), _cells(addresses, right, low, high), mask)
+    else:
+        _compare_number(code, _cells(addresses, left, low, high), numbers[step], mask)
 
 
 @njit

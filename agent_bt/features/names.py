@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import lru_cache
 
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import FeatureSpec
@@ -14,6 +15,7 @@ ALIASES = {"momentum": "return", "bollinger_mid": "sma"}
 """Second names of kinds, for columns."""
 
 
+@lru_cache(maxsize=4096)
 def spec_of(column: str) -> FeatureSpec | None:
     """The feature a column name asks for: its kind and its numbers, joined by underscores; None for a bar's column.
 

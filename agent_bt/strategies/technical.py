@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from agent_bt.core.errors import ConfigError
@@ -106,9 +107,8 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
             ConfigError: there is no such preset, or a parameter doesn't fit it.
         """
         rules = PRESETS[choice("preset", preset, PRESETS)]
-        own = [name for name in inspect.signature(rules).parameters if name != "allow_short"]
         common = ("size", "allow_short", "include", "exclude", "warm_up")
-        keys(f"parameters of {preset}", params, allowed=[*own, *common])
+        keys(f"parameters of {preset}", params, allowed=[*_own_params(rules), *common])
         parts = rules(allow_short=flag("allow_short", allow_short), **params)
         super().__init__(
             long=parts.get("long"),
@@ -121,3 +121,9 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
         )
         # The cross-sectional strategy has the plain name.
         self.name = "momentum_rule" if preset == "momentum" else preset
+
+
+@cache
+def _own_params(rules: Callable[..., Rules]) -> tuple[str, ...]:
+    # A sweep makes thousands; a signature costs more than the rest of a strategy.
+    return tuple(name for name in inspect.signature(rules).parameters if name != "allow_short")
