@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent_bt.core.types import Decision, Fill, Order, Portfolio, RiskCut
 from agent_bt.core.view import MarketView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """Everything about one decision.
+class Step(NamedTuple):
+    """Everything about one decision; a named tuple, for one is made at every decision and a dataclass costs thrice that.
 
     `index` counts decisions from 0, `bar` is the row of the decision bar in the market, `portfolio` the account before
     the decision, `fills` what filled since the step before, this decision's own fills included.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # it is no sequence to be searched
     bar: int
     view: MarketView
     portfolio: Portfolio

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import polars as pl
 
+from agent_bt.core.clock import iso
 from agent_bt.core.schema import TIME
 from agent_bt.core.types import DaySummary
 
@@ -55,7 +56,7 @@ class MarketView:
         summary: up to 7 days of the first symbol, oldest first; empty unless the strategy asked for it.
     """
 
-    __slots__ = ("_data", "_layout", "_prices", "now", "summary")
+    __slots__ = ("_data", "_layout", "_prices", "summary")
 
     def __init__(
         self,
@@ -81,7 +82,8 @@ class MarketView:
             if eligible is not None:
                 eligibility[-1] = eligible
         stamps = np.broadcast_to(times[:, np.newaxis], eligibility.shape)
-        self.now = now
+        if now != times[-1]:
+            raise ValueError(f"a view of {iso(now)} cannot end with a bar that closes at {iso(int(times[-1]))}")
         self.summary = summary
         self._layout = Layout(interval, symbols, columns, index)
         self._data = np.concatenate([data, eligibility[:, :, np.newaxis], stamps[:, :, np.newaxis]], axis=2)
@@ -89,10 +91,9 @@ class MarketView:
         self._prices: Mapping[str, float] | None = None
 
     @classmethod
-    def over(cls, layout: Layout, now: int, data: np.ndarray, summary: tuple[DaySummary, ...]) -> MarketView:
+    def over(cls, layout: Layout, data: np.ndarray, summary: tuple[DaySummary, ...]) -> MarketView:
         """A view of `data`, float64 (n, symbols, columns + `HIDDEN`), which is its own and read-only from here on."""
         view = cls.__new__(cls)
-        view.now = now
         view.summary = summary
         view._layout = layout
         view._data = data
@@ -100,6 +101,11 @@ class MarketView:
         # What a strategy was shown goes into the record after it has decided: nobody may write to it.
         data.setflags(write=False)
         return view
+
+    @property
+    def now(self) -> int:
+        """The instant of the decision, UTC us."""
+        return int(self._data.item(-1, 0, -1))
 
     @property
     def interval(self) -> int:

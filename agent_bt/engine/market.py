@@ -118,13 +118,9 @@ class Market:
 
     def at(self, bar: int) -> MarketView:
         """What may be seen at the close of row `bar`: copies of the last `lookback` rows."""
-        low = max(0, bar + 1 - self.lookback)
-        return MarketView.over(
-            self._layout,
-            int(self.times[bar]),
-            self._data[low : bar + 1].copy(),
-            self._summary(bar) if self._summary else (),
-        )
+        low = bar + 1 - self.lookback
+        rows = self._data[low if low > 0 else 0 : bar + 1].copy()
+        return MarketView.over(self._layout, rows, self._summary(bar) if self._summary else ())
 
     def head(self, rows: int) -> Market:
         """The same market, ended after so many rows."""

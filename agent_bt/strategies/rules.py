@@ -15,7 +15,7 @@ from agent_bt.core.errors import ConfigError
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.strategies.params import choice, flag, keys, positive
-from agent_bt.strategies.signals import HOLD, Columns, SignalStrategy
+from agent_bt.strategies.signals import HOLD, Columns, SignalStrategy, one_target
 from agent_bt.strategies.states import share_of, share_table
 
 Values = Callable[[str], Any]
@@ -126,6 +126,10 @@ class AnyOf(AllOf):
 
 Condition = RuleCondition | AllOf | AnyOf
 
+_BOOLS = (False, True)
+_SHARES = {(up, down, flat): share_of(up, down, flat, 1.0) for up in _BOOLS for down in _BOOLS for flat in _BOOLS}
+"""`share_of` for a size of 1, of everything a rule can want of one symbol."""
+
 
 def condition_of(written: Any, where: str = "condition") -> Condition:
     """A condition as it may be written in YAML.
@@ -235,7 +239,10 @@ class RuleSignalGenerator(SignalStrategy):
         if len(view) < self.lookback:
             return HOLD
         wishes = self._wishes(view.latest, lambda name: view.column(name)[-2], view.may_trade())
-        return self.decision(view.symbols, (share_of(*wishes, 1.0 if self.size is None else self.size),))
+        share = _SHARES[wishes]
+        if share != share:
+            return HOLD
+        return one_target(view.symbols[0], share * (1.0 if self.size is None else self.size), self.on_change)
 
     def _wishes(self, now: Values, before: Values, eligible: Any) -> tuple[Any, Any, Any]:
         """Where to be up, down and flat: arrays of bool, or single ones."""

@@ -120,13 +120,14 @@ class SignalStrategy(Strategy):
     def decision(self, symbols: Sequence[str], shares: Sequence[float]) -> Decision:
         """The decision that target shares amount to; NaN: left alone."""
         if len(symbols) == 1:
-            return HOLD if shares[0] != shares[0] else _one_target(symbols[0], shares[0], self.on_change)
+            return HOLD if shares[0] != shares[0] else one_target(symbols[0], shares[0], self.on_change)
         wanted = {symbol: share for symbol, share in zip(symbols, shares, strict=True) if share == share}
         return Decision.to(wanted, on_change=self.on_change) if wanted else HOLD
 
 
 @lru_cache(maxsize=256)
-def _one_target(symbol: str, share: float, on_change: bool) -> Decision:
+def one_target(symbol: str, share: float, on_change: bool) -> Decision:
+    """The decision for one symbol alone."""
     # A rule on one symbol has a handful of answers; making each anew would cost more than the rule.
     return Decision.to(MappingProxyType({symbol: share}), on_change=on_change)
 
