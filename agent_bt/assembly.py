@@ -258,7 +258,7 @@ def build_strategy(
     def agent(kind: str, params: Mapping[str, Any]) -> AgentStrategy:
         assert prompt is not None
         shared: dict[str, Any] = {
-            "prompt": prompt, "form": form or _UNASKED_FORM, "llm": llm or _Unasked(), "strip": config.llm.strip
+            "prompt": prompt, "form": form or _UNASKED_FORM, "llm": llm or _UNASKED_LLM, "strip": config.llm.strip
         }  # fmt: skip
         if kind == "agent_ranker":
             rhythm = config.rebalance if config.mode == "cross_sectional" else config.strategy.every
@@ -294,6 +294,7 @@ class _Unasked:
         """Nothing to release."""
 
 
+_UNASKED_LLM = _Unasked()
 _UNASKED_FORM = RequestForm(provider="", endpoint_id="", replicate=0, body=lambda messages: {"messages": messages})
 
 

@@ -25,7 +25,10 @@ from agent_bt.settings import load_config
 
 ROOT = Path(__file__).parents[1]
 RANKER = ROOT / "configs" / "agent_ranker.yaml"
-MEMBERS = "[{kind: momentum, params: {lookback_col: return_24, top_n_long: 2}}, {kind: agent_ranker, weight: 2, params: {columns: [return_24]}}]"
+MEMBERS = (
+    "[{kind: momentum, params: {lookback_col: return_24, top_n_long: 2}},"
+    " {kind: agent_ranker, weight: 2, params: {columns: [return_24]}}]"
+)
 RANKING_ENSEMBLE = ("strategy.kind=ensemble", f"strategy.params={{columns: null, members: {MEMBERS}, window: 5}}")
 TRADING_ENSEMBLE = (
     "strategy.kind=ensemble",
@@ -219,3 +222,16 @@ def test_the_parameters_of_a_ranker_are_part_of_what_a_run_is(tmp_path: Path) ->
     one, other = (plan(ranking(tmp_path, *extra)).identity for extra in ((), ("strategy.params.max_symbols=3",)))
     assert one["strategy"] != other["strategy"]
     assert one["prompt"] == other["prompt"]
+
+
+def test_two_rankers_with_tables_of_their_own_vote_in_one_ensemble(tmp_path: Path) -> None:
+    members = "[{kind: agent_ranker, params: {columns: [return_24]}}, {kind: agent_ranker, params: {max_symbols: 3}}]"
+    settings = ("strategy.kind=ensemble", f"strategy.params={{columns: null, members: {members}}}")
+    with ChatServer(stand_in_answer()) as server:
+        result = run_config(ranking(tmp_path, *over(server), *settings, "market.warmup=8d"), report=False)
+    row = decisions(result).row(0, named=True)
+    tables = [messages[-1]["content"] for messages in (row["messages"], row["others"][0]["messages"])]
+    assert "symbol,price,return_24,weight" in tables[0]
+    assert tables[1].startswith("3 symbols\n")
+    assert result.summary["decisions"]["model"] == result.summary["decisions"]["total"] == 24
+    assert replay(result.run_dir).identical

@@ -165,4 +165,5 @@ def decided(run: Run, recorded: np.ndarray, times: np.ndarray) -> np.ndarray:
     if not silent_count(run) or not len(recorded):
         return np.isin(times, recorded)
     end = int(run.equity["time"].to_physical()[-1])
-    return (times >= recorded[0]) & (times <= end)
+    inside: np.ndarray = (times >= recorded[0]) & (times <= end)
+    return inside
