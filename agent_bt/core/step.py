@@ -9,7 +9,7 @@ from agent_bt.core.view import MarketView
 
 
 class Step(NamedTuple):
-    """Everything about one decision; a named tuple, for one is made at every decision and a dataclass costs thrice that.
+    """Everything about one decision; a named tuple, because one is made at every decision, and nothing is cheaper.
 
     `index` counts decisions from 0, `bar` is the row of the decision bar in the market, `portfolio` the account before
     the decision, `fills` what filled since the step before, this decision's own fills included.

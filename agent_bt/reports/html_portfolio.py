@@ -200,4 +200,5 @@ def _last_of(first: np.ndarray, count: int) -> np.ndarray:
 
 def _floats(values: pl.Series) -> np.ndarray:
     # Shares of an equity that is used up are no numbers.
-    return np.nan_to_num(values.cast(pl.Float64).fill_null(0.0).to_numpy(), posinf=0.0, neginf=0.0)
+    numbers: np.ndarray = np.nan_to_num(values.cast(pl.Float64).fill_null(0.0).to_numpy(), posinf=0.0, neginf=0.0)
+    return numbers
