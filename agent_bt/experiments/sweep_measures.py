@@ -15,8 +15,6 @@ CHOOSABLE = (
 )  # fmt: skip
 """What a sweep may choose by: of each, more is better (a drawdown is negative)."""
 
-DAILY = ("volatility", "sharpe", "sortino")
-
 
 def returns_of(marks: np.ndarray, cash: float) -> np.ndarray:
     """Returns from one day's last mark to the next; float64 (..., D) of marks (..., D), the first from `cash` on."""

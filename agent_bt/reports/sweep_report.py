@@ -206,7 +206,8 @@ def _forward(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
     return {
         "words": (
             f"Chosen {from_start}, reported in the {forward['test']} after it. Each window begins flat, with the "
-            "capital that the one before left; nothing after a training stretch was looked at for its choice."
+            "capital that the one before left; nothing after a training stretch was looked at for its choice. "
+            f"The probability that the true Sharpe ratio of this curve is above 0: {percent(_psr(forward), 0)}."
         ),
         "windows": [
             {
@@ -220,6 +221,11 @@ def _forward(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
             for row in forward["windows"]
         ],
     }
+
+
+def _psr(forward: Mapping[str, Any]) -> float | None:
+    found: float | None = forward["evidence"]["psr"]
+    return found
 
 
 def _figure(value: float | None) -> str:

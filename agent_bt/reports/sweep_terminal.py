@@ -73,7 +73,8 @@ def _forward(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         ("WALK-FORWARD  ", "bold"),
         f"chosen in {forward['train']}, reported in the {forward['test']} after: "
         f"return {_number(own['total_return'], '.2%')}, Sharpe {_number(own['sharpe'], '.2f')}, "
-        f"drawdown {_number(own['max_drawdown'], '.1%')}; holding: {_number(held['total_return'], '.2%')}",
+        f"drawdown {_number(own['max_drawdown'], '.1%')}; holding: {_number(held['total_return'], '.2%')}; "
+        f"probability that its true Sharpe is above 0: {_number(forward['evidence']['psr'], '.0%')}",
     )
     table = _empty("from", "to", "chosen", f"{metric} in sample", "out of sample", "return")
     for row in forward["windows"]:

@@ -52,7 +52,8 @@ def make_sweep(folder: Path) -> list[dict[str, Any]]:
                      "sentence": "22 variants were tried: luck explains it."},
         "buy_and_hold": performance, "banners": ["SAMPLE MARKET: generated"], "warnings": [NASTY],
         "walk_forward": {
-            "train": "14d", "test": "7d", "anchored": False, "performance": performance, "buy_and_hold": performance,
+            "train": "14d", "test": "7d", "anchored": False, "evidence": {"psr": 0.4},
+            "performance": performance, "buy_and_hold": performance,
             "windows": [{
                 "train": {"start": "2024-07-01T00:00Z", "end": "2024-07-15T00:00Z"},
                 "test": {"start": "2024-07-15T00:00Z", "end": "2024-07-22T00:00Z"}, "chosen": None, "params": None,

@@ -135,7 +135,7 @@ class HeatMap {
     if ("out_of_sample_sharpe" in this.results.measures) hint.push("Tested: held through all test windows together.");
     byId("map-hint").textContent = hint.join(" ");
     const traces = [{
-      type: "heatmap", x: across.values, y: down.values, z, text, texttemplate: few ? "%{text}" : "", hoverongaps: false, xgap: 2, ygap: 2,
+      type: "heatmap", x: across.values, y: down.values, z, text, texttemplate: few ? "%{text}" : "", hoverongaps: false, xgap: few ? 2 : 0.5, ygap: few ? 2 : 0.5,
       customdata: this.rows.map((line) => line.map((row) => row === undefined ? "" : this.results.told(row))),
       hovertemplate: `%{customdata}<br>${title} %{text}<extra></extra>`, colorscale: scale,
       zmin: signed ? -size : least, zmax: signed ? size : (most > least ? most : least + 1),
