@@ -74,6 +74,7 @@ def slow_way(config: Config, params: dict[str, Any]) -> tuple[Performance, Seque
     measured = performance(
         times=market.times[first:], equity=broker.equity[first:], exposure=broker.exposure[first:], fills=fills,
         initial_cash=config.account.cash, start=int(market.times[first]) - market.interval,
+        funding=float(broker.account[0]["funding"]),
     )  # fmt: skip
     return measured, fills
 

@@ -337,3 +337,22 @@ def test_the_shipped_sweep_is_valid_and_its_schema_in_step() -> None:
     assert shipped.startswith("# yaml-language-server: $schema=sweep-schema.json\n")
     jsonschema.validate(parse_yaml(shipped).data, json.loads(kept))
     assert load_sweep(root / "configs" / "sweep.yaml").size == 144
+
+
+def test_perpetuals_are_swept_with_funding_and_shorts(tmp_path: Path) -> None:
+    path = write_sweep(
+        tmp_path,
+        params={"strategy.params.fast": [3, 6], "strategy.params.slow": [24], "risk.max_leverage": [1.0, 2.0]},
+        set={
+            "market.kind": "um", "market.source": "sample", "risk.allow_short": True,
+            "strategy.params.allow_short": True, "risk.max_daily_loss": 0.03,
+        },
+    )  # fmt: skip
+    folder, _ = swept(path)
+    config = load_sweep(path).config
+    for row in rows_of(folder):
+        risk = config.risk.model_copy(update={"max_leverage": row["risk.max_leverage"]})
+        own, fills = slow_way(config.model_copy(update={"risk": risk}), {**inner(row), "allow_short": True})
+        assert {name: row[name] for name in MEASURES} == {name: asdict(own)[name] for name in MEASURES}
+        assert row["funding"] == own.funding != 0.0
+        assert row["fills"] == len(fills) > 10
