@@ -9,7 +9,7 @@ import typer
 
 from agent_bt.cli import common
 
-app = typer.Typer(name="sweep")
+app = typer.Typer(name="sweep", help="Try many parameters of a rule or ranker; says what the best of so many is worth.")
 
 
 @app.command()
