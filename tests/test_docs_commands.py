@@ -33,10 +33,22 @@ RUN = {
     "agent-bt run configs/backtest.yaml --set strategy.every=4h": SHORT,
     "agent-bt run configs/backtest.yaml": SHORT,
     "agent-bt run my.yaml --offline": SHORT,
+    "agent-bt run configs/agent_ranker.yaml": "--set market.end=2024-07-10 -q",
+    "agent-bt prompts render --config configs/agent_ranker.yaml": "",
+    "agent-bt backtest ma_cross --fast 24 --slow 96": "--end 2024-07-10 -q",
+    "agent-bt backtest momentum --lookback-col return_168 --top-n-long 3 --rebalance W-MON --warmup 10d": (
+        "--end 2024-07-10 -q"
+    ),
+    "agent-bt backtest calm:Calm --limit 0.02": "--end 2024-07-10 -q",
+    "agent-bt backtest dipping:Dipping": "--end 2024-07-10 -q",
+    "agent-bt sweep configs/sweep.yaml": "--set market.end=2024-08-25 -q",
+    "agent-bt sweep configs/sweep.yaml --set metric=sortino": "--set market.end=2024-08-25 --top 3",
+    "agent-bt audit configs/rules/ma_cross.yaml": "--set market.end=2024-07-10 --cuts 2",
     "agent-bt replay latest": "-q",
     "agent-bt audit configs/backtest.yaml": "--set market.end=2024-07-03 --cuts 2",
     "agent-bt leakcheck configs/backtest.yaml": "--set market.end=2024-07-03 --samples 3 --replicates 1 -q",
     "agent-bt schema -o schema.json": "",
+    "agent-bt schema --sweep -o sweep-schema.json": "",
 }
 """What is run, in this order, and the options that keep it short."""
 
@@ -69,11 +81,20 @@ PARSED = {
     "agent-bt resume latest": "needs an interrupted run: tests/resume",
     "agent-bt cache export evidence.jsonl.xz --run runs/<run>": "run with the page on replay",
     "agent-bt ab run configs/ab.yaml": "six runs of three months: tests/experiments",
+    "agent-bt ab run configs/ab_rule.yaml": "tests/experiments/test_ab_kinds.py runs it",
+    "agent-bt ab run configs/ab_rule.yaml --set market.source=store": "the same on stored data",
+    "agent-bt ab run configs/ab_rankers.yaml": "tests/experiments/test_ab_kinds.py runs it",
+    "agent-bt data backfill --symbol BTCUSDT --months 3": "needs the network: tests/data",
+    "agent-bt data backfill --kind um": "needs the network: tests/data",
     "agent-bt ab report": "needs an experiment: tests/experiments",
     "agent-bt ab list": "needs an experiment: tests/experiments",
     "agent-bt compare RUN_A RUN_B": "needs two long runs: tests/experiments",
 }
 """What is only parsed, and why."""
+
+for kind in ("rules", "rankers"):
+    for config in sorted((ROOT / "configs" / kind).glob("*.yaml")):
+        PARSED[f"agent-bt run configs/{kind}/{config.name}"] = "tests/test_backtesting.py runs it"
 
 KNOWN = {*RUN, *NEEDS_MARKET, *PARSED, *(line for line, _, _ in REPLAY_PAGE)}
 
@@ -136,6 +157,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         prompt.write_text(prompt.read_text().replace("name: btcusdt_trader", "name: my_trader"))
     (strategy,) = (block for block in python_blocks(ROOT / "README.md") if "class Dip" in block)
     (tmp_path / "dip.py").write_text(strategy)
+    for block in python_blocks(ROOT / "docs" / "strategies.md"):
+        if named := re.match(r"# (\w+)\.py\n", block):
+            (tmp_path / f"{named[1]}.py").write_text(block)
+            monkeypatch.delitem(sys.modules, named[1], raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "no-real-key")
     monkeypatch.syspath_prepend(tmp_path)
@@ -170,7 +195,9 @@ def test_every_command_named_in_a_sentence_is_there(line: str) -> None:
 @pytest.mark.parametrize("line", sorted(PARSED))
 def test_the_settings_of_a_command_that_is_not_run_are_valid(line: str, folder: Path) -> None:
     words = shlex.split(line)
-    configs = [word for word in words if word.endswith(".yaml") and word != "configs/ab.yaml"]
+    configs = [
+        word for word in words if word.endswith(".yaml") and not Path(word).name.startswith(("ab", "sweep"))
+    ]
     overrides = [after for word, after in pairwise(words) if word == "--set"]
     for config in configs:
         load_config(config, overrides)
