@@ -17,6 +17,7 @@ from agent_bt.agents.ranker import RankerAgent
 from agent_bt.config import Config
 from agent_bt.core.clock import duration_us, interval_us, iso, time_us
 from agent_bt.core.errors import AgentBtError, ConfigError, DataError, PromptError, StrategyError
+from agent_bt.core.params import keys
 from agent_bt.core.protocols import LLM, AgentStrategy, Strategy, VectorisedStrategy
 from agent_bt.core.rhythm import instants
 from agent_bt.core.types import Portfolio, Reply, Request
@@ -28,7 +29,6 @@ from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.features.specs import feature_specs
-from agent_bt.strategies.params import keys
 from agent_bt.strategies.registry import agent_kinds, agent_params, make_strategy
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from agent_bt.agents.prompt import Prompt
 from agent_bt.agents.rank_reply import parse_weights
 from agent_bt.agents.reply import Strip
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.params import flag, names, whole
 from agent_bt.core.protocols import LLM
 from agent_bt.core.rhythm import WEEKDAYS
 from agent_bt.core.types import Decision, Exchange, FeatureSpec, Portfolio, Request
 from agent_bt.core.view import MarketView
 from agent_bt.features.names import spec_of, specs_of
-from agent_bt.strategies.params import flag, names, whole
 
 COLUMNS = ("return_24", "return_168", "volatility_168")
 VOLUME = "quote_volume_168"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from agent_bt.core.params import choice, positive, text, whole
 from agent_bt.strategies.factors import NORMALISE, FactorConfig, factors_of, score, within
-from agent_bt.strategies.params import choice, positive, text, whole
 from agent_bt.strategies.ranks import RankedLegs, RankSignalGenerator
 from agent_bt.strategies.section import equal_legs, inverse_weights, legs
 from agent_bt.strategies.signals import Columns, SignalStrategy

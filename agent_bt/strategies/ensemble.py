@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.params import choice, number, whole
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.types import FeatureSpec
-from agent_bt.strategies.params import choice, number, whole
 from agent_bt.strategies.signals import Columns, SignalStrategy
 from agent_bt.strategies.votes import COMBINE, METHODS, best_of_recent, standing
 

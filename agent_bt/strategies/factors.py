@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from agent_bt.core.errors import ConfigError
-from agent_bt.strategies.params import choice, flag, keys, number, positive, text
+from agent_bt.core.params import choice, flag, keys, number, positive, text
 from agent_bt.strategies.section import places, zscores
 from agent_bt.strategies.signals import Columns, SignalStrategy
 from agent_bt.strategies.states import share_table

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.params import flag, positive, text, whole
 from agent_bt.strategies.factors import within
-from agent_bt.strategies.params import flag, positive, text, whole
 from agent_bt.strategies.section import equal_legs, legs
 from agent_bt.strategies.signals import Columns, SignalStrategy
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from agent_bt.core.errors import AgentBtError, ConfigError
+from agent_bt.core.params import keys, nearest
 from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.types import FeatureSpec
 from agent_bt.core.view import BAR_COLUMNS
 from agent_bt.strategies.cross_section import EqualWeight, InverseVolatility, LongShort, MeanReversion, Momentum
 from agent_bt.strategies.factors import FactorSignalGenerator
 from agent_bt.strategies.mixed_ensemble import make_ensemble
-from agent_bt.strategies.params import keys, nearest
 from agent_bt.strategies.ranks import RankSignalGenerator
 from agent_bt.strategies.rules import RuleSignalGenerator
 from agent_bt.strategies.simple import BuyAndHold, StayOut

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.params import choice, flag, keys, positive
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
-from agent_bt.strategies.params import choice, flag, keys, positive
 from agent_bt.strategies.signals import HOLD, Columns, SignalStrategy, one_target
 from agent_bt.strategies.states import share_of, share_table
 

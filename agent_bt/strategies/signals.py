@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent_bt.core.errors import ConfigError, StrategyError
+from agent_bt.core.params import names, nearest, whole
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.features.names import specs_of
 from agent_bt.strategies.base import Strategy
-from agent_bt.strategies.params import names, nearest, whole
 
 Columns = Callable[[str], np.ndarray]
 """A column by its name: float64 (rows, symbols), oldest row first, NaN where undefined."""

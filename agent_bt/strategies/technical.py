@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from agent_bt.core.errors import ConfigError
-from agent_bt.strategies.params import choice, flag, keys, number, whole
+from agent_bt.core.params import choice, flag, keys, number, whole
 from agent_bt.strategies.rules import RuleCondition, RuleSignalGenerator
 
 Rules = Mapping[str, Sequence[RuleCondition]]
