@@ -4,10 +4,10 @@
 Every driver of the engine runs these functions and no others, so that the same orders give the same bits.
 
 One bar t, in order (`advance`):
-  1. orders that are due fill at the open: what reduces first, then what opens, scaled to the means    `_execute`
-  2. stops and take-profits inside the bar, stop first                                                 `_protect`
+  1. orders that are due fill at the open: what reduces first, then what opens, scaled to the means    `fills.execute`
+  2. stops and take-profits inside the bar, stop first                                                 `fills.protect`
   3. a funding settlement at its close is charged to what is held                                      `_fund`
-  4. orders due at this close fill at it                                                               `_execute`
+  4. orders due at this close fill at it                                                               `fills.execute`
   5. a symbol that vanishes after it is closed                                                         `_delist`
   6. the account is marked at the close; passing the drawdown limit closes everything                  `_mark`
 Bars in which none of this can happen are marked in one loop (`_mark_calm`): no object, no call, no event.
@@ -26,10 +26,9 @@ perpetuals this is wallet + sum(quantity x (mark - average)), with the entry val
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import numpy as np
 
+from agent_bt.core.fills import execute, fill, protect, record, take_off
 from agent_bt.core.jit import njit
 from agent_bt.core.records import (
     AT_DRAWDOWN,
@@ -37,250 +36,10 @@ from agent_bt.core.records import (
     DELISTED,
     DRAWDOWN,
     DROPPED,
-    FILLED,
-    ORDERED,
     RUNNING,
-    STOP_LOSS,
-    TAKE_PROFIT,
     USED_UP,
 )
 from agent_bt.core.wires import unwire
-
-
-def lot_of(step: float) -> tuple[int, int]:
-    """A decimal lot step as (multiple, scale): step = multiple / scale, both whole.
-
-    Raises:
-        ValueError: the step is not a positive decimal number of at most 15 places.
-    """
-    exact = Decimal(repr(step))
-    exponent = exact.as_tuple().exponent
-    if not exact.is_finite() or exact <= 0 or not isinstance(exponent, int) or exponent < -15:
-        raise ValueError(f"lot step {step!r} must be a positive decimal of at most 15 places")
-    scale = 10 ** max(0, -exponent)
-    return int(exact * scale), scale
-
-
-@njit
-def lots_in(quantity: float, multiple: float, scale: float) -> int:
-    """Whole lots in a quantity (>= 0), rounded down; a quantity within 4 ulp of a lot boundary counts as on it."""
-    lots = quantity * scale / multiple
-    nearest = np.rint(lots)
-    if abs(lots - nearest) <= 4.0 * 2.220446049250313e-16 * abs(lots):
-        return int(nearest)
-    return int(np.floor(lots))
-
-
-@njit
-def _event(account, events, kind, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason):
-    at = account[0].events
-    if at < len(events):
-        events[at].kind = kind
-        events[at].bar = bar
-        events[at].symbol = symbol
-        events[at].lots = lots
-        events[at].quantity = quantity
-        events[at].price = price
-        events[at].reference = reference
-        events[at].fee = fee
-        events[at].slippage = slippage
-        events[at].realised = realised
-        events[at].reason = reason
-    account[0].events = at + 1
-
-
-@njit
-def _fill(account, positions, rules, events, bar, symbol, lots, reference, reason):
-    """Trade `lots` of one symbol at `reference` plus slippage and fee."""
-    rule, held = rules[0], positions[symbol]
-    price = reference * (1.0 + rule.slippage) if lots > 0 else reference * (1.0 - rule.slippage)
-    quantity = lots * rule.multiple / rule.scale
-    notional = quantity * price
-    fee = abs(notional) * rule.fee_rate
-    slippage = abs(quantity) * abs(price - reference)
-    before, after = held.lots, held.lots + lots
-    realised = 0.0
-    if before != 0 and (before > 0) != (lots > 0):
-        closed = min(abs(lots), abs(before)) * rule.multiple / rule.scale
-        realised = closed * (price - held.average) if before > 0 else closed * (held.average - price)
-        if after == 0:
-            held.average = 0.0
-            account[0].held -= 1
-        elif (after > 0) != (before > 0):
-            held.average = price
-            held.opened = bar
-    elif before == 0:
-        held.average = price
-        held.opened = bar
-        account[0].held += 1
-    else:
-        held.average = (held.average * held.quantity + notional) / (held.quantity + quantity)
-    held.lots = after
-    held.quantity = after * rule.multiple / rule.scale
-    account[0].cash = account[0].cash - notional - fee
-    account[0].realised += realised
-    account[0].fees += fee
-    account[0].slippage += slippage
-    _event(account, events, FILLED, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason)
-
-
-@njit
-def _affordable(account, rules, lots, reference):
-    """The lots of a buy that the cash pays for, costs included."""
-    rule = rules[0]
-    price = reference * (1.0 + rule.slippage) * (1.0 + rule.fee_rate)
-    cash = account[0].cash
-    if lots * rule.multiple / rule.scale * price > cash:
-        lots = min(lots, lots_in(max(cash, 0.0) / price, rule.multiple, rule.scale))
-    paid = reference * (1.0 + rule.slippage)
-    while lots > 0:
-        notional = lots * rule.multiple / rule.scale * paid
-        if cash - notional - notional * rule.fee_rate >= 0.0:
-            break
-        lots -= 1
-    return lots
-
-
-@njit
-def opened_by(lots, held):
-    """How many lots of a position an order opens: those it adds, all of them where it changes sides; else 0."""
-    after = held + lots
-    if (held > 0 and after < 0) or (held < 0 and after > 0):
-        return abs(after)
-    return max(abs(after) - abs(held), 0)
-
-
-@njit
-def _take_off(account, positions, queue, symbol, slot):
-    """An order waits no longer; returns its lots."""
-    lots = queue[symbol, slot].lots
-    queue[symbol, slot].lots = 0
-    positions[symbol].ordered -= lots
-    account[0].waiting -= 1
-    return lots
-
-
-@njit
-def _is_due(order, bar, closing):
-    if closing:
-        return order.at_close == 1 and order.due == bar
-    return order.due < bar or (order.due == bar and order.at_close == 0)
-
-
-@njit
-def _scaling(account, positions, queue, rules, bar, prices, traded, closing):
-    """The share of what is opened that the means allow: cash on a spot account, leverage on margin."""
-    rule = rules[0]
-    needed, costs, closed = 0.0, 0.0, 0.0
-    for symbol in range(queue.shape[0]):
-        held = positions[symbol].lots
-        for slot in range(queue.shape[1]):
-            order = queue[symbol, slot]
-            if order.lots == 0 or not traded[symbol] or not _is_due(order, bar, closing):
-                continue
-            opened = opened_by(order.lots, held)
-            if opened > 0:
-                value = rule.multiple / rule.scale * prices[symbol]
-                needed += opened * value
-                costs += abs(order.lots) * value * (rule.slippage + (1.0 + rule.slippage) * rule.fee_rate)
-                closed += (abs(order.lots) - opened) * value
-            held += order.lots
-    if needed == 0.0:
-        return 1.0
-    if rule.margin == 0:
-        return min(1.0, max(account[0].cash, 0.0) / (needed + costs))
-    equity, gross = account[0].cash, -closed
-    for symbol in range(len(positions)):
-        if positions[symbol].lots != 0:
-            value = positions[symbol].quantity * prices[symbol]
-            equity += value
-            gross += abs(value)
-    return min(1.0, max(rule.max_leverage * (equity - costs) - gross, 0.0) / needed)
-
-
-@njit
-def _execute(account, positions, queue, rules, events, bar, prices, traded, closing):
-    """Fill what is due: at the open everything that waited for it, at the close what is due exactly then."""
-    if account[0].waiting == 0:
-        return
-    rule = rules[0]
-    for opening in range(2):
-        scaling = 1.0
-        if opening == 1:
-            scaling = _scaling(account, positions, queue, rules, bar, prices, traded, closing)
-        for symbol in range(queue.shape[0]):
-            if not traded[symbol]:
-                continue
-            for slot in range(queue.shape[1]):
-                order = queue[symbol, slot]
-                lots, held = order.lots, positions[symbol].lots
-                if lots == 0 or not _is_due(order, bar, closing):
-                    continue
-                if rule.allow_short == 0 and lots < 0:
-                    lots = -min(-lots, held)
-                opened = opened_by(lots, held)
-                if opened > 0 and opening == 0:
-                    continue
-                if opened > 0 and scaling < 1.0:
-                    kept = lots_in(opened * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale)
-                    less = opened - min(opened, kept)
-                    lots += -less if lots > 0 else less
-                if rule.margin == 0 and lots > 0:
-                    lots = _affordable(account, rules, lots, prices[symbol])
-                notional = abs(lots) * rule.multiple / rule.scale * prices[symbol]
-                small = abs(lots) < rule.min_lots or notional < rule.min_notional
-                if lots == 0 or (small and order.forced == 0):
-                    _event(account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED)
-                else:
-                    reason = ORDERED
-                    if order.forced == 1:
-                        reason = DRAWDOWN if account[0].halted == AT_DRAWDOWN else USED_UP
-                    _fill(account, positions, rules, events, bar, symbol, lots, prices[symbol], reason)
-                _take_off(account, positions, queue, symbol, slot)
-
-
-@njit
-def _protect(account, positions, queue, rules, events, bar, opens, highs, lows, traded):
-    """Stop-loss, then take-profit, of what was held when the bar began or was opened at its open."""
-    rule = rules[0]
-    for symbol in range(len(positions)):
-        held = positions[symbol]
-        if held.lots == 0 or not traded[symbol]:
-            continue
-        sign = 1.0 if held.lots > 0 else -1.0
-        adverse = lows[symbol] if held.lots > 0 else highs[symbol]
-        favourable = highs[symbol] if held.lots > 0 else lows[symbol]
-        if rule.stop_loss > 0.0:
-            level = held.average * (1.0 - sign * rule.stop_loss)
-            if sign * (adverse - level) <= 0.0:
-                reference = opens[symbol] if sign * (opens[symbol] - level) <= 0.0 else level
-                _close(account, positions, queue, rules, events, bar, symbol, reference, STOP_LOSS)
-                continue
-        if rule.take_profit > 0.0:
-            level = held.average * (1.0 + sign * rule.take_profit)
-            if sign * (favourable - level) >= 0.0:
-                reference = opens[symbol] if sign * (opens[symbol] - level) >= 0.0 else level
-                _close(account, positions, queue, rules, events, bar, symbol, reference, TAKE_PROFIT)
-
-
-@njit
-def _close(account, positions, queue, rules, events, bar, symbol, reference, reason):
-    """Close a position under protection; what waits to close it, or to turn it, has that much less to do."""
-    lots = -positions[symbol].lots
-    _fill(account, positions, rules, events, bar, symbol, lots, reference, reason)
-    for slot in range(queue.shape[1]):
-        order = queue[symbol, slot]
-        if order.lots == 0 or (order.lots > 0) != (lots > 0) or lots == 0:
-            continue
-        done = min(abs(order.lots), abs(lots))
-        done = done if lots > 0 else -done
-        lots -= done
-        if order.lots == done:
-            _take_off(account, positions, queue, symbol, slot)
-            _event(account, events, DROPPED, bar, symbol, done, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, reason)
-        else:
-            order.lots -= done
-            positions[symbol].ordered -= done
 
 
 @njit
@@ -301,10 +60,10 @@ def _delist(account, positions, queue, rules, events, bar, closes, ends):
             continue
         for slot in range(queue.shape[1]):
             if queue[symbol, slot].lots != 0:
-                lots = _take_off(account, positions, queue, symbol, slot)
-                _event(account, events, DROPPED, bar, symbol, lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, DELISTED)
+                lots = take_off(account, positions, queue, symbol, slot)
+                record(account, events, DROPPED, bar, symbol, lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, DELISTED)
         if positions[symbol].lots != 0:
-            _fill(account, positions, rules, events, bar, symbol, -positions[symbol].lots, closes[symbol], DELISTED)
+            fill(account, positions, rules, events, bar, symbol, -positions[symbol].lots, closes[symbol], DELISTED)
 
 
 @njit
@@ -436,10 +195,10 @@ def _halt_at_limits(account, positions, queue, rules, events, bar, closes, trade
     for symbol in range(len(positions)):
         for slot in range(queue.shape[1]):
             if queue[symbol, slot].lots != 0:
-                _take_off(account, positions, queue, symbol, slot)
+                take_off(account, positions, queue, symbol, slot)
         lots = positions[symbol].lots
         if lots != 0 and traded[symbol]:
-            _fill(account, positions, rules, events, bar, symbol, -lots, closes[symbol], reason)
+            fill(account, positions, rules, events, bar, symbol, -lots, closes[symbol], reason)
         elif lots != 0:
             positions[symbol].ordered = -lots
             queue[symbol, 0].lots = -lots
@@ -483,16 +242,16 @@ def run(
             reached = _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure, bar, quiet)
         if reached < bar:
             reached = bar
-            _execute(account, positions, queue, rules, events, bar, opens[bar], traded[bar], False)
+            execute(account, positions, queue, rules, events, bar, opens[bar], traded[bar], False)
             if protected and account[0].held > 0:
-                _protect(account, positions, queue, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar])
+                protect(account, positions, queue, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar])
             if coming < len(special) and special[coming] == bar:
                 if len(funding) > 0 and account[0].held > 0:
                     _fund(account, positions, funding[bar], closes[bar])
-                _execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+                execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
                 _delist(account, positions, queue, rules, events, bar, closes[bar], ends)
             else:
-                _execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+                execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
             _write_mark(closes, account, positions, equity, exposure, bar)
         if _halt_at_limits(account, positions, queue, rules, events, reached, closes[reached], traded[reached]):
             _write_mark(closes, account, positions, equity, exposure, reached)
@@ -518,7 +277,7 @@ def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
             slot = candidate
     order = queue[symbol, slot]
     if order.lots != 0:
-        lots += _take_off(account, positions, queue, symbol, slot)
+        lots += take_off(account, positions, queue, symbol, slot)
         if lots == 0:
             return
     else:
@@ -533,7 +292,7 @@ def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
 @njit
 def settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar):
     """Fill the orders due at the close of `bar`, and mark it again."""
-    _execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+    execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
     _write_mark(closes, account, positions, equity, exposure, bar)
 
 

@@ -11,8 +11,9 @@ import math
 
 import numpy as np
 
-from agent_bt.core.accounting import lot_of, lots_in, opened_by
+from agent_bt.core.fills import opened_by
 from agent_bt.core.jit import njit
+from agent_bt.core.lots import lot_of, lots_in
 from agent_bt.core.records import RULES
 
 LIMITS = np.dtype(

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from agent_bt.config import ExecutionConfig
-from agent_bt.core.accounting import lot_of
+from agent_bt.core.lots import lot_of
 from agent_bt.core.schema import TIME
 from agent_bt.engine.market import Market
 

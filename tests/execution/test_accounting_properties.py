@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference import SlowAccount
 from tape import Candles, account
 
-from agent_bt.core.accounting import lot_of, lots_in
+from agent_bt.core.lots import lot_of, lots_in
 from agent_bt.core.types import Decision
 from agent_bt.engine.vectorised import drive
 from agent_bt.execution.broker import SimulatedBroker

@@ -1,0 +1,232 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
+"""How orders, stops and take-profits become fills: the part of the accounting step that changes positions.
+
+Arguments are those of `core.accounting`: the records of the state, and one bar's prices, float64 (N,).
+"""
+
+from __future__ import annotations
+
+from agent_bt.core.jit import njit
+from agent_bt.core.lots import lots_in
+from agent_bt.core.records import (
+    AT_DRAWDOWN,
+    DRAWDOWN,
+    DROPPED,
+    FILLED,
+    ORDERED,
+    STOP_LOSS,
+    TAKE_PROFIT,
+    USED_UP,
+)
+
+
+@njit
+def record(account, events, kind, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason):
+    at = account[0].events
+    if at < len(events):
+        events[at].kind = kind
+        events[at].bar = bar
+        events[at].symbol = symbol
+        events[at].lots = lots
+        events[at].quantity = quantity
+        events[at].price = price
+        events[at].reference = reference
+        events[at].fee = fee
+        events[at].slippage = slippage
+        events[at].realised = realised
+        events[at].reason = reason
+    account[0].events = at + 1
+
+
+@njit
+def fill(account, positions, rules, events, bar, symbol, lots, reference, reason):
+    """Trade `lots` of one symbol at `reference` plus slippage and fee."""
+    rule, held = rules[0], positions[symbol]
+    price = reference * (1.0 + rule.slippage) if lots > 0 else reference * (1.0 - rule.slippage)
+    quantity = lots * rule.multiple / rule.scale
+    notional = quantity * price
+    fee = abs(notional) * rule.fee_rate
+    slippage = abs(quantity) * abs(price - reference)
+    before, after = held.lots, held.lots + lots
+    realised = 0.0
+    if before != 0 and (before > 0) != (lots > 0):
+        closed = min(abs(lots), abs(before)) * rule.multiple / rule.scale
+        realised = closed * (price - held.average) if before > 0 else closed * (held.average - price)
+        if after == 0:
+            held.average = 0.0
+            account[0].held -= 1
+        elif (after > 0) != (before > 0):
+            held.average = price
+            held.opened = bar
+    elif before == 0:
+        held.average = price
+        held.opened = bar
+        account[0].held += 1
+    else:
+        held.average = (held.average * held.quantity + notional) / (held.quantity + quantity)
+    held.lots = after
+    held.quantity = after * rule.multiple / rule.scale
+    account[0].cash = account[0].cash - notional - fee
+    account[0].realised += realised
+    account[0].fees += fee
+    account[0].slippage += slippage
+    record(account, events, FILLED, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason)
+
+
+@njit
+def _affordable(account, rules, lots, reference):
+    """The lots of a buy that the cash pays for, costs included."""
+    rule = rules[0]
+    price = reference * (1.0 + rule.slippage) * (1.0 + rule.fee_rate)
+    cash = account[0].cash
+    if lots * rule.multiple / rule.scale * price > cash:
+        lots = min(lots, lots_in(max(cash, 0.0) / price, rule.multiple, rule.scale))
+    paid = reference * (1.0 + rule.slippage)
+    while lots > 0:
+        notional = lots * rule.multiple / rule.scale * paid
+        if cash - notional - notional * rule.fee_rate >= 0.0:
+            break
+        lots -= 1
+    return lots
+
+
+@njit
+def opened_by(lots, held):
+    """How many lots of a position an order opens: those it adds, all of them where it changes sides; else 0."""
+    after = held + lots
+    if (held > 0 and after < 0) or (held < 0 and after > 0):
+        return abs(after)
+    return max(abs(after) - abs(held), 0)
+
+
+@njit
+def take_off(account, positions, queue, symbol, slot):
+    """An order waits no longer; returns its lots."""
+    lots = queue[symbol, slot].lots
+    queue[symbol, slot].lots = 0
+    positions[symbol].ordered -= lots
+    account[0].waiting -= 1
+    return lots
+
+
+@njit
+def _is_due(order, bar, closing):
+    if closing:
+        return order.at_close == 1 and order.due == bar
+    return order.due < bar or (order.due == bar and order.at_close == 0)
+
+
+@njit
+def _scaling(account, positions, queue, rules, bar, prices, traded, closing):
+    """The share of what is opened that the means allow: cash on a spot account, leverage on margin."""
+    rule = rules[0]
+    needed, costs, closed = 0.0, 0.0, 0.0
+    for symbol in range(queue.shape[0]):
+        held = positions[symbol].lots
+        for slot in range(queue.shape[1]):
+            order = queue[symbol, slot]
+            if order.lots == 0 or not traded[symbol] or not _is_due(order, bar, closing):
+                continue
+            opened = opened_by(order.lots, held)
+            if opened > 0:
+                value = rule.multiple / rule.scale * prices[symbol]
+                needed += opened * value
+                costs += abs(order.lots) * value * (rule.slippage + (1.0 + rule.slippage) * rule.fee_rate)
+                closed += (abs(order.lots) - opened) * value
+            held += order.lots
+    if needed == 0.0:
+        return 1.0
+    if rule.margin == 0:
+        return min(1.0, max(account[0].cash, 0.0) / (needed + costs))
+    equity, gross = account[0].cash, -closed
+    for symbol in range(len(positions)):
+        if positions[symbol].lots != 0:
+            value = positions[symbol].quantity * prices[symbol]
+            equity += value
+            gross += abs(value)
+    return min(1.0, max(rule.max_leverage * (equity - costs) - gross, 0.0) / needed)
+
+
+@njit
+def execute(account, positions, queue, rules, events, bar, prices, traded, closing):
+    """Fill what is due: at the open everything that waited for it, at the close what is due exactly then."""
+    if account[0].waiting == 0:
+        return
+    rule = rules[0]
+    for opening in range(2):
+        scaling = 1.0
+        if opening == 1:
+            scaling = _scaling(account, positions, queue, rules, bar, prices, traded, closing)
+        for symbol in range(queue.shape[0]):
+            if not traded[symbol]:
+                continue
+            for slot in range(queue.shape[1]):
+                order = queue[symbol, slot]
+                lots, held = order.lots, positions[symbol].lots
+                if lots == 0 or not _is_due(order, bar, closing):
+                    continue
+                if rule.allow_short == 0 and lots < 0:
+                    lots = -min(-lots, held)
+                opened = opened_by(lots, held)
+                if opened > 0 and opening == 0:
+                    continue
+                if opened > 0 and scaling < 1.0:
+                    kept = lots_in(opened * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale)
+                    less = opened - min(opened, kept)
+                    lots += -less if lots > 0 else less
+                if rule.margin == 0 and lots > 0:
+                    lots = _affordable(account, rules, lots, prices[symbol])
+                notional = abs(lots) * rule.multiple / rule.scale * prices[symbol]
+                small = abs(lots) < rule.min_lots or notional < rule.min_notional
+                if lots == 0 or (small and order.forced == 0):
+                    record(account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED)
+                else:
+                    reason = ORDERED
+                    if order.forced == 1:
+                        reason = DRAWDOWN if account[0].halted == AT_DRAWDOWN else USED_UP
+                    fill(account, positions, rules, events, bar, symbol, lots, prices[symbol], reason)
+                take_off(account, positions, queue, symbol, slot)
+
+
+@njit
+def protect(account, positions, queue, rules, events, bar, opens, highs, lows, traded):
+    """Stop-loss, then take-profit, of what was held when the bar began or was opened at its open."""
+    rule = rules[0]
+    for symbol in range(len(positions)):
+        held = positions[symbol]
+        if held.lots == 0 or not traded[symbol]:
+            continue
+        sign = 1.0 if held.lots > 0 else -1.0
+        adverse = lows[symbol] if held.lots > 0 else highs[symbol]
+        favourable = highs[symbol] if held.lots > 0 else lows[symbol]
+        if rule.stop_loss > 0.0:
+            level = held.average * (1.0 - sign * rule.stop_loss)
+            if sign * (adverse - level) <= 0.0:
+                reference = opens[symbol] if sign * (opens[symbol] - level) <= 0.0 else level
+                close_position(account, positions, queue, rules, events, bar, symbol, reference, STOP_LOSS)
+                continue
+        if rule.take_profit > 0.0:
+            level = held.average * (1.0 + sign * rule.take_profit)
+            if sign * (favourable - level) >= 0.0:
+                reference = opens[symbol] if sign * (opens[symbol] - level) >= 0.0 else level
+                close_position(account, positions, queue, rules, events, bar, symbol, reference, TAKE_PROFIT)
+
+
+@njit
+def close_position(account, positions, queue, rules, events, bar, symbol, reference, reason):
+    """Close a position under protection; what waits to close it, or to turn it, has that much less to do."""
+    lots = -positions[symbol].lots
+    fill(account, positions, rules, events, bar, symbol, lots, reference, reason)
+    for slot in range(queue.shape[1]):
+        order = queue[symbol, slot]
+        if order.lots == 0 or (order.lots > 0) != (lots > 0) or lots == 0:
+            continue
+        done = min(abs(order.lots), abs(lots))
+        done = done if lots > 0 else -done
+        lots -= done
+        if order.lots == done:
+            take_off(account, positions, queue, symbol, slot)
+            record(account, events, DROPPED, bar, symbol, done, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, reason)
+        else:
+            order.lots -= done
+            positions[symbol].ordered -= done
