@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> tuple[SweepFolder, dict[st
         *(Stretch(start=window.cut, end=window.end) for window in windows),
     ]
     with compiling_announced(progress.note):
-        progress.start(len(combinations), sweep.declared.name)
+        progress.start(0, f"{sweep.declared.name}: {len(combinations):,} combinations")
         try:
             results = _evaluate(plan, stretches, cash, progress.update)
         except KeyboardInterrupt:
@@ -134,7 +133,7 @@ def _windows(sweep: Sweep) -> list[Window]:
 
 
 def _evaluate(plan: Plan, stretches: Sequence[Stretch], cash: float, tell: Callable[[int], None]) -> _Results:
-    """Every combination over every stretch, in the order of the plan."""
+    """Every combination over every stretch, in the order of the plan; `tell` hears how many have been walked."""
     count = len(plan.combinations)
     performances: list[list[Any]] = [[None] * count for _ in stretches]
     marks: list[list[Any]] = [[None] * count for _ in stretches]
@@ -146,14 +145,13 @@ def _evaluate(plan: Plan, stretches: Sequence[Stretch], cash: float, tell: Calla
             grounds.setdefault(each.outer.ground, []).append(at)
         else:
             walking.append(at)
-    through = 0
     for members in grounds.values():
         outer = plan.combinations[members[0]].outer
         market = _market(outer.config, plan.loaded[outer.config.market.interval])
         candidates = [_candidate(plan.combinations[at]) for at in members]
         spans = [each.span(market, cash) for each in stretches]
         due = assembly.make_schedule(outer.config, market, time_us(outer.config.market.end)).due
-        for number, found in enumerate(evaluate(market, due, candidates, spans, done=partial(_tell, tell, through))):
+        for number, found in enumerate(evaluate(market, due, candidates, spans)):
             span = spans[number]
             elapsed = int(market.times[span.last] - market.times[span.first]) + market.interval
             for place, at in enumerate(members):
@@ -163,15 +161,13 @@ def _evaluate(plan: Plan, stretches: Sequence[Stretch], cash: float, tell: Calla
                 )
                 if number == 0:
                     fills[at] = int(found.outcomes[place]["fills"])
-        through += len(members)
     configs = [plan.combinations[at].config for at in walking]
     bars = {interval: loaded.bars for interval, loaded in plan.loaded.items()}
-    for at, walked in zip(walking, walk_all(configs, bars, stretches), strict=True):
+    for through, (at, walked) in enumerate(zip(walking, walk_all(configs, bars, stretches), strict=True), 1):
         for number, alone in enumerate(walked):
             performances[number][at] = _measured([alone], cash)
             marks[number][at] = alone.marks
         fills[at] = len(walked[0].fills)
-        through += 1
         tell(through)
     return _Results(performances=performances, marks=marks, fills=fills)
 
@@ -188,10 +184,6 @@ def _tested(results: _Results, windows: int, cash: float) -> list[np.ndarray]:
     return [
         np.concatenate([returns_of(test[at], cash) for test in tests]) for at in range(len(results.performances[0]))
     ]
-
-
-def _tell(tell: Callable[[int], None], before: int, count: int) -> None:
-    tell(before + count)
 
 
 def _candidate(planned: Planned) -> Candidate:

@@ -10,7 +10,7 @@ Every span of rows is a market of its own: the account begins afresh at its firs
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -65,8 +65,6 @@ def evaluate(
     due: np.ndarray,
     candidates: Sequence[Candidate],
     spans: Sequence[Span],
-    *,
-    done: Callable[[int], None] = lambda _: None,
 ) -> list[Evaluated]:
     """Drive every candidate over every span; equal to `engine.vectorised.drive` of each to the last bit.
 
@@ -75,7 +73,6 @@ def evaluate(
         due: rows at which decisions are due, int64, ascending.
         candidates: all with the same delay between decision and fill.
         spans: as many results are returned, in their order.
-        done: told how many candidates are through.
 
     Raises:
         StrategyError: a strategy's features or its `decide_all` failed.
@@ -90,7 +87,6 @@ def evaluate(
     ]
     if not candidates:
         return made
-    through = 0
     shared = SharedColumns(market)
     threads = max(1, min(os.cpu_count() or 1, len(candidates)))
     delay = int(candidates[0].rules[0]["delay"])
@@ -114,8 +110,6 @@ def evaluate(
                 for task in tasks:
                     task.cancel()
                 raise
-            through += len(block)
-            done(through)
     return made
 
 
