@@ -38,7 +38,9 @@ def wire(*arrays: np.ndarray) -> np.ndarray:
 
 
 @intrinsic
-def _pointer(typing, address):  # noqa: ARG001
+def pointer(typing, address):  # noqa: ARG001
+    """An address as a pointer, for `numba.carray`."""
+
     def cast(context, builder, signature, arguments):  # noqa: ARG001
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
@@ -49,19 +51,19 @@ def _pointer(typing, address):  # noqa: ARG001
 def unwire(wires):
     """The arrays again, in compiled code; in the order of `wire`."""
     return (
-        carray(_pointer(wires[0]), (wires[1], wires[2]), np.float64),
-        carray(_pointer(wires[3]), (wires[4], wires[5]), np.float64),
-        carray(_pointer(wires[6]), (wires[7], wires[8]), np.float64),
-        carray(_pointer(wires[9]), (wires[10], wires[11]), np.float64),
-        carray(_pointer(wires[12]), (wires[13], wires[14]), np.bool_),
-        carray(_pointer(wires[15]), (wires[16], wires[17]), np.float64),
-        carray(_pointer(wires[18]), (wires[19],), np.int64),
-        carray(_pointer(wires[21]), (wires[22],), np.int64),
-        carray(_pointer(wires[24]), (wires[25],), ACCOUNT),
-        carray(_pointer(wires[27]), (wires[28],), POSITION),
-        carray(_pointer(wires[30]), (wires[31], wires[32]), ORDER),
-        carray(_pointer(wires[33]), (wires[34],), RULES),
-        carray(_pointer(wires[36]), (wires[37],), EVENT),
-        carray(_pointer(wires[39]), (wires[40],), np.float64),
-        carray(_pointer(wires[42]), (wires[43],), np.float64),
+        carray(pointer(wires[0]), (wires[1], wires[2]), np.float64),
+        carray(pointer(wires[3]), (wires[4], wires[5]), np.float64),
+        carray(pointer(wires[6]), (wires[7], wires[8]), np.float64),
+        carray(pointer(wires[9]), (wires[10], wires[11]), np.float64),
+        carray(pointer(wires[12]), (wires[13], wires[14]), np.bool_),
+        carray(pointer(wires[15]), (wires[16], wires[17]), np.float64),
+        carray(pointer(wires[18]), (wires[19],), np.int64),
+        carray(pointer(wires[21]), (wires[22],), np.int64),
+        carray(pointer(wires[24]), (wires[25],), ACCOUNT),
+        carray(pointer(wires[27]), (wires[28],), POSITION),
+        carray(pointer(wires[30]), (wires[31], wires[32]), ORDER),
+        carray(pointer(wires[33]), (wires[34],), RULES),
+        carray(pointer(wires[36]), (wires[37],), EVENT),
+        carray(pointer(wires[39]), (wires[40],), np.float64),
+        carray(pointer(wires[42]), (wires[43],), np.float64),
     )

@@ -1,8 +1,8 @@
 """Many accounts over one market, one after another in a compiled loop: what a sweep of parameters is made of.
 
-Every account goes through `vectorised._drive`, so it has the bits it would have alone. What is kept of each is small:
-its measures, and its equity at the end of every UTC day. The loop holds no lock on the interpreter: each thread has a
-lane of its own, and as many lanes as processors run side by side.
+Every account goes through `vectorised.drive_wired`, so it has the bits it would have alone. What is kept of each is
+small: its measures, and its equity at the end of every UTC day. The loop holds no lock on the interpreter: each thread
+has a lane of its own, and as many lanes as processors run side by side.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -17,7 +17,7 @@ from agent_bt.core.errors import StrategyError
 from agent_bt.core.jit import njit
 from agent_bt.core.records import FILLED, RULES
 from agent_bt.core.wires import unwire
-from agent_bt.engine.vectorised import _drive
+from agent_bt.engine.vectorised import drive_wired
 from agent_bt.execution.broker import SimulatedBroker, Tape
 from agent_bt.execution.desk import opening_rows
 
@@ -143,7 +143,7 @@ def _drive_many(
         rules[0] = rules_of[at]
         low, high = starts[at], starts[at + 1]
         opening = openings[low:high] if len(openings) > 0 else openings
-        _drive(
+        drive_wired(
             wires, eligible, limits_of[at : at + 1], first, opening, rows[low:high], targets[low:high], on_change[at]
         )
         for day in range(len(days)):

@@ -38,7 +38,7 @@ def drive_silently(
     # An order gives one event, a position at most one more, and there are no more positions than orders.
     broker.use_events(2 * (targets.size + len(broker.tape.symbols)))
     openings = opening_of(broker, limits, bars)
-    _drive(broker.wires, broker.tape.eligible, limits, broker.first, openings, bars, targets, on_change)
+    drive_wired(broker.wires, broker.tape.eligible, limits, broker.first, openings, bars, targets, on_change)
     broker.resume_at(len(broker.tape.times))
 
 
@@ -65,7 +65,8 @@ def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) ->
 
 
 @njit
-def _drive(wires, eligible, limits, first, openings, bars, targets, on_change):
+def drive_wired(wires, eligible, limits, first, openings, bars, targets, on_change):
+    """What `drive` does, for compiled callers; `openings` as made by `opening_of`."""
     (opens, highs, lows, closes, traded, funding, ends, special,
      account, positions, queue, rules, events, equity, exposure) = unwire(wires)  # fmt: skip
     symbols = targets.shape[1]

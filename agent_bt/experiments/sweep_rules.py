@@ -15,9 +15,9 @@ from numba import carray
 
 from agent_bt.core.jit import njit
 from agent_bt.core.protocols import Strategy
-from agent_bt.core.wires import _pointer
+from agent_bt.core.wires import pointer
 from agent_bt.strategies.rules import AnyOf, Condition, RuleCondition, RuleSignalGenerator
-from agent_bt.strategies.states import _share_of
+from agent_bt.strategies.states import share_of_cell
 from agent_bt.strategies.technical import TechnicalRuleGenerator
 
 Key = tuple[str, int]
@@ -166,7 +166,7 @@ def _listen(addresses, eligible, rows, begins, steps, numbers, sides, sizes, sho
     count = step = 0
     for at in range(len(begins)):
         for case in range(8):
-            answers[case] = _share_of(case & 1 > 0, case & 2 > 0, case & 4 > 0, sizes[at])
+            answers[case] = share_of_cell(case & 1 > 0, case & 2 > 0, case & 4 > 0, sizes[at])
         last[:] = np.nan
         begin, first = step, begins[at]
         while first < decisions:
@@ -228,7 +228,7 @@ def _compare(addresses, low, high, steps, numbers, step, mask):
 
 @njit
 def _cells(addresses, place, low, high):
-    return carray(_pointer(addresses[place] + 8 * low), (high - low,), np.float64)
+    return carray(pointer(addresses[place] + 8 * low), (high - low,), np.float64)
 
 
 @njit

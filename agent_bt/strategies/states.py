@@ -24,7 +24,7 @@ def share_of(up: bool, down: bool, flat: bool, size: float) -> float:
     return 0.0 if flat else np.nan
 
 
-_share_of = njit(share_of)
+share_of_cell = njit(share_of)
 
 
 @njit
@@ -33,7 +33,7 @@ def _table(up, down, flat, size):
     # Through flat arrays: several cells at once, where a processor can.
     cells, ups, downs, flats = shares.ravel(), up.ravel(), down.ravel(), flat.ravel()
     for at in range(len(cells)):
-        cells[at] = _share_of(ups[at], downs[at], flats[at], size)
+        cells[at] = share_of_cell(ups[at], downs[at], flats[at], size)
     return shares
 
 
