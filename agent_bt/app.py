@@ -301,9 +301,10 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
         assembly.check_agent(config)
         loaded = assembly.load_bars(config)
         findings.append(Finding(level="ok", what=f"market: {loaded.label}, {len(loaded.bars):,} bars"))
+        findings += [Finding(level="warning", what=note) for note in loaded.notes]
         strategy = assembly.build_strategy(config, prompt)
         stage = assembly.set_stage(config, loaded.bars, strategy)
-        skipped = f", {stage.schedule.skipped} skipped in outages" if stage.schedule.skipped else ""
+        skipped = f", {stage.schedule.skipped} skipped where nothing traded" if stage.schedule.skipped else ""
         silent = f", {stage.schedule.silent:,} of them with nothing new to say" if stage.schedule.silent else ""
         findings.append(Finding(level="ok", what=f"decisions: {len(stage.schedule.due):,}{skipped}{silent}"))
         assembly.open_books(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import Prompt, load_prompt, prompt_roots
 from agent_bt.agents.ranker import RankerAgent
 from agent_bt.config import Config
-from agent_bt.core.clock import duration_us, interval_us, iso, time_us
+from agent_bt.core.clock import HOUR, duration_us, interval_us, iso, time_us
 from agent_bt.core.errors import AgentBtError, ConfigError, DataError, PromptError, StrategyError
 from agent_bt.core.params import keys
 from agent_bt.core.protocols import LLM, AgentStrategy, Strategy, VectorisedStrategy
@@ -67,6 +67,7 @@ def load_bars(config: Config) -> LoadedBars:
         label, notes, bars = panel.label, panel.notes, panel.fetch_panel(market.interval, start, end)
         if _funded(config) and not bars.is_empty():
             bars = load_panel_funding(panel, bars)
+        notes = (*notes, *_shortfalls(config, bars, start, end))
     else:
         from agent_bt.data.funding import load_funding
 
@@ -79,6 +80,29 @@ def load_bars(config: Config) -> LoadedBars:
     if bars.is_empty():
         raise DataError(f"{label} has no bars from {iso(start)} to {market.end}; choose another range")
     return LoadedBars(bars=bars, label=label, sample=market.source == "sample", notes=notes)
+
+
+def _shortfalls(config: Config, bars: pl.DataFrame, start: int, end: int) -> Sequence[str]:
+    """Where bars of several symbols, asked for from `start` to `end` (UTC us), do not reach."""
+    if bars.is_empty():
+        return ()
+    market, pool, bar = config.market, config.pool, interval_us(config.market.interval)
+    first, last = (int(bars[name].cast(pl.Int64).sort()[at]) for name, at in (("open_time", 0), ("close_time", -1)))
+    notes = []
+    if first - start >= bar:
+        notes.append(
+            f"There is no bar before {iso(first)}, asked for from {iso(start)} (market.start less market.warmup)"
+        )
+    if end - last >= bar:
+        notes.append(f"There is no bar after {iso(last)}: the run ends there, not at market.end ({iso(end)})")
+    begin = max(time_us(market.start), first)
+    if pool.enabled and begin - first < duration_us(pool.lookback):
+        hours = (begin - first) / HOUR
+        notes.append(
+            f"The first choice of the pool sees {hours:g} hours of bars before the run, less than its look-back of "
+            f"{pool.lookback}; market.warmup reads more"
+        )
+    return notes
 
 
 def _funded(config: Config) -> bool:

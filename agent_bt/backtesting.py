@@ -42,12 +42,14 @@ class BacktestResult:
         market: the market it ran over.
         fills: in order.
         sample: whether the market is generated; then nothing here says anything about the real one.
+        notes: what of the data is not exact, or where it does not reach.
     """
 
     performance: Performance
     market: Market = field(repr=False)
     fills: tuple[Fill, ...] = field(repr=False)
     sample: bool
+    notes: tuple[str, ...]
     _broker: SimulatedBroker = field(repr=False)
     _config: Config = field(repr=False)
     _bars: Any = field(repr=False)
@@ -153,6 +155,7 @@ class BacktestEngine:
             market=market,
             fills=tuple(fills),
             sample=loaded.sample,
+            notes=loaded.notes,
             _broker=broker,
             _config=config,
             _bars=stage.schedule.bars,

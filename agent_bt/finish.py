@@ -151,7 +151,7 @@ def finish(
         portfolio=portfolio,
         conventions=[_execution_convention(config), *CONVENTIONS, *held, baselined, SENSITIVITY_CONVENTION],
         banners=_banners(config, loaded, prompt),
-        warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally.failed_share, portfolio)],
+        warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally, portfolio)],
     )
     summary["sensitivity"] = [variant.to_dict() for variant in variants]
     folder.write_exports(exports_of(summary, equity, fills))
@@ -254,9 +254,9 @@ def _execution_convention(config: Config) -> str:
 
 
 def _warnings(
-    config: Config, ended: Ended, measured: Mapping[str, Any], failed: float, portfolio: Mapping[str, Any] | None
+    config: Config, ended: Ended, measured: Mapping[str, Any], tally: Tally, portfolio: Mapping[str, Any] | None
 ) -> Sequence[str]:
-    warnings = []
+    warnings, failed = [], tally.failed_share
     if ended.status in ("interrupted", "budget"):
         warnings.append(
             "The run is not finished: these are the figures up to where it stopped. Run it again to continue."
@@ -282,6 +282,10 @@ def _warnings(
         warnings.append(
             f"{ended.broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"
         )
+    if shorts := tally.cuts["allow_short"]:
+        spot = config.market.kind == "spot"
+        way = "spot cannot be sold short; market.kind: um can" if spot else "risk.allow_short is false"
+        warnings.append(f"{shorts:,} orders to sell short were cut: {way}")
     trades = measured["trades"]
     if trades < 30:
         closed = {0: "No closed trade", 1: "Only 1 closed trade"}.get(trades, f"Only {trades} closed trades")

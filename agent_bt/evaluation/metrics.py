@@ -134,9 +134,11 @@ def expectancy(results: Sequence[float]) -> float | None:
 def turnover(notionals: np.ndarray, equities: np.ndarray) -> float:
     """One-way turnover: half the sum of traded notional over the equity at the time, both float64 (F,).
 
-    Buying with everything and selling it all again is 1.
+    Buying with everything and selling it all again is 1. What is traded when the equity is used up is no share of it,
+    and counts as nothing.
     """
-    return 0.5 * float(np.sum(np.abs(notionals) / equities)) if len(notionals) else 0.0
+    alive = equities > 0.0
+    return 0.5 * float(np.sum(np.abs(notionals[alive]) / equities[alive])) if len(notionals) else 0.0
 
 
 def _ratio(above: float, below: float) -> float | None:

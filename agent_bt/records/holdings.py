@@ -259,6 +259,12 @@ def _mean(values: pl.Series) -> float | None:
     return _finite(float(values.to_numpy().mean())) if len(values) else None
 
 
+def _shares(traded: np.ndarray, equity: np.ndarray) -> np.ndarray:
+    """What was traded as shares of equity; of one that is used up it is none, and counts as nothing."""
+    alive = equity > 0.0
+    return np.where(alive, traded / np.where(alive, equity, 1.0), 0.0)
+
+
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
@@ -279,7 +285,7 @@ def _brought(
         "funding": funding,
         "slippage": float(mine.slippage.sum()),
         "trades": int(np.count_nonzero((mine.before != 0) & ((mine.before > 0) != (mine.after > mine.before)))),
-        "turnover": 0.5 * float(np.sum(mine.notional / equity[mine.rows])),
+        "turnover": 0.5 * float(np.sum(_shares(mine.notional, equity[mine.rows]))),
         "share_of_time": share_of_time,
     }
 
@@ -329,7 +335,7 @@ def _rebalances(
         "time": then["time"],
         "bar": decisions,
         "equity": equity[rows],
-        "turnover": 0.5 * traded / equity[rows],
+        "turnover": 0.5 * _shares(traded, equity[rows]),
         "gross": then["gross"],
         "net": then["long"] + then["short"],
         "long": then["long"],

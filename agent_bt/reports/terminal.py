@@ -204,7 +204,7 @@ def _decisions(counts: Mapping[str, Any], bars: int) -> str:
     if cuts:
         also.append(f"orders cut: {', '.join(cuts)}")
     if counts["skipped"]:
-        also.append(f"{counts['skipped']:,} skipped in outages")
+        also.append(f"{counts['skipped']:,} skipped where nothing traded")
     if counts.get("silent"):
         also.append(f"{counts['silent']:,} more had nothing new to say")
     return text + (f"; {', '.join(also)}" if also else "")

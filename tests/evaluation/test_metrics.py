@@ -58,6 +58,10 @@ def test_fees_of_published_round_trip_are_borne_by_its_trade() -> None:
     assert metrics.trade_results(fills) == [pytest.approx(300 - 25)]
 
 
+def test_turnover_of_an_equity_that_is_used_up_counts_as_nothing() -> None:
+    assert metrics.turnover(np.array([100.0, -900.0, 50.0]), np.array([100.0, -2.0, 0.0])) == 0.5
+
+
 def test_turnover_of_published_rebalance() -> None:
     # weights .5/.5, returns +10 % / -10 %, back to .5/.5: .55 -> .5 and .45 -> .5 of an equity of 1
     assert metrics.turnover(np.array([-0.05, 0.05]), np.array([1.0, 1.0])) == pytest.approx(0.05)

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from agent_bt import load_config, load_run
-from agent_bt.app import run_config
+from agent_bt.app import run_config, validate
+from agent_bt.assembly import load_bars
 from agent_bt.core.errors import RecordError
 from agent_bt.core.progress import SilentProgress
 from agent_bt.records.read import Run
@@ -227,6 +228,35 @@ def test_an_account_that_is_used_up_is_a_warning(tmp_path: Path) -> None:
     adds_up(found)
     assert verify(found.path) == []
     assert replay(found.path).identical
+
+
+def test_orders_to_sell_short_on_spot_are_a_warning(tmp_path: Path) -> None:
+    found = run(tmp_path, *PANEL, "market.kind=spot", "risk.allow_short=false")
+    cut = found.summary["decisions"]["cuts"]["allow_short"]
+    assert cut > 0
+    assert (
+        f"{cut} orders to sell short were cut: spot cannot be sold short; market.kind: um can"
+        in found.summary["warnings"]
+    )
+    assert found.legs["short"].min() == 0.0
+
+
+def test_where_the_data_and_the_look_back_of_the_pool_do_not_reach_is_said(tmp_path: Path) -> None:
+    file, settings = tmp_path / "panel.parquet", [*PANEL, "execution.funding=false", "market.end=2024-08-25"]
+    load_bars(load_config(None, settings, env={})).bars.drop("funding_rate", strict=False).write_parquet(file)
+    whole = [*settings, f"market.source={file}", "pool.enabled=true", "pool.lookback=2d"]
+    assert load_bars(load_config(None, whole, env={})).notes == ()
+    wider = [*whole, "market.warmup=3d", "market.end=2024-09-01", "pool.lookback=30d"]
+    found = run(tmp_path, *wider)
+    told = (
+        "There is no bar before 2024-08-18T00:00Z, asked for from 2024-08-17T00:00Z (market.start less market.warmup)",
+        "There is no bar after 2024-08-25T00:00Z: the run ends there, not at market.end (2024-09-01T00:00Z)",
+        "The first choice of the pool sees 48 hours of bars before the run, less than its look-back of 30d; "
+        "market.warmup reads more",
+    )
+    assert set(told) <= set(found.summary["warnings"])
+    checked = validate(load_config(None, wider, env={}))
+    assert set(told) <= {finding.what for finding in checked if finding.level == "warning"}
 
 
 def test_terminal_tells_what_was_held(ranked: Run) -> None:

@@ -82,7 +82,8 @@ def test_everything_is_there_without_colour() -> None:
     for expected in (
         "buy & hold", "random", "SMA", "1,234,567.89", "12.50 %", "Sharpe", "3 buy, 2 sell, 5 hold",
         "1 invalid (10.0%)",
-        "invalid: not_json x 1", "4 skipped in outages", "11 calls, 2 from cache", "1,200 + 80 tokens", "$0.5000",
+        "invalid: not_json x 1", "4 skipped where nothing traded",
+        "11 calls, 2 from cache", "1,200 + 80 tokens", "$0.5000",
         "sent ahead 3: 0 used, 3 wasted", "above 43% of random agents", "decisions:01234567",
         "Sharpe: daily UTC equity.", "a warning with [brackets]", "BTCUSDT",
     ):  # fmt: skip
