@@ -105,7 +105,10 @@ class Layer:
         """Set one value by its path; a complaint if the path leads through something that holds no keys."""
         into = self.data
         for at, part in enumerate(path[:-1]):
-            inner = into.setdefault(part, {})
+            inner = into.get(part)
+            if inner is None:
+                # Missing, or null: a section that is switched off gets its first key.
+                inner = into[part] = {}
             if not isinstance(inner, dict):
                 self.complain(origin, f"{'.'.join(path[: at + 1])} is a value here, so it has no keys of its own")
                 return

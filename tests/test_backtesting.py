@@ -90,6 +90,17 @@ def test_flags_and_config_are_the_same_run(tmp_path: Path) -> None:
     assert load_run(made).summary["hashes"]["equity"] == by_config.summary["hashes"]["equity"]
 
 
+def test_a_rule_over_two_symbols_decides_at_every_bar_and_shorts_where_it_may(tmp_path: Path) -> None:
+    options = ["--end", "2024-07-10", "--output", str(tmp_path), "-q", "--no-report"]
+    words = ["ma_cross", "--slow", "48", "--symbols", "BTCUSDT,ETHUSDT", "--kind", "um", "--allow-short"]
+    assert cli("backtest", *words, *options).code == 0
+    (folder,) = tmp_path.glob("2*")
+    about = json.loads((folder / "summary.json").read_text())["about"]
+    assert (about["mode"], about["every"]) == ("time_series", "1h")
+    shares = load_run(folder).decisions["targets"].explode().struct.field("share")
+    assert shares.min() == pytest.approx(-0.5)
+
+
 def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
     options = ["--end", "2024-07-20", "--warmup", "8d", "--output", str(tmp_path), "-q", "--no-report"]
     assert cli("backtest", "momentum", "--top-n-long", "2", *options).code == 0
@@ -116,6 +127,10 @@ def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
         (["ma_cross", "--fast", "9", "--slow", "5"], "fast: 9 must be below slow"),
         (["ma_cross", "--allow-short"], "market.kind: um"),
         (["rsi", "--symbol", "BTC/USDT"], "is no symbol"),
+        (["rsi", "--strat", "2024-07-02"], "did you mean --start?"),
+        (["rsi", "--fee-rates", "0"], "did you mean --fee-rate?"),
+        (["momentum", "--every", "4h"], "write --rebalance 4h"),
+        (["rule"], "such as long: [rsi_14 < 30]"),
     ],
 )
 def test_a_wrong_flag_is_told(words: list[str], said: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from agent_bt.cli import common
 from agent_bt.core.errors import UsageError
 
-OVER_MANY = ("momentum", "mean_reversion", "equal_weight", "long_short", "inverse_volatility", "rank")
+OVER_MANY = ("momentum", "mean_reversion", "equal_weight", "long_short", "inverse_volatility", "rank", "agent_ranker")
 """Kinds that choose among symbols: without `--symbol` they run cross-sectionally, over all there are."""
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -42,7 +43,7 @@ def backtest(
     ],
     source: Annotated[str | None, typer.Option(help="sample, store, or a Parquet path.", show_default=False)] = None,
     symbol: Annotated[str | None, typer.Option(help="One symbol.", show_default=False)] = None,
-    symbols: Annotated[str | None, typer.Option(help="Several, with commas between.", show_default=False)] = None,
+    symbols: Annotated[str | None, typer.Option(help="Several, with commas between: A,B.", show_default=False)] = None,
     kind: Annotated[Literal["spot", "um"] | None, typer.Option(help="Spot or perpetuals.", show_default=False)] = None,
     interval: Annotated[str | None, typer.Option(help="Length of a bar; default 1h.", show_default=False)] = None,
     start: Annotated[str | None, typer.Option(help="First instant, UTC.", show_default=False)] = None,
@@ -61,7 +62,9 @@ def backtest(
     fee_rate: Annotated[float | None, typer.Option(help="Share of notional.", show_default=False)] = None,
     slippage_bps: Annotated[float | None, typer.Option(help="Always adverse.", show_default=False)] = None,
     fill: Annotated[Literal["close", "next_open"] | None, typer.Option(show_default=False)] = None,
-    allow_short: Annotated[bool, typer.Option("--allow-short", help="Perpetuals only (--kind um).")] = False,
+    allow_short: Annotated[
+        bool, typer.Option("--allow-short", help="Let it go short; perpetuals only (--kind um).")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Part of the run folder's name.", show_default=False)] = None,
     output: Annotated[str | None, typer.Option(help="Where run folders are made.", show_default=False)] = None,
     overrides: common.SetOption = None,
@@ -78,9 +81,14 @@ def backtest(
     agent-bt backtest momentum --source panel.parquet --lookback-col return_168 --top-n-long 5 --rebalance W-MON
     """
     from agent_bt.settings import Values, load_config
+    from agent_bt.strategies.registry import parameters_of
 
     given = {key: value for key, value in context.params.items() if key in _FLAGS and value not in (None, False)}
-    many = symbols is not None or rebalance is not None or (strategy in OVER_MANY and symbol is None)
+    many = rebalance is not None or (strategy in OVER_MANY and symbol is None)
+    if many and every is not None:
+        raise UsageError(
+            "--every is of no use here: over many symbols it decides at each rebalance; write --rebalance 4h"
+        )
     bar = interval or "1h"
     values: dict[str, Any] = {
         "name": name or strategy.replace(":", "."),
@@ -95,7 +103,13 @@ def backtest(
     if pool is not None:
         values |= {"pool.enabled": True, "pool.top_n": pool}
     origins = {_FLAGS[key]: f"--{key.replace('_', '-')}" for key in given}
+    taken = parameters_of(strategy)
+    if allow_short and taken and "allow_short" in taken:
+        # The rules stay long unless their own parameter says otherwise; whoever writes the flag means both.
+        values["strategy.params.allow_short"] = True
+        origins["strategy.params.allow_short"] = "--allow-short"
     for flag, key, value in _parameters(context.args):
+        _check_known(flag, key, taken, [*_FLAGS, "pool", "name"])
         values[f"strategy.params.{key}"] = value
         origins[f"strategy.params.{key}"] = flag
     origins = {path: origins.get(path, "agent-bt backtest") for path in values}
@@ -107,6 +121,22 @@ def backtest(
         settings, progress=make_progress("none" if quiet else progress), fresh=True, report=report
     )
     common.show_result(result, as_json=as_json, quiet=quiet)
+
+
+def _check_known(flag: str, key: str, taken: Sequence[str] | None, flags: Sequence[str]) -> None:
+    """Refuse what is no parameter of the strategy but nearly a flag of the command; the rest is told with the kind.
+
+    Raises:
+        UsageError: it looks like a misspelt flag.
+    """
+    import difflib
+
+    if taken is None or key in taken:
+        return
+    near = difflib.get_close_matches(key, [*taken, *flags], n=1)
+    if near and near[0] not in taken:
+        meant = near[0].replace("_", "-")
+        raise UsageError(f"{flag} is no flag, and no parameter of the strategy; did you mean --{meant}?")
 
 
 def _parameters(arguments: list[str]) -> list[tuple[str, str, Any]]:

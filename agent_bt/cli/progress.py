@@ -128,7 +128,8 @@ def progress_line(
     parts = [f"{label} {done:,}/{total:,} ({done / total:.0%})" if total else f"{label} {done:,}"]
     if 0 < done < total:
         parts.append(f"{_clock_text(elapsed_s * (total - done) / done)} left")
-    if done:
+    # A rule asks no model: it has no tokens, and nothing to be invalid.
+    if done and (tokens or invalid):
         parts.append(f"{invalid / done:.1%} invalid")
     if tokens:
         parts.append(f"{tokens:,} tokens")

@@ -29,6 +29,8 @@ _STAND_INS = {
     "taker_quote": pl.lit(0.0),
 }
 
+_CONVERT = "; a CSV file becomes one with polars.read_csv(path, try_parse_dates=True).write_parquet(...)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarFile:
@@ -128,7 +130,7 @@ def _read(path: Path) -> pl.DataFrame:
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; market.source is sample, store, or a Parquet file") from None
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: not readable as Parquet ({_first_line(error)})") from error
+        raise DataError(f"{path}: not readable as Parquet ({_first_line(error)}){_CONVERT}") from error
     if missing := [name for name in NEEDED if name not in raw.columns]:
         raise DataError(f"{path}: no column {', '.join(missing)}; a source needs {', '.join(NEEDED)}")
     return raw
@@ -191,7 +193,10 @@ def _instants(times: pl.Series) -> pl.Series:
     if isinstance(times.dtype, pl.Datetime):
         zoned = times if times.dtype.time_zone else times.dt.replace_time_zone("UTC")
         return zoned.dt.convert_time_zone("UTC").cast(TIME)
-    raise pl.exceptions.SchemaError(f"open_time is {times.dtype}, not a time")
+    raise pl.exceptions.SchemaError(
+        f"open_time is {times.dtype}, not a time: date-times, or whole milliseconds or microseconds; in Polars "
+        'pl.col("open_time").str.to_datetime(time_zone="UTC")'
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from agent_bt.strategies.mixed_ensemble import make_ensemble
 from agent_bt.strategies.ranks import RankSignalGenerator
 from agent_bt.strategies.rules import RuleSignalGenerator
 from agent_bt.strategies.simple import BuyAndHold, StayOut
-from agent_bt.strategies.technical import TechnicalRuleGenerator
+from agent_bt.strategies.technical import TechnicalRuleGenerator, params_of
 
 REGISTERED: dict[str, Callable[..., Strategy]] = {
     "buy_and_hold": BuyAndHold,
@@ -150,7 +150,9 @@ def _with_members(params: Mapping[str, Any], agent: Agent | None) -> dict[str, A
     """Parameters of an ensemble with its members made, and their weights beside them."""
     members = params.get("members")
     if not isinstance(members, Sequence) or isinstance(members, str) or not members:
-        raise ConfigError("members: wants a list of {kind, params, weight}")
+        raise ConfigError(
+            "members: wants a list of {kind, params, weight}, such as [{kind: rsi}, {kind: macd, weight: 2}]"
+        )
     made, weights = [], []
     for at, member in enumerate(members):
         where = f"members[{at}]"
@@ -174,15 +176,35 @@ def _with_members(params: Mapping[str, Any], agent: Agent | None) -> dict[str, A
     return {**params, "members": made}
 
 
-def _check_params(build: Callable[..., Strategy], params: Mapping[str, Any]) -> None:
-    """Refuse parameters by name, with the nearest one there is, where the constructor says what it takes."""
+def parameters_of(kind: str) -> tuple[str, ...] | None:
+    """Names of the parameters that a strategy takes; None where that is not known before it is made.
+
+    Raises:
+        ConfigError: `module:Class` cannot be imported.
+    """
+    build = _imported(kind) if ":" in kind else REGISTERED.get(kind)
+    if isinstance(build, partial):
+        return params_of(*build.args)
+    named = None if build is None else _named(build)
+    return None if named is None else tuple(each.name for each in named)
+
+
+def _named(build: Callable[..., Strategy]) -> list[inspect.Parameter] | None:
+    """What a constructor can be given by name; None if it does not say."""
     try:
         taken = inspect.signature(build).parameters.values()
     except ValueError:
-        return
+        return None
     if any(each.kind is each.VAR_KEYWORD for each in taken):
+        return None
+    return [each for each in taken if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+
+
+def _check_params(build: Callable[..., Strategy], params: Mapping[str, Any]) -> None:
+    """Refuse parameters by name, with the nearest one there is, where the constructor says what it takes."""
+    named = _named(build)
+    if named is None:
         return
-    named = [each for each in taken if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     try:
         keys(
             "params",

@@ -219,7 +219,7 @@ class RuleSignalGenerator(SignalStrategy):
         written = {"long": long, "exit": exit, "short": short, "cover": cover}
         rules = {name: condition_of(each, name) for name, each in written.items() if each not in (None, (), [])}
         if not {"long", "short"} & set(rules):
-            raise ConfigError("a rule needs conditions in long or in short; see RuleSignalGenerator")
+            raise ConfigError("a rule needs conditions in long or in short, such as long: [rsi_14 < 30]")
         columns = [name for rule in rules.values() for name in rule.columns]
         reach = max(rule.reach for rule in rules.values())
         super().__init__(columns=columns, reach=reach, warm_up=warm_up, include=include, exclude=exclude)

@@ -107,8 +107,7 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
             ConfigError: there is no such preset, or a parameter doesn't fit it.
         """
         rules = PRESETS[choice("preset", preset, PRESETS)]
-        common = ("size", "allow_short", "include", "exclude", "warm_up")
-        keys(f"parameters of {preset}", params, allowed=[*_own_params(rules), *common])
+        keys(f"parameters of {preset}", params, allowed=params_of(preset))
         parts = rules(allow_short=flag("allow_short", allow_short), **params)
         super().__init__(
             long=parts.get("long"),
@@ -124,6 +123,8 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
 
 
 @cache
-def _own_params(rules: Callable[..., Rules]) -> tuple[str, ...]:
+def params_of(preset: str) -> tuple[str, ...]:
+    """Names of the parameters that a preset takes: its own, then those of all."""
     # A sweep makes thousands; a signature costs more than the rest of a strategy.
-    return tuple(name for name in inspect.signature(rules).parameters if name != "allow_short")
+    own = [name for name in inspect.signature(PRESETS[preset]).parameters if name != "allow_short"]
+    return (*own, "size", "allow_short", "include", "exclude", "warm_up")

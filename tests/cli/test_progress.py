@@ -21,14 +21,15 @@ def test_a_line_says_how_far_how_long_how_bad_and_how_much() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost_usd", "tokens", "end"), [(None, 9, "9 tokens, unpriced"), (0.0, 9, "9 tokens"), (None, 0, "0.0% invalid")]
+    ("cost_usd", "tokens", "end"), [(None, 9, "9 tokens, unpriced"), (0.0, 9, "9 tokens"), (None, 0, "(100%)")]
 )
 def test_an_unknown_price_is_unpriced_and_never_zero(cost_usd: float | None, tokens: int, end: str) -> None:
     assert progress_line("a", 4, 4, 1.0, invalid=0, tokens=tokens, cost_usd=cost_usd).endswith(end)
 
 
 def test_work_of_unknown_length_has_no_share_and_no_end() -> None:
-    assert progress_line("a", 7, 0, 1.0, invalid=0, tokens=0, cost_usd=None) == "a 7, 0.0% invalid"
+    assert progress_line("a", 7, 0, 1.0, invalid=0, tokens=0, cost_usd=None) == "a 7"
+    assert progress_line("a", 4, 0, 1.0, invalid=1, tokens=0, cost_usd=None) == "a 4, 25.0% invalid"
     assert progress_line("a", 0, 0, 0.0, invalid=0, tokens=0, cost_usd=None) == "a 0"
 
 
@@ -44,9 +45,9 @@ def test_plain_lines_come_every_few_seconds_and_at_the_end() -> None:
     progress.update(100)
     assert stream.getvalue().splitlines() == [
         "run: 100 decisions",
-        "run 42/100 (42%), 0:07 left, 0.0% invalid",
-        "run 84/100 (84%), 0:02 left, 0.0% invalid",
-        "run 100/100 (100%), 0.0% invalid",
+        "run 42/100 (42%), 0:07 left",
+        "run 84/100 (84%), 0:02 left",
+        "run 100/100 (100%)",
         "something",
     ]
 

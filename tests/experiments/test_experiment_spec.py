@@ -53,6 +53,8 @@ def test_cells_are_arms_by_replicates_by_windows(folder: Path) -> None:
 def test_keys_of_the_experiment_can_be_set_on_the_command_line(folder: Path) -> None:
     declared = load(folder, GOOD, "replicates=5", "windows.every=7d", "metric=sharpe").declared
     assert (declared.replicates, declared.windows.every, declared.metric) == (5, "7d", "sharpe")
+    switched_off = load(folder, GOOD + "windows: null\n", "windows.every=7d").declared
+    assert switched_off.windows.every == "7d"
 
 
 @pytest.mark.parametrize(
