@@ -195,9 +195,7 @@ def test_every_command_named_in_a_sentence_is_there(line: str) -> None:
 @pytest.mark.parametrize("line", sorted(PARSED))
 def test_the_settings_of_a_command_that_is_not_run_are_valid(line: str, folder: Path) -> None:
     words = shlex.split(line)
-    configs = [
-        word for word in words if word.endswith(".yaml") and not Path(word).name.startswith(("ab", "sweep"))
-    ]
+    configs = [word for word in words if word.endswith(".yaml") and not Path(word).name.startswith(("ab", "sweep"))]
     overrides = [after for word, after in pairwise(words) if word == "--set"]
     for config in configs:
         load_config(config, overrides)
