@@ -150,7 +150,8 @@ def _resample_mean(prefix, n, block_length, seed, deviations, errors):
         while left > 0:
             counter += np.uint64(1)
             start, length = _block(counter, n, table, log_stay, left)
-            block = prefix[start + length] - prefix[start]
+            # One block of everything is the data: its deviation is exactly 0, and not what rounding left of it.
+            block = prefix[start + length] - prefix[start] if length < n else 0.0
             total += block
             squares += block * block
             cross += block * length

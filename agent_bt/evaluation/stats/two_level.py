@@ -57,7 +57,8 @@ class Effect:
 
     `error` is its standard error, all noise together; `market_noise` the part that more replicates would leave;
     `model_noise` None if neither arm has a second replicate. `statistics`: absolute Student statistics of the
-    resamples, ascending, float64 (B,), infinite where a resample holds no difference at all.
+    resamples, ascending, float64 (B,), infinite where a resample holds no difference at all, or is one block
+    of all observations and so has no error of its own.
     """
 
     value: float
@@ -168,7 +169,7 @@ def measure_effect(
         market_noise=math.sqrt(max(time_error**2 - within, 0.0)),
         model_noise=model_noise,
         identical=False,
-        statistics=np.sort(np.nan_to_num(statistics, nan=0.0, posinf=math.inf)),
+        statistics=np.sort(np.nan_to_num(statistics, nan=math.inf, posinf=math.inf)),
     )
 
 

@@ -85,6 +85,13 @@ def test_resamples_depend_on_the_seed_alone_and_begin_the_same() -> None:
     assert len(np.unique(longer.deviations)) == 300
 
 
+def test_a_resample_of_one_block_is_the_data_and_has_no_error_of_its_own() -> None:
+    values = autoregressive(0.5, 10, seed=3)
+    draws = resample_mean(values, block_length=1e9, resamples=50, seed=7)
+    assert not draws.deviations.any()
+    assert not draws.errors.any()
+
+
 def test_several_series_are_resampled_with_the_blocks_of_one() -> None:
     values = np.stack([autoregressive(0.3, 200, seed) for seed in range(3)], axis=1)
     together = resample_means(values, block_length=4.0, resamples=50, seed=7)

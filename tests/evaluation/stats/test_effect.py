@@ -42,6 +42,17 @@ def test_interval_excludes_nothing_exactly_where_the_p_value_rejects(seed: int, 
     assert (found.p_value() <= alpha) == (low > 0 or high < 0)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_observations_too_few_for_their_blocks_give_no_interval_instead_of_a_huge_one(seed: int) -> None:
+    arm = np.random.default_rng(seed).standard_normal((1, 10))
+    found = effect(arm, np.zeros((1, 10)), block_length=4.0)
+    # One resample in thirteen is a single block of all ten, more than the 5 % that the interval leaves out.
+    assert (3 / 4) ** 9 > 0.05
+    assert found.interval(0.05) is None
+    assert found.smallest_detectable(0.05) is None
+    assert found.p_value() > 0.05
+
+
 def test_swapping_the_arms_changes_only_the_sign() -> None:
     arm, baseline = RNG.standard_normal((2, 3, 200))
     one, other = effect(arm, baseline), effect(baseline, arm)
