@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+import polars as pl
 import pytest
 import typer.main
 from chat_server import ChatServer, stand_in_answer
@@ -38,6 +41,9 @@ RUN = {
     "agent-bt backtest ma_cross --fast 24 --slow 96": "--end 2024-07-10 -q",
     "agent-bt backtest momentum --lookback-col return_168 --top-n-long 3 --rebalance W-MON --warmup 10d": (
         "--end 2024-07-10 -q"
+    ),
+    "agent-bt backtest momentum --source panel.parquet --start 2024-02-01 --end 2024-09-01 --top-n-long 3": (
+        "--start 2024-07-01 --end 2024-07-10 --warmup 2d -q"
     ),
     "agent-bt backtest calm:Calm --limit 0.02": "--end 2024-07-10 -q",
     "agent-bt backtest dipping:Dipping": "--end 2024-07-10 -q",
@@ -165,7 +171,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENAI_API_KEY", "no-real-key")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "dip", raising=False)
+    write_prices(tmp_path / "csv")
+    runpy.run_path(str(tmp_path / "panel.py"))
     return tmp_path
+
+
+def write_prices(folder: Path) -> None:
+    """One CSV file of hourly bars for each of four symbols, as a reader of the page on strategies has them."""
+    folder.mkdir()
+    first, last = datetime(2024, 6, 25, tzinfo=UTC), datetime(2024, 7, 11, tzinfo=UTC)
+    hours = pl.datetime_range(first, last, "1h", eager=True)
+    for at, name in enumerate(("AUSDT", "BUSDT", "CUSDT", "DUSDT")):
+        price = (pl.int_range(len(hours)) * (at + 1) / 50).sin() + 10
+        prices = dict.fromkeys(("open", "high", "low", "close"), price)
+        pl.DataFrame({"open_time": hours}).with_columns(**prices, volume=pl.lit(1e4)).write_csv(folder / f"{name}.csv")
 
 
 def test_every_written_command_is_run_or_parsed_here() -> None:
