@@ -105,16 +105,30 @@ class SignalStrategy(Strategy):
         """The target shares at the rows `bars` (int64 (D,), ascending); float64 (D, N), NaN: left alone.
 
         Equal to `decide` at each of them to the last bit.
+
+        Raises:
+            StrategyError: `targets` gave another shape than it should.
         """
         rows = _slice_or(bars)
         if (self.reach or self.lookback) == 1:
-            wanted = self.shares(lambda name: market.column(name)[rows], market.eligible[rows], market.symbols)
+            eligible = market.eligible[rows]
+            wanted = self._shaped(
+                self.shares(lambda name: market.column(name)[rows], eligible, market.symbols), eligible
+            )
         else:
-            wanted = self.shares(market.column, market.eligible, market.symbols)[rows]
+            wanted = self._shaped(self.shares(market.column, market.eligible, market.symbols), market.eligible)[rows]
         early = int(np.searchsorted(bars, self.lookback - 1))
         if early:
             wanted = wanted.copy()
             wanted[:early] = np.nan
+        return wanted
+
+    def _shaped(self, wanted: np.ndarray, eligible: np.ndarray) -> np.ndarray:
+        if np.shape(wanted) != eligible.shape:
+            raise StrategyError(
+                f"strategy {self.name}: targets gave an array of shape {np.shape(wanted)}; "
+                f"it must be that of eligible, (rows, symbols) = {eligible.shape}"
+            )
         return wanted
 
     def decision(self, symbols: Sequence[str], shares: Sequence[float]) -> Decision:

@@ -214,3 +214,18 @@ def test_a_decision_is_made_by_its_own_words() -> None:
     assert Decision.to({"A": 0.5}).action == "TARGETS"
     assert (Decision.buy("A", 0.3).trades, Decision.sell("A").trades) == ({"A": 0.3}, {"A": -1.0})
     assert Decision.hold("why").note == "why"
+
+
+@pytest.mark.parametrize("shape", ["3", "eligible.shape[1]", "(eligible.shape[0], 2)", "()"])
+def test_targets_of_another_shape_are_told(write: Callable[[str], str], tmp_path: Path, shape: str) -> None:
+    kind = write(
+        "from agent_bt import SignalStrategy\n"
+        "class Mine(SignalStrategy):\n"
+        "    name = 'mine'\n"
+        "    def __init__(self):\n"
+        "        super().__init__(columns=['close'])\n"
+        "    def targets(self, columns, eligible):\n"
+        f"        return np.zeros({shape})\n"
+    )
+    with pytest.raises(StrategyError, match=r"strategy mine: targets gave an array of shape .* \(rows, symbols\) = "):
+        run_rule(tmp_path, f"{kind}:Mine")
