@@ -222,7 +222,9 @@ def _nearest_key(word: str, above: Path, model: type[Section]) -> str | None:
 
 def _default(path: Path) -> str:
     info = field_at(path)
-    return _plain(info.default) if info is not None and not isinstance(info.default, Section) else "all defaults"
+    if info is None or isinstance(info.default, Section):
+        return "all defaults"
+    return _plain(info.get_default(call_default_factory=True))
 
 
 def _plain(value: Any) -> str:

@@ -46,14 +46,18 @@ def backtest(
     symbols: Annotated[str | None, typer.Option(help="Several, with commas between: A,B.", show_default=False)] = None,
     kind: Annotated[Literal["spot", "um"] | None, typer.Option(help="Spot or perpetuals.", show_default=False)] = None,
     interval: Annotated[str | None, typer.Option(help="Length of a bar; default 1h.", show_default=False)] = None,
-    start: Annotated[str | None, typer.Option(help="First instant, UTC.", show_default=False)] = None,
-    end: Annotated[str | None, typer.Option(help="Last instant, exclusive.", show_default=False)] = None,
+    start: Annotated[
+        str | None, typer.Option(help="First instant, UTC; default 2024-07-01.", show_default=False)
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Last instant, exclusive; default 2024-10-01.", show_default=False)
+    ] = None,
     warmup: Annotated[str | None, typer.Option(help="Read before the start: 30d.", show_default=False)] = None,
     every: Annotated[
         str | None, typer.Option(help="Time between decisions; default: every bar.", show_default=False)
     ] = None,
     rebalance: Annotated[
-        str | None, typer.Option(help="W-MON, MS, QS, D, 4h: run cross-sectionally.", show_default=False)
+        str | None, typer.Option(help="W-MON, MS, QS, D, 4h; runs cross-sectionally.", show_default=False)
     ] = None,
     pool: Annotated[
         int | None, typer.Option(help="Hold among the N of the most volume, monthly.", show_default=False)

@@ -9,7 +9,11 @@ import typer
 
 from agent_bt.cli import common
 
-app = typer.Typer(name="sweep", help="Try many parameters of a rule or ranker; says what the best of so many is worth.")
+app = typer.Typer(
+    name="sweep",
+    help="Try many parameters of a rule or ranker; says what the best of so many is worth.",
+    add_completion=False,
+)
 
 
 @app.command()
@@ -28,8 +32,9 @@ def sweep(
 ) -> None:
     """Try many parameters of a rule or ranker; says what the best of so many is worth.
 
-    Every combination goes through the same account as a run, and counts as a trial: the best is deflated by them. With
-    walk_forward it is chosen in one stretch of time and reported in the next.
+    Every combination goes through the same account as a run, and counts as a trial: the best is deflated by them.
+
+    With walk_forward it is chosen in one stretch of time and reported in the next.
     """
     from agent_bt.experiments.sweep_spec import load_sweep
 

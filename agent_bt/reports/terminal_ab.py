@@ -86,13 +86,14 @@ def _flips(arm: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield from _targets(arm, flips)
         return
     rate, names = flips["agreement"]["rate"], flips["actions"]
+    arm_name, baseline = _short(arm["arm"]), _short(arm["baseline"])
     yield Text(
-        f"\n{arm['arm']} and {arm['baseline']} decide alike in {rate['share']:.1%} of {flips['paired']:,} decisions "
+        f"\n{arm_name} and {baseline} decide alike in {rate['share']:.1%} of {flips['paired']:,} decisions "
         f"({rate['low']:.1%} to {rate['high']:.1%})"
     )
     if rate["share"] == 1.0:
         return
-    table = _table(f"{arm['baseline']} / {arm['arm']}", *names, "PnL of the flips")
+    table = _table(f"{baseline} \\ {arm_name}", *names, "PnL of the flips")
     for row, name in enumerate(names):
         earned = sum(flips["flip_pnl"][row])
         table.add_row(name, *(f"{count:,}" for count in flips["flip_matrix"][row]), f"{earned:+,.2f}")
@@ -102,8 +103,9 @@ def _flips(arm: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _targets(arm: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[RenderableType]:
     rate = found["equal"]
     yield Text(
-        f"\n{arm['arm']} and {arm['baseline']} want the same weights after {rate['share']:.1%} of {found['paired']:,} "
-        f"decisions ({rate['low']:.1%} to {rate['high']:.1%}); on average {found['overlap']:.1%} of them are in common"
+        f"\n{_short(arm['arm'])} and {_short(arm['baseline'])} want the same weights after {rate['share']:.1%} of "
+        f"{found['paired']:,} decisions ({rate['low']:.1%} to {rate['high']:.1%}); on average "
+        f"{found['overlap']:.1%} of them are in common"
     )
     table = _table("arm", "symbols wanted", "gross weight", "turnover/decision")
     for name, habits in ((arm["baseline"], found["baseline"]), (arm["arm"], found["arm"])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from agent_bt.core.errors import ConfigError, StrategyError
+from agent_bt.core.errors import AgentBtError, ConfigError, StrategyError
 from agent_bt.core.params import names, nearest, whole
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
@@ -86,11 +87,26 @@ class SignalStrategy(Strategy):
     def shares(self, columns: Columns, eligible: np.ndarray, symbols: Sequence[str]) -> np.ndarray:
         """`targets` of the symbols it may trade, NaN for the others; float64 (rows, symbols)."""
         if not self.include and not self.exclude:
-            return self.targets(columns, eligible)
+            return self._asked(columns, eligible)
         seen = _seen(tuple(symbols), tuple(self.include), tuple(self.exclude))
         wanted = np.full(eligible.shape, np.nan)
-        wanted[:, seen] = self.targets(lambda name: columns(name).take(seen, axis=1), eligible.take(seen, axis=1))
+        wanted[:, seen] = self._asked(lambda name: columns(name).take(seen, axis=1), eligible.take(seen, axis=1))
         return wanted
+
+    def _asked(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """What `targets` answers; its mistakes are the strategy's, and told as such."""
+        try:
+            wanted = self.targets(columns, eligible)
+        except AgentBtError:
+            raise
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            hint = "; name it in super().__init__(columns=[...])" if isinstance(error, KeyError) else ""
+            raise StrategyError(
+                f"strategy {self.name}: targets failed: {type(error).__name__}: {error}{hint} "
+                f"({at.filename}, line {at.lineno})"
+            ) from error
+        return self._shaped(wanted, eligible)
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
         """Move to the target shares of the last row; HOLD where nothing is wanted or in warm-up."""
@@ -107,16 +123,14 @@ class SignalStrategy(Strategy):
         Equal to `decide` at each of them to the last bit.
 
         Raises:
-            StrategyError: `targets` gave another shape than it should.
+            StrategyError: `targets` failed, or gave another shape than it should.
         """
         rows = _slice_or(bars)
         if (self.reach or self.lookback) == 1:
             eligible = market.eligible[rows]
-            wanted = self._shaped(
-                self.shares(lambda name: market.column(name)[rows], eligible, market.symbols), eligible
-            )
+            wanted = self.shares(lambda name: market.column(name)[rows], eligible, market.symbols)
         else:
-            wanted = self._shaped(self.shares(market.column, market.eligible, market.symbols), market.eligible)[rows]
+            wanted = self.shares(market.column, market.eligible, market.symbols)[rows]
         early = int(np.searchsorted(bars, self.lookback - 1))
         if early:
             wanted = wanted.copy()

@@ -135,6 +135,28 @@ def test_a_feature_that_cannot_be_computed_is_named(write: Callable[[str], str],
         run_rule(tmp_path, f"{kind}:Mine")
 
 
+SIGNALS = {
+    "columns('return_24')": "no column 'return_24' in market.*name it in super",
+    "1 / 0 * columns('close')": r"targets failed: ZeroDivisionError: division by zero \(.*line \d+\)",
+    "np.ones(3)": "targets gave an array of shape",
+}
+
+
+@pytest.mark.parametrize("answer", SIGNALS)
+def test_a_mistake_in_targets_is_told_as_the_strategys(
+    write: Callable[[str], str], tmp_path: Path, answer: str
+) -> None:
+    kind = write(
+        "from agent_bt import SignalStrategy\n"
+        "class Mine(SignalStrategy):\n"
+        "    name = 'mine'\n"
+        "    def __init__(self):\n        super().__init__(columns=['close'])\n"
+        f"    def targets(self, columns, eligible):\n        return {answer}\n"
+    )
+    with pytest.raises(StrategyError, match=SIGNALS[answer]):
+        run_rule(tmp_path, f"{kind}:Mine")
+
+
 IMPORTS = {
     "def f(:": "SyntaxError",
     "import nosuchlibrary": "No module named 'nosuchlibrary'",
