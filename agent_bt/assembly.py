@@ -221,12 +221,16 @@ def make_schedule(config: Config, market: Market, end: int) -> Schedule:
     return decision_schedule(market, due)
 
 
+AGREEMENTS = 33
+"""Decisions, spread over the run, at which a strategy known beforehand is asked alone as well."""
+
+
 def _where_it_speaks(strategy: Strategy, market: Market, schedule: Schedule) -> Schedule:
     """The schedule without the decisions at which a strategy that is known beforehand has nothing new to say."""
     if not isinstance(strategy, VectorisedStrategy):
         return schedule
     targets = strategy.decide_all(market, schedule.bars)
-    for at in {0, len(schedule.bars) // 2, len(schedule.bars) - 1}:
+    for at in np.unique(np.linspace(0, len(schedule.bars) - 1, AGREEMENTS).astype(np.int64)):
         _check_agreement(strategy, market, int(schedule.bars[at]), targets[at])
     return schedule.only(news(targets, strategy.on_change))
 
@@ -238,7 +242,8 @@ def _check_agreement(strategy: Strategy, market: Market, bar: int, targets: np.n
     if not np.array_equal(given, targets, equal_nan=True):
         raise StrategyError(
             f"strategy {strategy.name}: decide and decide_all differ at {iso(int(market.times[bar]))}: "
-            f"{decision.targets} against {dict(zip(market.symbols, targets.tolist(), strict=True))}"
+            f"{decision.targets} against {dict(zip(market.symbols, targets.tolist(), strict=True))}; a row may "
+            "depend on its last `reach` rows, itself included, and on nothing later"
         )
 
 

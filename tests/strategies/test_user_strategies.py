@@ -157,6 +157,20 @@ def test_a_mistake_in_targets_is_told_as_the_strategys(
         run_rule(tmp_path, f"{kind}:Mine")
 
 
+def test_targets_that_look_ahead_are_refused_on_a_short_run(write: Callable[[str], str], tmp_path: Path) -> None:
+    kind = write(
+        "from agent_bt import SignalStrategy\n"
+        "class Mine(SignalStrategy):\n"
+        "    name = 'mine'\n"
+        "    def __init__(self):\n        super().__init__(columns=['close'])\n"
+        "    def targets(self, columns, eligible):\n"
+        "        close = columns('close')\n"
+        "        return np.where(np.vstack([close[1:], close[-1:]]) > close, 1.0, 0.0)\n"
+    )
+    with pytest.raises(StrategyError, match="on nothing later"):
+        run_rule(tmp_path, f"{kind}:Mine", "strategy.every=5m", limit=200)
+
+
 IMPORTS = {
     "def f(:": "SyntaxError",
     "import nosuchlibrary": "No module named 'nosuchlibrary'",
