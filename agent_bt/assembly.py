@@ -28,7 +28,7 @@ from agent_bt.engine.vectorised import news
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.desk import Desk
 from agent_bt.execution.sizing import make_limits, make_rules
-from agent_bt.features.specs import feature_specs
+from agent_bt.features.specs import feature_specs, lookback
 from agent_bt.strategies.registry import agent_kinds, agent_params, make_strategy
 
 if TYPE_CHECKING:
@@ -200,9 +200,10 @@ def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int
     schedule = make_schedule(config, market, end)
     if not len(schedule.bars):
         when = f"rebalance {config.rebalance}" if config.mode == "cross_sectional" else f"every {config.strategy.every}"
+        bars_needed = strategy.lookback + max((lookback(spec) for spec in strategy.features), default=1) - 1
         raise ConfigError(
             f"market.start {config.market.start} to end {config.market.end} leaves no decision ({when}): "
-            f"{strategy.name} needs {strategy.lookback} bars of {config.market.interval} with all features first; "
+            f"{strategy.name} needs {bars_needed} bars of {config.market.interval} before the first; "
             f"widen the range or set market.warmup"
         )
     if limit is not None and limit < len(schedule.bars):

@@ -292,7 +292,7 @@ def _walk(
         return "budget", reached
     except EndpointDown as down:
         # The failures that led here are no decisions: they are asked again when the run is continued.
-        journal.drop_failures()
+        journal.drop_failures(reach=1 + max(run.config.prefetch.depth, 2 * run.config.llm.max_in_flight))
         return "interrupted", down
     except (ModelError, ReplayError) as failed:
         return "interrupted", _at_decision(failed, market, bars, journal.count)

@@ -121,7 +121,8 @@ class JournalWriter:
         self._buffer: list[bytes] = []
         self._flushed = time.monotonic()
         self._failed = False
-        self._position = self._sound = 0
+        self._position = 0
+        self._lost: list[tuple[int, int]] = []
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
@@ -164,10 +165,10 @@ class JournalWriter:
             line = b"".join((_OPENING, head.encode(), _MIDDLE, data, b',"telemetry":', raw, b"}\n"))
             self._buffer.append(line)
             length = len(line)
+        if content["provenance"] == "transport":
+            self._lost.append((self.count, self._position))
         self.count += 1
         self._position += length
-        if content["provenance"] != "transport":
-            self._sound = self._position
         self._telemetry.link(raw)
         self.tally.add(content, telemetry)
         self._table.append(content, telemetry, len(data))
@@ -197,21 +198,28 @@ class JournalWriter:
             raise unwritable(self.path, error) from error
         self._end += len(data)
 
-    def drop_failures(self) -> None:
+    def drop_failures(self, reach: int = 1) -> None:
         """Take the transport failures at the end out of the journal, so that a continued run asks again.
 
-        The table and the tally keep them: they happened.
+        A failure belongs to the end if at most `reach` decisions lie between it and the end, or the next failure that
+        does: requests that were sent ahead of it may still have been answered. What stands behind it goes too; replies
+        that had arrived are in the cache. The table and the tally keep everything: it happened.
 
         Raises:
             RecordError: the journal cannot be written.
         """
         self.flush()
-        if self._known is None and self._sound < self._end:
+        count, position = self.count, self._end
+        for index, before in reversed(self._lost):
+            if index < count - reach:
+                break
+            count, position = index, before
+        if self._known is None and position < self._end:
             try:
-                os.ftruncate(self._file, self._sound)
+                os.ftruncate(self._file, position)
             except OSError as error:
                 raise unwritable(self.path, error) from error
-            self._end = self._position = self._sound
+            self._end = self._position = position
 
     def close(self) -> None:
         """Write what is left, durably; the table appears; the journal is free for others. Idempotent.

@@ -164,6 +164,24 @@ def test_failures_at_the_end_can_be_taken_out_to_be_asked_again(tmp_path: Path) 
     assert write(path, 4).count == 4
 
 
+def test_answers_to_requests_sent_ahead_do_not_keep_the_failures_before_them(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, 3)
+    before = path.read_bytes()
+    kinds = ["failed", "model", "model", "failed", "model", "failed"]
+    failed = Reply(failure="connection", error="refused")
+    with JournalWriter(path) as journal:
+        for at in range(3):
+            journal.append(make_step(at))
+        for at, kind in enumerate(kinds, start=3):
+            if kind == "failed":
+                journal.append(make_step(at, reply=failed, action="HOLD", kind="transport"))
+            else:
+                journal.append(make_step(at))
+        journal.drop_failures(reach=3)
+    assert path.read_bytes() == before
+
+
 def test_failure_between_answers_stays(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with JournalWriter(path) as journal:
