@@ -68,6 +68,7 @@ def load_config(
     data: dict[str, Any] = {}
     origins: Origins = {}
     for layer in layers:
+        _forget_other_params(data, layer.data)
         _merge(data, origins, layer.data, layer.origins)
     try:
         config = Config.model_validate(data)
@@ -75,6 +76,17 @@ def load_config(
         complaints += explain(error, origins)
     raise_all(complaints)
     return config
+
+
+def _forget_other_params(data: dict[str, Any], later: Mapping[str, Any]) -> None:
+    """Parameters belong to a kind of strategy: where a later source names another kind, those before go."""
+    before, after = data.get("strategy"), later.get("strategy")
+    if (
+        isinstance(before, dict)
+        and isinstance(after, Mapping)
+        and after.get("kind", before.get("kind")) != before.get("kind")
+    ):
+        before.pop("params", None)
 
 
 def config_to_yaml(config: Config) -> str:

@@ -85,6 +85,15 @@ def test_a_whole_section_can_be_set() -> None:
     assert (config.prefetch.depth, config.prefetch.max_waste, config.prefetch.guess) == (0, 2.0, "hold")
 
 
+def test_another_kind_of_strategy_does_not_inherit_parameters(workplace: Path) -> None:
+    (workplace / "c.yaml").write_text("strategy: {kind: ma_cross, params: {fast: 5, slow: 9}}")
+    assert load_config("c.yaml", ["strategy.kind=rsi"]).strategy.params == {}
+    assert load_config("c.yaml", ["strategy.kind=rsi", "strategy.params.period=7"]).strategy.params == {"period": 7}
+    assert load_config("c.yaml", ["strategy.params.fast=6"]).strategy.params == {"fast": 6, "slow": 9}
+    same = load_config("c.yaml", ["strategy.kind=ma_cross", "strategy.params.fast=6"])
+    assert same.strategy.params == {"fast": 6, "slow": 9}
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
