@@ -27,8 +27,9 @@ from agent_bt.config_errors import Complaint, Origins, explain, field_at, is_sec
 from agent_bt.core.errors import ConfigError
 
 PREFIX = "AGENT_BT_"
-OTHER_VARIABLES = ("AGENT_BT_DEBUG", "AGENT_BT_MARKET_DATA", "AGENT_BT_REQUIRE_ALL")
-"""Environment variables of that prefix that are no settings: tracebacks, and two for the tests of a checkout."""
+OTHER_VARIABLES = ("AGENT_BT_DEBUG", "AGENT_BT_MARKET_DATA", "AGENT_BT_REQUIRE_ALL", "AGENT_BT_PEERS")
+"""Environment variables of that prefix that are no settings: tracebacks, two for the tests of a checkout, and where
+its benchmarks find other engines."""
 
 _DOTENV = ".env"
 

@@ -15,7 +15,7 @@ from agent_bt.engine.market import Market
 from agent_bt.engine.vectorised import drive_silently
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizing import make_limits, make_rules
-from agent_bt.features.compute import compute
+from agent_bt.features.compute import columns, compute
 
 LOT_STEP = 1e-8
 
@@ -27,11 +27,11 @@ class Columns:
         self.symbols, self.times, self.interval = market.symbols, market.times, market.interval
         self.eligible = market.eligible
         self._market = market
-        tables = [compute({"close": market.close[:, at]}, specs) for at in range(len(market.symbols))]
+        found = [list(columns({"close": market.close[:, at]}, specs)) for at in range(len(market.symbols))]
         self._columns = {
-            spec.column: tables[0][:, at : at + 1]
-            if len(tables) == 1
-            else np.column_stack([each[:, at] for each in tables])
+            spec.column: found[0][at].reshape(-1, 1)
+            if len(found) == 1
+            else np.column_stack([each[at] for each in found])
             for at, spec in enumerate(specs)
         }
 

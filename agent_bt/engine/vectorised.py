@@ -65,6 +65,22 @@ def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) ->
 
 
 @njit
+def _next_news(targets, last, at):
+    """The next row, from `at` on, that says something of a single symbol whose last target was `last`."""
+    while at + 64 <= len(targets):
+        # Without a branch inside, so that a processor looks at several rows at once.
+        news = 0
+        for row in range(at, at + 64):
+            news += (targets[row, 0] == targets[row, 0]) & (targets[row, 0] != last)
+        if news > 0:
+            break
+        at += 64
+    while at < len(targets) and (np.isnan(targets[at, 0]) or targets[at, 0] == last):
+        at += 1
+    return at
+
+
+@njit
 def drive_wired(wires, eligible, limits, first, openings, bars, targets, on_change):
     """What `drive` does, for compiled callers; `openings` as made by `opening_of`."""
     (opens, highs, lows, closes, traded, funding, ends, special,
@@ -73,7 +89,13 @@ def drive_wired(wires, eligible, limits, first, openings, bars, targets, on_chan
     lots = np.zeros(symbols, np.int64)
     verdicts = np.zeros(symbols, np.int64)
     start, cash = first, account[0].cash
-    for at in range(len(bars)):
+    at = -1
+    while at + 1 < len(bars):
+        at += 1
+        if on_change and symbols == 1:
+            at = _next_news(targets, positions[0].target, at)
+            if at == len(bars):
+                break
         wanted = False
         for symbol in range(symbols):
             target = targets[at, symbol]

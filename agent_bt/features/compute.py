@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,14 +24,27 @@ def compute(bars: Columns, specs: Sequence[FeatureSpec]) -> np.ndarray:
     Raises:
         StrategyError: a kind is unknown, its periods are not the ones it takes, or it cannot be computed.
     """
+    # Columns are written and later read one by one: each lies in one piece.
+    table = np.empty((len(bars["close"]), len(specs)), order="F")
+    for at, column in enumerate(columns(bars, specs)):
+        table[:, at] = column
+    return table
+
+
+def columns(bars: Columns, specs: Sequence[FeatureSpec]) -> Iterator[np.ndarray]:
+    """The same, one column after another, float64 (T,) each; without a table that holds them all.
+
+    Raises:
+        StrategyError: as for `compute`.
+    """
     resolved = [resolve(spec) for spec in specs]
     names = {name for kind, _ in resolved for name in kind.inputs}
     arrays = {name: np.ascontiguousarray(bars[name], dtype=np.float64) for name in names}
-    # Columns are written and later read one by one: each lies in one piece.
-    table = np.empty((len(bars["close"]), len(specs)), order="F")
-    for at, (kind, periods) in enumerate(resolved):
+    for spec, (kind, periods) in zip(specs, resolved, strict=True):
         try:
-            table[:, at] = kind.compute(*(arrays[name] for name in kind.inputs), *periods)
+            column = np.asarray(kind.compute(*(arrays[name] for name in kind.inputs), *periods), np.float64)
+            if column.shape != (len(bars["close"]),):
+                raise ValueError(f"it gives an array of shape {column.shape} for {len(bars['close'])} bars")
         except Exception as error:
-            raise StrategyError(f"feature {specs[at].column!r}: {kind.name} of {periods} failed: {error}") from error
-    return table
+            raise StrategyError(f"feature {spec.column!r}: {kind.name} of {periods} failed: {error}") from error
+        yield column

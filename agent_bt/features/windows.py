@@ -19,19 +19,30 @@ def _window_means(values: np.ndarray, period: int) -> np.ndarray:
     squares, in less than half of its time."""
     count = len(values)
     mean = np.full(count, np.nan)
-    tail = np.zeros(min(period, count))
+    tail, coming = np.zeros(min(period, count)), np.zeros(min(period, count))
     for start in range(0, count, period):
-        anchor = values[start]
+        anchor, after = values[start], start + period
         total = 0.0
-        if start > 0:
-            for back in range(1, period):
-                total += values[start - back] - anchor
-                tail[back] = total
-        total = 0.0
-        for row in range(start, min(start + period, count)):
-            total += values[row] - anchor
-            if row >= period - 1:
-                mean[row] = anchor + (total + tail[start + period - 1 - row]) / period
+        if start > 0 and after < count:
+            # This block, and the end of it that the next one needs: two sums at once take the time of one.
+            following, ahead = values[after], 0.0
+            for step in range(period):
+                total += values[start + step] - anchor
+                mean[start + step] = anchor + (total + tail[period - 1 - step]) / period
+                if step > 0:
+                    ahead += values[after - step] - following
+                    coming[step] = ahead
+        else:
+            for row in range(start, min(after, count)):
+                total += values[row] - anchor
+                if row >= period - 1:
+                    mean[row] = anchor + (total + tail[after - 1 - row]) / period
+            if after < count:
+                ahead = 0.0
+                for step in range(1, period):
+                    ahead += values[after - step] - values[after]
+                    coming[step] = ahead
+        tail, coming = coming, tail
     return mean
 
 
