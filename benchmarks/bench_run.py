@@ -37,12 +37,11 @@ RENDER = """
 import json, time
 from agent_bt import assembly
 from agent_bt.agents.context import prompt_context
-from agent_bt.app import _Viewer
 from agent_bt.core.types import Portfolio
 from agent_bt.settings import load_config
 config = load_config(None, ["strategy.every=15m"])
 prompt = assembly.find_prompt(config, None)
-stage = assembly.set_stage(config, assembly.load_bars(config).bars, _Viewer(config), 2000)
+stage = assembly.set_stage(config, assembly.load_bars(config).bars, assembly.build_strategy(config, prompt), 2000)
 account = Portfolio(cash=10000.0, positions={})
 views = [stage.market.at(int(bar)) for bar in stage.schedule.bars]
 began = time.perf_counter()
