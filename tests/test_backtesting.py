@@ -101,6 +101,16 @@ def test_a_rule_over_two_symbols_decides_at_every_bar_and_shorts_where_it_may(tm
     assert shares.min() == pytest.approx(-0.5)
 
 
+def test_an_agent_that_ranks_needs_no_prompt_named(tmp_path: Path) -> None:
+    options = ["--rebalance", "W-MON", "--end", "2024-07-20", "--warmup", "8d", "--output", str(tmp_path)]
+    done = cli(
+        "backtest", "agent_ranker", *options, "--set", f"cache.path={tmp_path / 'c.sqlite'}", "-q", "--no-report"
+    )
+    assert done.code == 0, done.err
+    (made,) = tmp_path.glob("2*")
+    assert load_run(made).manifest["prompt"]["name"] == "panel_ranker/v1"
+
+
 def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
     options = ["--end", "2024-07-20", "--warmup", "8d", "--output", str(tmp_path), "-q", "--no-report"]
     assert cli("backtest", "momentum", "--top-n-long", "2", *options).code == 0

@@ -102,6 +102,8 @@ def backtest(
         "mode": "cross_sectional" if many else "time_series",
         **{_FLAGS[key]: value for key, value in given.items()},
     }
+    if strategy == "agent_ranker":
+        values["strategy.prompt"] = "panel_ranker/v1"
     if symbols is not None:
         values["market.symbols"] = [each.strip() for each in symbols.split(",") if each.strip()]
     if pool is not None:
