@@ -181,10 +181,14 @@ def with_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A market with its decision bars, ready for a strategy: what stays the same whoever decides."""
+    """A market with its decision bars, ready for a strategy: what stays the same whoever decides.
+
+    `targets`: what a strategy that can answer for all bars at once wants at `schedule.due`, float64 (D, N); else None.
+    """
 
     market: Market
     schedule: Schedule
+    targets: np.ndarray | None = None
 
 
 def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int | None = None) -> Stage:
@@ -209,7 +213,10 @@ def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int
     if limit is not None and limit < len(schedule.bars):
         market = market.head(int(schedule.bars[limit]) + 1)
         schedule = make_schedule(config, market, int(market.times[-1])).head(limit)
-    return Stage(market=market, schedule=_where_it_speaks(strategy, market, schedule))
+    if not isinstance(strategy, VectorisedStrategy):
+        return Stage(market=market, schedule=schedule)
+    targets = _known_targets(strategy, market, schedule)
+    return Stage(market=market, schedule=schedule.only(news(targets, strategy.on_change)), targets=targets)
 
 
 def make_schedule(config: Config, market: Market, end: int) -> Schedule:
@@ -226,14 +233,12 @@ AGREEMENTS = 33
 """Decisions, spread over the run, at which a strategy known beforehand is asked alone as well."""
 
 
-def _where_it_speaks(strategy: Strategy, market: Market, schedule: Schedule) -> Schedule:
-    """The schedule without the decisions at which a strategy that is known beforehand has nothing new to say."""
-    if not isinstance(strategy, VectorisedStrategy):
-        return schedule
+def _known_targets(strategy: VectorisedStrategy, market: Market, schedule: Schedule) -> np.ndarray:
+    """The targets at all decisions of a strategy that can answer for them at once, some of them asked for alone too."""
     targets = strategy.decide_all(market, schedule.bars)
     for at in np.unique(np.linspace(0, len(schedule.bars) - 1, AGREEMENTS).astype(np.int64)):
         _check_agreement(strategy, market, int(schedule.bars[at]), targets[at])
-    return schedule.only(news(targets, strategy.on_change))
+    return targets
 
 
 def _check_agreement(strategy: Strategy, market: Market, bar: int, targets: np.ndarray) -> None:

@@ -126,8 +126,8 @@ class BacktestEngine:
         stage = assembly.set_stage(config, loaded.bars, strategy)
         market, due, books = stage.market, stage.schedule.due, assembly.open_books(config)
         broker = books.broker(market)
-        if isinstance(strategy, VectorisedStrategy):
-            targets = strategy.decide_all(market, due)
+        if isinstance(strategy, VectorisedStrategy) and stage.targets is not None:
+            targets = stage.targets
             fills = drive(broker=broker, limits=books.limits, bars=due, targets=targets, on_change=strategy.on_change)
         else:
             fills = []
@@ -189,54 +189,35 @@ def create_backtest_engine(config: Settings = None, strategy: Strategy | str | N
     return BacktestEngine(resolved, strategy)
 
 
-def create_momentum_backtest(
-    config: Settings = None,
-    *,
-    lookback_col: str = "return_20",
-    top_n_long: int = 10,
-    top_n_short: int = 0,
-    **params: Any,
-) -> BacktestEngine:
-    """A cross-sectional backtest that holds what has risen most; parameters as of the strategy `momentum`.
+def create_momentum_backtest(config: Settings = None, **params: Any) -> BacktestEngine:
+    """A cross-sectional backtest that holds what has risen most.
+
+    Args:
+        config: see `Settings`.
+        params: of the strategy `momentum`: lookback_col, top_n_long, top_n_short, ...
 
     Raises:
         ConfigError: the config or a parameter is wrong.
     """
-    ranker = make_strategy("momentum", _ranks(lookback_col, top_n_long, top_n_short) | params)
-    return BacktestEngine(_cross_sectional(config), ranker)
+    return _ranked(config, "momentum", params)
 
 
-def create_mean_reversion_backtest(
-    config: Settings = None,
-    *,
-    lookback_col: str = "return_20",
-    top_n_long: int = 10,
-    top_n_short: int = 0,
-    **params: Any,
-) -> BacktestEngine:
-    """A cross-sectional backtest that holds what has fallen most; parameters as of the strategy `mean_reversion`.
+def create_mean_reversion_backtest(config: Settings = None, **params: Any) -> BacktestEngine:
+    """A cross-sectional backtest that holds what has fallen most; as `create_momentum_backtest`.
 
     Raises:
         ConfigError: the config or a parameter is wrong.
     """
-    ranker = make_strategy("mean_reversion", _ranks(lookback_col, top_n_long, top_n_short) | params)
-    return BacktestEngine(_cross_sectional(config), ranker)
+    return _ranked(config, "mean_reversion", params)
 
 
-def _ranks(lookback_col: str, top_n_long: int, top_n_short: int) -> dict[str, Any]:
-    return {"lookback_col": lookback_col, "top_n_long": top_n_long, "top_n_short": top_n_short}
-
-
-def _cross_sectional(config: Settings) -> Config:
-    resolved = _resolved(
-        config if config is not None and not isinstance(config, Mapping) else {**_SECTION, **(config or {})}
-    )
+def _ranked(config: Settings, kind: str, params: Mapping[str, Any]) -> BacktestEngine:
+    if config is None or isinstance(config, Mapping):
+        config = {"mode": "cross_sectional", **(config or {})}
+    resolved = _resolved(config)
     if resolved.mode != "cross_sectional":
         raise ConfigError("mode: a cross-sectional backtest needs mode: cross_sectional")
-    return resolved
-
-
-_SECTION = {"mode": "cross_sectional"}
+    return BacktestEngine(resolved, make_strategy(kind, params))
 
 
 def _resolved(config: Settings) -> Config:

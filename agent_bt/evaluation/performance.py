@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -72,34 +73,58 @@ def performance(
         start: open time of the first bar, UTC us.
         funding: funding paid (quote units).
     """
-    final = float(equity[-1])
-    total_pnl = final - initial_cash
-    realised = float(sum(fill.realised_pnl for fill in fills))
-    fees = float(sum(fill.fee for fill in fills))
-    returns = metrics.daily_returns(times, equity, initial_cash)
-    annualised = metrics.annualised_return(initial_cash, final, int(times[-1]) - start)
-    deepest = metrics.max_drawdown(equity, initial_cash)
     results = metrics.trade_results(fills)
-    return Performance(
-        final_equity=final,
-        total_pnl=total_pnl,
-        realised_pnl=realised,
-        unrealised_pnl=total_pnl - realised + fees + funding,
-        total_return=total_pnl / initial_cash,
-        annualised_return=annualised,
-        max_drawdown=deepest,
-        volatility=metrics.volatility(returns),
-        sharpe=metrics.sharpe_ratio(returns),
-        sortino=metrics.sortino_ratio(returns),
-        calmar=metrics.calmar_ratio(annualised, deepest),
+    return assemble(
+        final=float(equity[-1]),
+        cash=initial_cash,
+        elapsed_us=int(times[-1]) - start,
+        returns=metrics.daily_returns(times, equity, initial_cash),
+        max_drawdown=metrics.max_drawdown(equity, initial_cash),
+        realised_pnl=float(sum(fill.realised_pnl for fill in fills)),
         win_rate=metrics.win_rate(results),
         profit_factor=metrics.profit_factor(results),
         trades=len(results),
         turnover=_turnover(times, equity, fills),
         exposure=float(np.mean(np.abs(exposure))),
-        fees=fees,
+        fees=float(sum(fill.fee for fill in fills)),
         slippage=float(sum(fill.slippage for fill in fills)),
         funding=funding,
+    )
+
+
+def assemble(
+    *,
+    final: float,
+    cash: float,
+    elapsed_us: int,
+    returns: np.ndarray,
+    max_drawdown: float,
+    realised_pnl: float,
+    fees: float,
+    funding: float,
+    **counted: Any,
+) -> Performance:
+    """The measures from what was counted on the way: those of `Performance` that follow from others follow here.
+
+    `returns`: daily, float64 (D,); `counted`: the other fields of `Performance`.
+    """
+    total_pnl = final - cash
+    annualised = metrics.annualised_return(cash, final, elapsed_us)
+    return Performance(
+        final_equity=final,
+        total_pnl=total_pnl,
+        realised_pnl=realised_pnl,
+        unrealised_pnl=total_pnl - realised_pnl + fees + funding,
+        total_return=total_pnl / cash,
+        annualised_return=annualised,
+        max_drawdown=max_drawdown,
+        volatility=metrics.volatility(returns),
+        sharpe=metrics.sharpe_ratio(returns),
+        sortino=metrics.sortino_ratio(returns),
+        calmar=metrics.calmar_ratio(annualised, max_drawdown),
+        fees=fees,
+        funding=funding,
+        **counted,
     )
 
 

@@ -192,19 +192,12 @@ def _arm_config(
     changes = declared.arms[name]
     own = {key: f"{_origin(origins, ('arms', name, key))}, arm {name}" for key in changes}
     every = {key: _origin(origins, ("set", key)) for key in declared.set}
-    config = load_config(
+    return load_config(
         base,
         overrides,
         over_file=Values(values=declared.set, origins=every),
         over_all=Values(values=changes, origins=own),
     )
-    if "strategy.kind" not in changes:
-        return config
-    # Parameters belong to a kind: those of the base mean nothing to an arm of another one.
-    within = "strategy.params."
-    params = {key.removeprefix(within): value for key, value in changes.items() if key.startswith(within)}
-    strategy = config.strategy.model_copy(update={"params": {**(changes.get("strategy.params") or {}), **params}})
-    return config.model_copy(update={"strategy": strategy})
 
 
 def _origin(origins: Origins, path: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from agent_bt.evaluation import metrics
-from agent_bt.evaluation.performance import Performance
+from agent_bt.evaluation.performance import Performance, assemble
 
 CHOOSABLE = (
     "sharpe", "sortino", "calmar", "total_return", "annualised_return", "max_drawdown", "win_rate", "profit_factor",
@@ -37,21 +37,13 @@ def measure(outcome: np.void, marks: np.ndarray, *, cash: float, elapsed_us: int
     (final, deepest, realised, fees, slippage, funding, turnover, exposure, gains, losses, _, trades, wins, *_) = (
         outcome.item()
     )
-    returns = returns_of(marks, cash)
-    annualised = metrics.annualised_return(cash, final, elapsed_us)
-    total = final - cash
-    return Performance(
-        final_equity=final,
-        total_pnl=total,
-        realised_pnl=realised,
-        unrealised_pnl=total - realised + fees + funding,
-        total_return=total / cash,
-        annualised_return=annualised,
+    return assemble(
+        final=final,
+        cash=cash,
+        elapsed_us=elapsed_us,
+        returns=returns_of(marks, cash),
         max_drawdown=deepest,
-        volatility=metrics.volatility(returns),
-        sharpe=metrics.sharpe_ratio(returns),
-        sortino=metrics.sortino_ratio(returns),
-        calmar=metrics.calmar_ratio(annualised, deepest),
+        realised_pnl=realised,
         win_rate=wins / trades if trades else None,
         profit_factor=_profit_factor(gains, losses),
         trades=trades,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,9 +45,9 @@ class RankedLegs(SignalStrategy):
         self.top, self.bottom = top, bottom
         self.gross = positive("gross", gross)
 
+    @abstractmethod
     def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
         """What symbols are ranked by, the best highest; float64 (R, N), NaN where one cannot be."""
-        raise NotImplementedError
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
         """The shares of both legs, 0 for the others; NaN in rows that cannot be ranked."""
