@@ -7,29 +7,40 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # Two test processes: enough for a small machine, and the compiled code is shared through its cache on disk.
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: run test lint verify bench clean
+.PHONY: help run test lint fix coverage verify bench clean
 .DEFAULT_GOAL := run
 
-run: $(VENV)/.installed
+help: ## List what make can do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name does; do \
+		printf '  make %-10s %s\n' "$$name" "$$does"; done
+
+run: $(VENV)/.installed ## Run configs/backtest.yaml; ends with its table
 	$(BIN)/agent-bt run configs/backtest.yaml
 
-test: lint
+test: lint ## Check everything that make lint checks, then run the suite
 	$(PYTEST) -m "not verify"
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-verify: $(VENV)/.dev
+fix: $(VENV)/.dev ## Format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(VENV)/.dev ## Run the suite and print the lines it does not reach; an error below the floor
+	$(PYTEST) -m "not verify" --cov
+
+verify: $(VENV)/.dev ## Run the long property, crash and install suites
 	$(PYTEST) -m verify --timeout 3600
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev ## Run the benchmarks
 	$(BIN)/python -m benchmarks.run
 
-clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
+clean: ## Remove the environment, caches and what was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .coverage .coverage.*
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \

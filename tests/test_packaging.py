@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,11 +12,13 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+import yaml
 
 import agent_bt
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def test_one_version_everywhere() -> None:
@@ -53,11 +56,11 @@ def test_an_installed_wheel_starts_a_newcomer(tmp_path: Path) -> None:
     assert '"status":"done"' in done.stdout.replace(" ", "")
 
 
-def make(*arguments: str) -> str:
-    """What make would do, without doing it."""
+def make(*arguments: str, flag: str = "-n") -> str:
+    """What make prints; by default what it would do, without doing it."""
     # The tests may run under make themselves: its variables would make this one a part of it.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", flag, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -76,6 +79,27 @@ def test_make_test_lints_and_leaves_the_long_suites_to_make_verify() -> None:
     ):
         assert tool in steps
     assert "-m verify" in make("verify")
+
+
+def test_make_help_lists_every_target() -> None:
+    (targets,) = re.findall(r"(?m)^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    listed = [line.split()[1] for line in make("help", flag="-s").splitlines()]
+    assert sorted(listed) == sorted(targets.split())
+
+
+def test_the_hooks_before_a_commit_are_the_checks_of_make_lint() -> None:
+    (recipe,) = re.findall(r"(?m)^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    checks = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    assert [hook["entry"] for hook in hooks] == checks
+
+
+def test_ci_lints_and_holds_the_floor_of_coverage() -> None:
+    for file in (".ci/run", ".github/workflows/checks.yml"):
+        assert re.search(r"make lint coverage\b", (ROOT / file).read_text(encoding="utf-8")), file
+    steps = make("coverage")
+    assert 'pytest -n 2 --dist loadfile -m "not verify" --cov' in steps
+    assert PYPROJECT["tool"]["coverage"]["report"]["fail_under"] > 0
 
 
 def test_make_without_a_python_says_what_to_do(tmp_path: Path) -> None:
