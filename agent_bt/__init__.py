@@ -11,18 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_bt.ab import compare
-    from agent_bt.app import run
-    from agent_bt.backtesting import (
+    from agent_bt.backtest.in_memory import (
         create_backtest_engine,
         create_mean_reversion_backtest,
         create_momentum_backtest,
     )
+    from agent_bt.backtest.replay import replay
+    from agent_bt.backtest.run import run
+    from agent_bt.config.load import load_config
     from agent_bt.core.types import Decision, FeatureSpec, Portfolio
     from agent_bt.core.view import MarketView
+    from agent_bt.experiments.ab.run import compare
     from agent_bt.records.read import load_run
-    from agent_bt.replaying import replay
-    from agent_bt.settings import load_config
     from agent_bt.strategies.base import Strategy
     from agent_bt.strategies.ensemble import EnsembleSignalGenerator
     from agent_bt.strategies.factors import FactorConfig, FactorSignalGenerator
@@ -48,15 +48,15 @@ _HOMES = {
     "SignalStrategy": "agent_bt.strategies.signals",
     "Strategy": "agent_bt.strategies.base",
     "TechnicalRuleGenerator": "agent_bt.strategies.technical",
-    "compare": "agent_bt.ab",
-    "create_backtest_engine": "agent_bt.backtesting",
-    "create_mean_reversion_backtest": "agent_bt.backtesting",
-    "create_momentum_backtest": "agent_bt.backtesting",
+    "compare": "agent_bt.experiments.ab.run",
+    "create_backtest_engine": "agent_bt.backtest.in_memory",
+    "create_mean_reversion_backtest": "agent_bt.backtest.in_memory",
+    "create_momentum_backtest": "agent_bt.backtest.in_memory",
     "create_strategy": "agent_bt.strategies.registry",
-    "load_config": "agent_bt.settings",
+    "load_config": "agent_bt.config.load",
     "load_run": "agent_bt.records.read",
-    "replay": "agent_bt.replaying",
-    "run": "agent_bt.app",
+    "replay": "agent_bt.backtest.replay",
+    "run": "agent_bt.backtest.run",
 }
 
 __all__ = [

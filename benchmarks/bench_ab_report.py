@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent_bt.reports.ab_report import write_ab_report
+from agent_bt.experiments.ab.report import write_ab_report
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "reports")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "experiments" / "ab")]
 
 from ab_runs import make_experiment  # noqa: E402
 from bench_report import REPEATS, time_to_open  # noqa: E402

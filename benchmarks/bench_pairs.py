@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agent_bt.engine.market import Market
-from agent_bt.experiments.sweep_evaluate import Candidate, Span, evaluate
+from agent_bt.experiments.sweep.evaluate import Candidate, Span, evaluate
 from agent_bt.strategies.technical import TechnicalRuleGenerator
 from benchmarks import ours
 from benchmarks.peers import works

@@ -243,7 +243,8 @@ def server() -> Iterator[int]:
 
 def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
     """Make one run, and read what it did from its summary and from the server."""
-    from agent_bt import app, load_config
+    from agent_bt import load_config
+    from agent_bt.backtest.run import run_config
     from agent_bt.llm import limiter
     from agent_bt.llm.openai_provider import Slots
 
@@ -263,7 +264,7 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
         HERE.parent / "configs" / "backtest.yaml", overrides=[f"{key}={value}" for key, value in settings.items()]
     )
     began = sum(os.times()[:2])
-    result = app.run_config(config, limit=spec.decisions, fresh=True)
+    result = run_config(config, limit=spec.decisions, fresh=True)
     if result.error is not None:
         raise result.error
     with urllib.request.urlopen(f"{host}/calls") as answer:

@@ -67,9 +67,10 @@ def _child(work: str, every: str, folder: str, port: int) -> dict[str, float]:
 
 def measure(work: str, every: str, folder: Path, port: int) -> dict[str, float]:
     """Do the work once in this process; seconds without imports, and the peak of its memory."""
-    from agent_bt import app, load_config
+    from agent_bt import load_config
+    from agent_bt.backtest.replay import replay
+    from agent_bt.backtest.run import run_config
     from agent_bt.core.progress import SilentProgress
-    from agent_bt.replaying import replay
 
     settings = {
         "strategy.every": every, "llm.provider": "openai", "llm.model": "hold-0.9", "llm.endpoint_id": "bench",
@@ -86,7 +87,7 @@ def measure(work: str, every: str, folder: Path, port: int) -> dict[str, float]:
             raise SystemExit(str(outcome.divergence))
         decisions = outcome.decisions
     else:
-        result = app.run_config(config, fresh=True, offline=work == "offline", report=False)
+        result = run_config(config, fresh=True, offline=work == "offline", report=False)
         if result.error is not None:
             raise result.error
         decisions = result.summary["decisions"]["total"]

@@ -19,14 +19,14 @@ SHORT, LONG, ROUNDS = 2_000, 8_000, 3
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from agent_bt import app
-from agent_bt.settings import load_config
+from agent_bt.backtest.run import run_config
+from agent_bt.config.load import load_config
 decisions, output = int(sys.argv[1]), sys.argv[2]
 overrides = ["market.start=2024-07-01", "market.end=2024-10-01", "strategy.every=15m", f"output={output}"]
 config = load_config(None, overrides)
-warm = app.run_config(config, limit=5, report=False)
+warm = run_config(config, limit=5, report=False)
 began = time.perf_counter()
-result = app.run_config(config, limit=decisions, report=False, fresh=True)
+result = run_config(config, limit=decisions, report=False, fresh=True)
 seconds = time.perf_counter() - began
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"decisions": result.summary["decisions"]["total"], "seconds": seconds, "peak_mb": peak,
@@ -35,13 +35,16 @@ print(json.dumps({"decisions": result.summary["decisions"]["total"], "seconds": 
 
 RENDER = """
 import json, time
-from agent_bt import assembly
+from agent_bt.backtest.bars import load_bars
+from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.strategy import build_strategy
+from agent_bt.backtest.strategy import find_prompt
 from agent_bt.agents.context import prompt_context
 from agent_bt.core.types import Portfolio
-from agent_bt.settings import load_config
+from agent_bt.config.load import load_config
 config = load_config(None, ["strategy.every=15m"])
-prompt = assembly.find_prompt(config, None)
-stage = assembly.set_stage(config, assembly.load_bars(config).bars, assembly.build_strategy(config, prompt), 2000)
+prompt = find_prompt(config, None)
+stage = set_stage(config, load_bars(config).bars, build_strategy(config, prompt), 2000)
 account = Portfolio(cash=10000.0, positions={})
 views = [stage.market.at(int(bar)) for bar in stage.schedule.bars]
 began = time.perf_counter()

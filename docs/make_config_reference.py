@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent_bt.config import Config, Section
-from agent_bt.settings import PREFIX, config_schema
+from agent_bt.config.load import PREFIX, config_schema
+from agent_bt.config.model import Config, Section
 
 TARGET = Path(__file__).parent / "config.md"
 

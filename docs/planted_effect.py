@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from chat_server import ChatServer
 
-from agent_bt.ab import run_experiment
 from agent_bt.cli.common import show
 from agent_bt.cli.progress import PlainProgress
 from agent_bt.core.clock import iso, time_us
 from agent_bt.data.sample import SampleSource
-from agent_bt.experiments.spec import load_experiment
-from agent_bt.reports.terminal_ab import render
+from agent_bt.experiments.ab.run import run_experiment
+from agent_bt.experiments.ab.spec import load_experiment
+from agent_bt.experiments.ab.terminal import render
 
 EDGES = {"coin": 0.0, "faint": 0.02, "skilled": 0.15}
 START, END, SEED = "2024-07-01", "2024-10-01", 7

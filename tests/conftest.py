@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_page import browser  # noqa: F401 - a fixture for every test
 from hypothesis import settings
 
 LOCAL = {"127.0.0.1", "::1", "localhost"}

@@ -19,7 +19,7 @@ from chat_server import ChatServer, stand_in_answer
 from small_run import cli
 
 from agent_bt.cli import main as command
-from agent_bt.settings import load_config
+from agent_bt.config.load import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,8 +13,9 @@ import pytest
 from chat_server import ChatServer, FaultPlan, stand_in_answer
 from whole_runs import START, config_over, minutes, provenance_adds_up, recorded, run_over
 
-from agent_bt.app import Result, run_config
-from agent_bt.config import Config
+from agent_bt.backtest.run import Result, run_config
+from agent_bt.config.load import load_config
+from agent_bt.config.model import Config
 from agent_bt.core.clock import time_us
 from agent_bt.core.errors import AgentBtError, AuthenticationFailed, BudgetReached, EndpointDown, UnknownModel
 from agent_bt.data.archive import Archive
@@ -22,7 +23,6 @@ from agent_bt.data.backfill import backfill
 from agent_bt.data.spans import Span
 from agent_bt.data.store import Store
 from agent_bt.data.transport import Transport
-from agent_bt.settings import load_config
 
 KEY = "a-test-key-that-must-not-be-shown"
 ANSWER = stand_in_answer(eagerness=1.0)

@@ -28,8 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_bt.agents.context import AccountInput, SummaryInput, WindowInput
 from agent_bt.agents.prompt_lock import check_lock
+from agent_bt.config.yaml import dotted, parse_yaml
 from agent_bt.core.errors import PromptError
-from agent_bt.yaml_nodes import dotted, parse_yaml
 
 SUFFIX = ".prompty"
 ROLES = ("system", "user", "assistant")

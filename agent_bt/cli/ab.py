@@ -30,23 +30,23 @@ def run(
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
     """Run an experiment; the same command continues an unfinished one. Exit code 0 whatever the verdict."""
-    from agent_bt.experiments.spec import load_experiment
+    from agent_bt.experiments.ab.spec import load_experiment
 
     # Before anything heavy is loaded: a wrong config is told at once.
     experiment = load_experiment(config, overrides or ())
-    from agent_bt.ab import run_experiment
     from agent_bt.cli.progress import make_progress
+    from agent_bt.experiments.ab.run import run_experiment
 
     record = run_experiment(experiment, progress=make_progress("none" if quiet else progress), offline=offline)
     if as_json:
         common.print_json(record)
     elif not quiet:
-        from agent_bt.reports.terminal_ab import render
+        from agent_bt.experiments.ab.terminal import render
 
         common.show(render(record))
     folder = Path(experiment.shared.output) / "ab" / record["experiment_id"]
     if report:
-        from agent_bt.reports.ab_report import write_ab_report
+        from agent_bt.experiments.ab.report import write_ab_report
 
         folder = write_ab_report(folder)
     if not (as_json or quiet):
@@ -67,18 +67,18 @@ def show_report(
     ] = None,
 ) -> None:
     """Show the verdicts of an experiment and what they rest on, and write its HTML report; with --json only show."""
-    from agent_bt.experiments.folder import FINISHED, resolve
+    from agent_bt.experiments.ab.folder import FINISHED, resolve
 
     folder = resolve(runs.find_root(root), experiment)
     record = folder.read()
     if as_json:
         common.print_json(record)
         return
-    from agent_bt.reports.terminal_ab import render
+    from agent_bt.experiments.ab.terminal import render
 
     common.show(render(record))
     if record.get("status") == FINISHED:
-        from agent_bt.reports.ab_report import write_ab_report
+        from agent_bt.experiments.ab.report import write_ab_report
 
         common.tell(f"\n{write_ab_report(folder.path, single_file=single_file, out=output)}")
 
@@ -87,7 +87,7 @@ def show_report(
 def list_(root: runs.RootOption = None, as_json: common.JsonOption = False) -> None:
     """List experiments, oldest first; unfinished ones are continued by the command that began them."""
     from agent_bt.core.errors import RecordError
-    from agent_bt.experiments.folder import all_experiments, summary_line
+    from agent_bt.experiments.ab.folder import all_experiments, summary_line
 
     where = runs.find_root(root)
     rows = []

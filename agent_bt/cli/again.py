@@ -22,7 +22,7 @@ def resume(
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
     """Continue an unfinished run from its folder; `latest` is the newest that can be continued."""
-    from agent_bt import app as application
+    from agent_bt.backtest.run import resume
     from agent_bt.cli.progress import make_progress
     from agent_bt.core.errors import UsageError
     from agent_bt.records.read import list_runs, resolve_run
@@ -36,7 +36,7 @@ def resume(
         path = max(open_runs, key=lambda path: path.name)
     else:
         path = resolve_run(folder, run)
-    result = application.resume(
+    result = resume(
         RunFolder(path),
         overrides=overrides or (),
         progress=make_progress("none" if quiet else progress),
@@ -54,10 +54,10 @@ def replay(
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
     """Rebuild a run from its own folder alone: identical, or the first difference (exit code 5)."""
+    from agent_bt.backtest.replay import replay as walk_again
     from agent_bt.cli.progress import make_progress
     from agent_bt.core.errors import ReplayError
     from agent_bt.records.read import resolve_run
-    from agent_bt.replaying import replay as walk_again
 
     outcome = walk_again(resolve_run(runs.find_root(root), run), make_progress("none" if quiet else progress))
     if as_json:

@@ -84,7 +84,7 @@ def backtest(
 
     agent-bt backtest momentum --source panel.parquet --lookback-col return_168 --top-n-long 5 --rebalance W-MON
     """
-    from agent_bt.settings import Values, load_config
+    from agent_bt.config.load import Values, load_config
     from agent_bt.strategies.registry import parameters_of
 
     given = {key: value for key, value in context.params.items() if key in _FLAGS and value not in (None, False)}
@@ -120,12 +120,10 @@ def backtest(
         origins[f"strategy.params.{key}"] = flag
     origins = {path: origins.get(path, "agent-bt backtest") for path in values}
     settings = load_config(None, overrides or (), over_file=Values(values=values, origins=origins))
-    from agent_bt import app as application
+    from agent_bt.backtest.run import run_config
     from agent_bt.cli.progress import make_progress
 
-    result = application.run_config(
-        settings, progress=make_progress("none" if quiet else progress), fresh=True, report=report
-    )
+    result = run_config(settings, progress=make_progress("none" if quiet else progress), fresh=True, report=report)
     common.show_result(result, as_json=as_json, quiet=quiet)
 
 

@@ -171,7 +171,7 @@ def _open(path: Path | None, config: Path | None, *, read_only: bool = False) ->
     from agent_bt.llm.cache_store import ReplyStore
 
     if path is None:
-        from agent_bt.settings import load_config
+        from agent_bt.config.load import load_config
 
         path = Path(load_config(config).cache.path)
     return ReplyStore(path, read_only=read_only)

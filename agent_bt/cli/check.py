@@ -22,9 +22,9 @@ def compare(
     as_json: common.JsonOption = False,
 ) -> None:
     """Judge one finished run against another; exit code 0 whatever the verdict."""
-    from agent_bt.ab import compare as judge_pair
     from agent_bt.core.errors import UsageError
     from agent_bt.evaluation.stats.measures import METRICS
+    from agent_bt.experiments.ab.run import compare as judge_pair
     from agent_bt.records.read import load_run, resolve_run
 
     if metric not in METRICS:
@@ -35,7 +35,7 @@ def compare(
     if as_json:
         common.print_json(judged)
         return
-    from agent_bt.reports.terminal_ab import render
+    from agent_bt.experiments.ab.terminal import render
 
     common.show(render(judged))
 
@@ -51,10 +51,10 @@ def audit(
 
     Exit code 1 if anything does.
     """
-    from agent_bt.checks import audit_config, audit_run
+    from agent_bt.config.load import load_config
     from agent_bt.core.errors import UsageError
+    from agent_bt.experiments.audit import audit_config, audit_run
     from agent_bt.records.read import resolve_run
-    from agent_bt.settings import load_config
 
     if Path(target).suffix in (".yaml", ".yml"):
         found = audit_config(load_config(target, overrides or ()), Path(target), cuts=cuts)
@@ -93,13 +93,13 @@ def leakcheck(
 
     Exit code 1 if memory shows.
     """
-    from agent_bt.settings import load_config
+    from agent_bt.config.load import load_config
 
     settings = load_config(config, overrides or ())
-    from agent_bt import leaks
     from agent_bt.cli.progress import make_progress
+    from agent_bt.experiments.leakcheck import leakcheck
 
-    found = leaks.leakcheck(
+    found = leakcheck(
         settings,
         config,
         samples=samples,
@@ -111,7 +111,7 @@ def leakcheck(
     if as_json:
         common.print_json(found)
     elif not quiet:
-        from agent_bt.reports.terminal_leak import render
+        from agent_bt.experiments.leakcheck_terminal import render
 
         common.show(render(found))
     if found["flagged"]:

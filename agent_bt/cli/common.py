@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from agent_bt.app import Result
+    from agent_bt.backtest.run import Result
 
 from agent_bt.core.finding import Finding
 

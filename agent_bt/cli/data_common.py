@@ -12,7 +12,7 @@ import typer
 from agent_bt.cli import common
 
 if TYPE_CHECKING:
-    from agent_bt.config import Config
+    from agent_bt.config.model import Config
     from agent_bt.data.backfill import Progress
     from agent_bt.data.rest import Rest
     from agent_bt.data.spans import Span
@@ -57,7 +57,7 @@ def read_settings(
     """The config, with what the options say instead."""
     import json
 
-    from agent_bt.settings import load_config
+    from agent_bt.config.load import load_config
 
     given = {
         "data.root": root,

@@ -18,7 +18,7 @@ from agent_bt.core.errors import AgentBtError, ConfigError
 from agent_bt.core.finding import Finding
 
 if TYPE_CHECKING:
-    from agent_bt.config import Config
+    from agent_bt.config.model import Config
 
 LIBRARIES = {"numba": "numba", "talib": "ta-lib", "polars": "polars", "pyarrow": "pyarrow", "openai": "openai"}
 """Libraries with compiled parts or many versions, by module and package name: what breaks most often."""
@@ -43,7 +43,7 @@ def diagnose(config_path: Path | None, overrides: list[str], *, probe: bool) -> 
     """All findings, from the machine outwards; what depends on a config that is wrong is left out."""
     findings = [*check_environment(), *check_dotenv(Path(".env"))]
     try:
-        from agent_bt.settings import load_config
+        from agent_bt.config.load import load_config
 
         config = load_config(config_path, overrides)
     except ConfigError as error:
@@ -123,7 +123,7 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
     if not probe:
         yield _ok(f"endpoint: {where}, not asked (--probe asks one small question)")
         return
-    from agent_bt.models import open_model
+    from agent_bt.backtest.model import open_model
 
     try:
         model = open_model(config)
@@ -142,7 +142,7 @@ def check_store(config: Config) -> Iterator[Finding]:
     if market.source == "sample":
         yield _ok("market data: the sample market, generated")
         return
-    from agent_bt.assembly import open_source
+    from agent_bt.backtest.bars import open_source
     from agent_bt.core.clock import duration_us, time_us
 
     start, end = time_us(market.start) - duration_us(market.warmup), time_us(market.end)

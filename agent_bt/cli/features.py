@@ -11,7 +11,7 @@ import typer
 from agent_bt.cli import common
 
 if TYPE_CHECKING:
-    from agent_bt.config import Config
+    from agent_bt.config.model import Config
     from agent_bt.core.types import FeatureSpec
     from agent_bt.features.check import Sample
 
@@ -69,17 +69,17 @@ def compute(
 
     import polars as pl
 
-    from agent_bt import app as application
+    from agent_bt.backtest.preview import load_market
+    from agent_bt.config.load import load_config
     from agent_bt.core.errors import UsageError
     from agent_bt.data.files import write_whole
     from agent_bt.features.compute import compute as compute_features
-    from agent_bt.settings import load_config
 
     if out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {out}: the name must end in .parquet or .csv")
     settings = load_config(config, overrides or ())
     specs = _specs(settings, columns)
-    bars = application.load_market(settings).bars
+    bars = load_market(settings).bars
     features = pl.DataFrame(compute_features(bars, specs), schema=[spec.column for spec in specs], orient="row")
     table = bars.select("open_time", "close_time", "close").hstack(features.fill_nan(None))
     buffer = io.BytesIO()
@@ -106,11 +106,11 @@ def sample(
     as_json: common.JsonOption = False,
 ) -> None:
     """Show features beside a recomputation in plain Python from the bars up to there; exit code 1 if they differ."""
-    from agent_bt import app as application
+    from agent_bt.backtest.preview import load_market
+    from agent_bt.config.load import load_config
     from agent_bt.core.clock import iso, time_us
     from agent_bt.core.errors import DataError, UsageError
     from agent_bt.features.check import sample as take_sample
-    from agent_bt.settings import load_config
 
     settings = load_config(config, overrides or ())
     specs = _specs(settings, columns)
@@ -118,7 +118,7 @@ def sample(
         until = None if at is None else time_us(at)
     except ValueError as error:
         raise UsageError(f"--at: {error}") from None
-    bars = application.load_market(settings).bars
+    bars = load_market(settings).bars
     times = bars["close_time"].to_physical()
     last = len(bars) - 1 if until is None else int(times.search_sorted(until, side="right")) - 1
     if last < 0:

@@ -18,7 +18,7 @@ from agent_bt.cli.lazy import LazyGroup
 from agent_bt.core.errors import AgentBtError, UsageError
 
 if TYPE_CHECKING:
-    from agent_bt.config import Config
+    from agent_bt.config.model import Config
 
 app = typer.Typer(
     name="agent-bt",
@@ -74,17 +74,17 @@ def run(
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
     """Run a backtest; the same command continues an unfinished run."""
-    from agent_bt.settings import load_config
+    from agent_bt.config.load import load_config
 
     # Before anything heavy is loaded: a wrong config is told at once.
     settings = load_config(config, overrides or ())
     if dry_run:
         _estimate(settings, config, limit, as_json=as_json)
         return
-    from agent_bt import app as application
+    from agent_bt.backtest.run import run_config
     from agent_bt.cli.progress import make_progress
 
-    result = application.run_config(
+    result = run_config(
         settings,
         config_path=config,
         limit=limit,
@@ -97,7 +97,7 @@ def run(
 
 
 def _estimate(settings: Config, path: Path, limit: int | None, *, as_json: bool) -> None:
-    from agent_bt.estimate import estimate
+    from agent_bt.backtest.estimate import estimate
 
     found = estimate(settings, config_path=path, limit=limit)
     if as_json:
@@ -119,12 +119,12 @@ def validate(
     as_json: common.JsonOption = False,
 ) -> None:
     """Check a config, its prompt and its data without running anything."""
-    from agent_bt.settings import load_config
+    from agent_bt.config.load import load_config
 
     settings = load_config(config, overrides or ())
-    from agent_bt import app as application
+    from agent_bt.backtest.preview import validate
 
-    common.show_findings(application.validate(settings, config), as_json=as_json)
+    common.show_findings(validate(settings, config), as_json=as_json)
 
 
 @app.command("report")

@@ -74,17 +74,17 @@ def render(
     as_json: common.JsonOption = False,
 ) -> None:
     """Show the messages a model is sent at an instant, with a flat account."""
-    from agent_bt import app as application
+    from agent_bt.backtest.preview import render_prompt
+    from agent_bt.config.load import load_config
     from agent_bt.core.clock import time_us
     from agent_bt.core.errors import UsageError
-    from agent_bt.settings import load_config
 
     if at is not None:
         try:
             time_us(at)
         except ValueError as error:
             raise UsageError(f"--at: {error}") from None
-    messages = application.render_prompt(load_config(config, overrides or ()), at, config_path=config)
+    messages = render_prompt(load_config(config, overrides or ()), at, config_path=config)
     if as_json:
         common.print_json({"messages": messages})
         return

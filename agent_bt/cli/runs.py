@@ -92,6 +92,6 @@ def find_root(root: Path | None) -> Path:
     """The folder that was given, else that of the settings in the environment."""
     if root is not None:
         return root
-    from agent_bt.settings import load_config
+    from agent_bt.config.load import load_config
 
     return Path(load_config().output)

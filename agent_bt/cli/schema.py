@@ -28,7 +28,7 @@ def schema_text() -> str:
     """The schema as it is kept in `configs/schema.json`."""
     import json
 
-    from agent_bt.settings import config_schema
+    from agent_bt.config.load import config_schema
 
     return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
 
@@ -37,7 +37,7 @@ def experiment_schema_text() -> str:
     """The schema as it is kept in `configs/ab-schema.json`."""
     import json
 
-    from agent_bt.experiments.spec import experiment_schema
+    from agent_bt.experiments.ab.spec import experiment_schema
 
     return json.dumps(experiment_schema(), indent=2, ensure_ascii=False) + "\n"
 
@@ -46,6 +46,6 @@ def sweep_schema_text() -> str:
     """The schema as it is kept in `configs/sweep-schema.json`."""
     import json
 
-    from agent_bt.experiments.sweep_spec import sweep_schema
+    from agent_bt.experiments.sweep.spec import sweep_schema
 
     return json.dumps(sweep_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -36,23 +36,23 @@ def sweep(
 
     With walk_forward it is chosen in one stretch of time and reported in the next.
     """
-    from agent_bt.experiments.sweep_spec import load_sweep
+    from agent_bt.experiments.sweep.spec import load_sweep
 
     # Before anything heavy is loaded: a wrong config is told at once.
     declared = load_sweep(config, overrides or ())
     from agent_bt.cli.progress import make_progress
-    from agent_bt.sweep import run_sweep
+    from agent_bt.experiments.sweep.run import run_sweep
 
     folder, record = run_sweep(declared, progress=make_progress("none" if quiet else progress))
     if as_json:
         common.print_json(record)
     elif not quiet:
-        from agent_bt.reports.sweep_terminal import render
+        from agent_bt.experiments.sweep.terminal import render
 
         common.show(render(record, folder.tables()[0], top=top))
     made = folder.path
     if report:
-        from agent_bt.reports.sweep_report import write_sweep_report
+        from agent_bt.experiments.sweep.report import write_sweep_report
 
         made = write_sweep_report(folder.path, single_file=single_file)
     if not (as_json or quiet):

@@ -69,3 +69,8 @@ def iso(us: int) -> str:
     moment = to_datetime(us)
     spec = "microseconds" if us % SECOND else "seconds" if us % MINUTE else "minutes"
     return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
+
+
+def now_iso() -> str:
+    """The wall clock as ISO 8601 UTC, to the second."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

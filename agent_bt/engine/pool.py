@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent_bt.config import PoolConfig
+from agent_bt.config.model import PoolConfig
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.rhythm import instants

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from agent_bt.config import FeaturesConfig
+from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import FeatureSpec
 

@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from agent_bt.config import BudgetConfig
+from agent_bt.config.model import BudgetConfig
 from agent_bt.core.canonical import canonical
 from agent_bt.core.errors import BudgetReached, ConfigError, EndpointDown, ModelError, RecordError
 from agent_bt.core.protocols import LLM

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from agent_bt.config import PricesConfig
+from agent_bt.config.model import PricesConfig
 from agent_bt.core.types import Reply, Request, Usage
 
 _OPENAI_URL = "https://api.openai.com/v1"

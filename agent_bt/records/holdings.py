@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from agent_bt.config import ExecutionConfig
+from agent_bt.config.model import ExecutionConfig
 from agent_bt.core.lots import lot_of
 from agent_bt.core.schema import TIME
 from agent_bt.engine.market import Market

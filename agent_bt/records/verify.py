@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from agent_bt.config.load import load_config
 from agent_bt.core.canonical import HashChain, canonical
 from agent_bt.core.clock import interval_us, time_us
 from agent_bt.core.errors import AgentBtError, RecordError
@@ -25,7 +26,6 @@ from agent_bt.records.run_folder import RunFolder, config_file_hash, summary_has
 from agent_bt.records.schema import decision_schema, rows_of
 from agent_bt.records.summary import decision_counts, llm_usage
 from agent_bt.records.tally import Tally
-from agent_bt.settings import load_config
 
 _OF_USED_CALLS = ("failed", "cached", "speculation_hits", "cost_saved_usd", "latency_ms_p50", "latency_ms_p95")
 """What of `summary.llm` follows from the decisions alone; the rest counts wasted calls too."""

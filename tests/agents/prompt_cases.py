@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_bt.config import FeaturesConfig
+from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.clock import DAY, HOUR, MINUTE
 from agent_bt.core.types import DaySummary, Portfolio, Position
 from agent_bt.core.view import BAR_COLUMNS, MarketView

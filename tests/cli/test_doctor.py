@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from chat_server import ChatServer, stand_in_answer
 
-from agent_bt import models
+from agent_bt.backtest import model
 from agent_bt.cli.doctor import check_dotenv, diagnose
 from agent_bt.core.errors import EndpointDown
 from agent_bt.core.finding import Finding
@@ -64,7 +64,7 @@ def test_the_endpoint_is_asked_only_on_request(monkeypatch: pytest.MonkeyPatch) 
         return SimpleNamespace(effective={"response_format": "json_schema"}, close=lambda: None)
 
     monkeypatch.setenv("DOCTOR_TEST_KEY", "k")
-    monkeypatch.setattr(models, "open_model", answer)
+    monkeypatch.setattr(model, "open_model", answer)
     assert "--probe" in about("endpoint", diagnose(None, ENDPOINT, probe=False)).what
     assert asked == []
     assert "json_schema" in about("endpoint", diagnose(None, ENDPOINT, probe=True)).what
@@ -76,7 +76,7 @@ def test_an_endpoint_that_is_down_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         raise EndpointDown("no connection")
 
     monkeypatch.setenv("DOCTOR_TEST_KEY", "k")
-    monkeypatch.setattr(models, "open_model", down)
+    monkeypatch.setattr(model, "open_model", down)
     finding = about("endpoint", diagnose(None, ENDPOINT, probe=True))
     assert finding.level == "error"
     assert "no connection" in finding.what

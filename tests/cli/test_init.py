@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from agent_bt.agents.prompt import load_prompt, prompt_roots
 from agent_bt.cli.init import PROVIDERS
 from agent_bt.cli.main import app
-from agent_bt.config import Config
-from agent_bt.settings import load_config
+from agent_bt.config.load import load_config
+from agent_bt.config.model import Config
 
 
 def answered(folder: Path, answers: str, *options: str) -> Config:

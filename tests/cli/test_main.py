@@ -8,14 +8,13 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
-import agent_bt as package
 from agent_bt import __version__
+from agent_bt.backtest import run as run_module
 from agent_bt.cli import main as cli
 from agent_bt.cli.lazy import GROUPS, ORDER
 from agent_bt.core import errors
@@ -55,7 +54,7 @@ def ended_with(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(package, "app", SimpleNamespace(run_config=fail), raising=False)
+    monkeypatch.setattr(run_module, "run_config", fail)
     config = Path(__file__).parents[2] / "configs" / "backtest.yaml"
     monkeypatch.setattr(sys, "argv", ["agent-bt", "run", str(config), "--progress", "none", *options])
     with pytest.raises(SystemExit) as caught:

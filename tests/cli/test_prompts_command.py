@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from agent_bt import app as application
+from agent_bt import run as run_backtest
 from agent_bt.cli.prompts import app
+from agent_bt.config.load import load_config
 from agent_bt.core.errors import PromptError, UsageError
-from agent_bt.settings import load_config
 
 MINE = """---
 name: mine
@@ -121,7 +121,7 @@ def test_a_run_does_not_begin_with_a_locked_prompt_that_changed(folder: Path) ->
     (folder / "prompts" / "mine" / "v1.prompty").write_text(MINE + "Now.\n")
     config = load_config(None, ["strategy.prompt=mine/v1", "market.end=2024-07-04", f"output={folder / 'runs'}"])
     with pytest.raises(PromptError, match="make a new version"):
-        application.run(config, limit=3)
+        run_backtest(config, limit=3)
     assert not (folder / "runs").exists()
 
 

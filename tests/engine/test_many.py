@@ -18,7 +18,7 @@ from agent_bt.evaluation import metrics
 from agent_bt.evaluation.performance import performance
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizing import make_limits, make_rules
-from agent_bt.experiments.sweep_measures import measure
+from agent_bt.experiments.sweep.measures import measure
 
 CASH = 10_000.0
 ROWS = 60

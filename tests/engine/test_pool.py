@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from agent_bt.config import PoolConfig
+from agent_bt.config.model import PoolConfig
 from agent_bt.core.clock import DAY, HOUR, time_us, to_datetime
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.schema import BAR_SCHEMA

@@ -17,8 +17,8 @@ from agent_bt import load_config
 from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import load_prompt, prompt_roots
 from agent_bt.agents.reply import REPLY_SCHEMA
-from agent_bt.app import validate
-from agent_bt.config import FeaturesConfig
+from agent_bt.backtest.preview import validate
+from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.clock import HOUR
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.step import Step

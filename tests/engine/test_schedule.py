@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 from whole_runs import config_over, minutes, run_over
 
-from agent_bt import assembly, load_config
-from agent_bt.assembly import Stage
+from agent_bt import load_config
+from agent_bt.backtest.bars import load_bars
+from agent_bt.backtest.prepare import Stage, set_stage
 from agent_bt.core.clock import HOUR, MINUTE, duration_us, iso, time_us, to_datetime
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.types import Decision, FeatureSpec, Portfolio
@@ -40,7 +41,7 @@ def stage(tmp_path: Path, bars: pl.DataFrame, strategy: Strategy, *settings: str
     bars.write_parquet(tmp_path / "market.parquet")
     end = bars["open_time"][-1] + timedelta(minutes=1)
     config = config_over(tmp_path / "market.parquet", *settings, folder=tmp_path, end=end)
-    return assembly.set_stage(config, assembly.load_bars(config).bars, strategy, limit)
+    return set_stage(config, load_bars(config).bars, strategy, limit)
 
 
 def times(stage: Stage) -> list[str]:
@@ -188,7 +189,7 @@ def test_march_2023_loses_exactly_the_decisions_of_its_outage(tmp_path: Path, ma
         f"market.gaps={gaps}", "strategy.every=10m", f"output={tmp_path}", f"cache.path={tmp_path / 'c'}",
     )  # fmt: skip
     config = load_config(None, settings, env={})
-    bars = assembly.load_bars(config).bars
+    bars = load_bars(config).bars
     assert bars["filled"].sum() == (80 if gaps == "forward_fill" else 0)
     result = run_over(config)
     decisions = result.summary["decisions"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_bt.config import FeaturesConfig
+from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.clock import DAY, HOUR, MINUTE
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.types import DaySummary, FeatureSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agent_bt.config import FeaturesConfig
+from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import FeatureSpec
 from agent_bt.features.check import recompute

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_bt.config import BudgetConfig, PricesConfig
+from agent_bt.config.model import BudgetConfig, PricesConfig
 from agent_bt.core.canonical import canonical
 from agent_bt.core.errors import AuthenticationFailed, BudgetReached, ConfigError, EndpointDown, RecordError
 from agent_bt.core.types import Reply, Request, Usage

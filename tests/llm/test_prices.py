@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent_bt.config import PricesConfig
+from agent_bt.config.model import PricesConfig
 from agent_bt.core.types import Reply, Usage
 from agent_bt.llm.prices import PriceTable, metered, price_table_version, reported_cost, usage_from_body
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from agent_bt.config import ExecutionConfig
+from agent_bt.config.model import ExecutionConfig
 from agent_bt.core.clock import HOUR, time_us
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.types import Decision, Fill

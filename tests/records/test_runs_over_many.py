@@ -10,13 +10,14 @@ import polars as pl
 import pytest
 
 from agent_bt import load_config, load_run
-from agent_bt.app import run_config, validate
-from agent_bt.assembly import load_bars
+from agent_bt.backtest.bars import load_bars
+from agent_bt.backtest.preview import validate
+from agent_bt.backtest.replay import replay
+from agent_bt.backtest.run import run_config
 from agent_bt.core.errors import RecordError
 from agent_bt.core.progress import SilentProgress
 from agent_bt.records.read import Run
 from agent_bt.records.verify import verify
-from agent_bt.replaying import replay
 from agent_bt.reports.terminal import plain
 
 SYMBOLS = "[AUSDT, BUSDT, CUSDT, DUSDT, EUSDT]"

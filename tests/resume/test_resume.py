@@ -19,7 +19,7 @@ import pytest
 from chat_server import ChatServer, stand_in_answer
 from small_run import clean_env, cli, small_config, write_market
 
-from agent_bt import runner
+from agent_bt.backtest import execute
 from agent_bt.records.journal import JournalReader, JournalWriter
 
 HOURS = 9
@@ -105,7 +105,7 @@ def test_a_full_disk_is_told_and_the_same_command_continues(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(file, data)
 
-    monkeypatch.setattr(runner, "JournalWriter", partial(JournalWriter, flush_every=4))
+    monkeypatch.setattr(execute, "JournalWriter", partial(JournalWriter, flush_every=4))
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         done = cli("run", config, "-q")

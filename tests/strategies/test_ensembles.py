@@ -14,7 +14,7 @@ from paper_market import FLAT, PaperMarket, noise_market, same_bits, traded_mark
 
 from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import load_prompt, prompt_roots
-from agent_bt.config import FeaturesConfig
+from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.clock import HOUR
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.protocols import AgentStrategy

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from whole_runs import START, config_over, minutes, run_over
 
-from agent_bt.app import Result
+from agent_bt.backtest.run import Result
 from agent_bt.core.errors import ConfigError, StrategyError
 from agent_bt.core.types import Decision
 from agent_bt.strategies.registry import make_strategy

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from agent_bt import load_config
-from agent_bt.app import Result, run_config
-from agent_bt.config import Config
+from agent_bt.backtest.run import Result, run_config
+from agent_bt.config.model import Config
 from agent_bt.core.canonical import canonical
 from agent_bt.core.clock import MINUTE
 from agent_bt.records.schema import rows_of

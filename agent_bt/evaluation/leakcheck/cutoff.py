@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from agent_bt.config import LLMConfig
+from agent_bt.config.model import LLMConfig
 from agent_bt.core.clock import DAY, time_us
 
 TABLE_DATE = "2025-11"

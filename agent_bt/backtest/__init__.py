@@ -1,0 +1,1 @@
+"""One backtest: config to objects to a run, and what can be done with it again."""

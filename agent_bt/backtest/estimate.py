@@ -1,0 +1,162 @@
+"""What a run would cost: every request is built as the run would build it, counted, and none is sent.
+
+The account is assumed to stay as it is (HOLD throughout), which changes the prompts by a few characters only. Calls
+that are sent ahead and never used come on top; they are bounded by `prefetch.max_waste`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent_bt.agents.prompt import Prompt
+from agent_bt.agents.rank_reply import RANK_SCHEMA
+from agent_bt.backtest.account import open_books
+from agent_bt.backtest.bars import load_bars
+from agent_bt.backtest.model import form_of, ladder_key, reply_schema
+from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
+from agent_bt.config.model import Config
+from agent_bt.core.errors import UsageError
+from agent_bt.core.step import Step
+from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.engine.loop import walk
+from agent_bt.llm.cache_store import ReplyStore
+from agent_bt.llm.ladder import Negotiated
+from agent_bt.llm.prices import PriceTable
+from agent_bt.llm.tokens import estimate_tokens
+
+REPLY_TOKENS = 40
+"""Completion tokens of a reply (action, size and a short note) where the cache knows none of this model."""
+
+TOKENS_A_WEIGHT = 18
+"""Of one symbol and its weight in a ranker's reply."""
+
+HOLD = '{"action": "HOLD"}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run would take; `cost_usd` is None where the price is unknown, `_most` includes all waste allowed."""
+
+    decisions: int
+    cached: int
+    calls: int
+    calls_most: int
+    prompt_tokens: int
+    completion_tokens: int
+    completion_tokens_from: str
+    cost_usd: float | None
+    cost_usd_most: float | None
+    prices: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def estimate(config: Config, *, config_path: Path | None = None, limit: int | None = None) -> Estimate:
+    """Build every request of a run and add up what it would take; nothing is sent.
+
+    Raises:
+        UsageError: the strategy asks no model.
+    """
+    prompt = find_prompt(config, config_path)
+    if prompt is None:
+        raise UsageError(f"strategy.kind is {config.strategy.kind}: it asks no model, so there is nothing to pay")
+    config = with_prompt_defaults(config, prompt)
+    with ExitStack() as opened:
+        store = None
+        if config.llm.provider == "openai" and Path(config.cache.path).exists():
+            store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
+        counter = _Counter(config, store)
+        _walk(config, prompt, counter, limit)
+        reply_tokens, source = _reply_tokens(config, store, counter.symbols)
+    completion = counter.calls * reply_tokens
+    prices = PriceTable(
+        provider=config.llm.provider, model=config.llm.model, base_url=config.llm.base_url, prices=config.llm.prices
+    )
+    cost = prices.cost_usd(Usage(prompt_tokens=counter.prompt_tokens, completion_tokens=completion))
+    waste = 1.0 + (config.prefetch.max_waste if config.prefetch.depth and config.llm.provider == "openai" else 0.0)
+    return Estimate(
+        decisions=counter.decisions,
+        cached=counter.cached,
+        calls=counter.calls,
+        calls_most=int(counter.calls * waste) + (config.prefetch.depth if waste > 1.0 else 0),
+        prompt_tokens=counter.prompt_tokens,
+        completion_tokens=completion,
+        completion_tokens_from=source,
+        cost_usd=cost,
+        cost_usd_most=None if cost is None else cost * waste,
+        prices=prices.version,
+    )
+
+
+class _Counter:
+    """A model that answers HOLD and counts what it was asked; also the journal of the walk, which keeps nothing."""
+
+    def __init__(self, config: Config, store: ReplyStore | None) -> None:
+        self.decisions = self.cached = self.calls = self.prompt_tokens = self.symbols = 0
+        self._model = config.llm.model
+        self._store = store
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """HOLD, and one more call unless its reply is stored."""
+        if self._store is not None and self._store.get(request) is not None:
+            self.cached += 1
+        else:
+            self.calls += 1
+            self.prompt_tokens += estimate_tokens(request.messages, self._model)
+        future: Future[Reply] = Future()
+        future.set_result(Reply(text=HOLD, finish_reason="stop"))
+        return future
+
+    def complete(self, request: Request) -> Reply:
+        """HOLD."""
+        return self.submit(request).result()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def append(self, step: Step) -> None:
+        """Count the decision."""
+        self.decisions += 1
+        self.symbols = len(step.view.symbols)
+
+    def effective(self, config: Config) -> Mapping[str, Any] | None:
+        """The ladder's result as the cache knows it, else the first rung that may be tried."""
+        if config.llm.provider != "openai":
+            return None
+        known = self._store.recall(ladder_key(config)) if self._store is not None else None
+        wanted = config.llm.response_format
+        return known or Negotiated(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
+
+
+def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) -> None:
+    form = form_of(config, counter.effective(config))
+    strategy = build_strategy(config, prompt, form, counter)
+    stage = set_stage(config, load_bars(config).bars, strategy, limit)
+    books = open_books(config)
+    walk(
+        market=stage.market,
+        bars=stage.schedule.bars.tolist(),
+        strategy=strategy,
+        desk=books.desk(stage.market),
+        broker=books.broker(stage.market),
+        journal=counter,
+        fills=[],
+    )
+
+
+def _reply_tokens(config: Config, store: ReplyStore | None, symbols: int) -> tuple[int, str]:
+    """Completion tokens of one reply, and where the figure is from; a ranker is assumed to weigh half of `symbols`."""
+    rows = [] if store is None else [row for row in store.stats() if row.model == config.llm.model and row.replies]
+    if not rows:
+        ranks = reply_schema(config.strategy) is RANK_SCHEMA
+        return REPLY_TOKENS + (TOKENS_A_WEIGHT * symbols // 2 if ranks else 0), "assumed"
+    mean = sum(row.completion_tokens for row in rows) / sum(row.replies for row in rows)
+    return round(mean), "mean of the stored replies of this model"

@@ -1,0 +1,295 @@
+"""The end of a run: measure it, run what it is compared with, and write tables, summary and manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from agent_bt.agents.prompt import Prompt
+from agent_bt.backtest.account import Books
+from agent_bt.backtest.bars import LoadedBars
+from agent_bt.backtest.prepare import Stage
+from agent_bt.config.model import Config
+from agent_bt.core.schema import TIME
+from agent_bt.core.types import Fill
+from agent_bt.engine.market import Market
+from agent_bt.engine.prefetch import PrefetchStats
+from agent_bt.evaluation import baselines as baseline_accounts
+from agent_bt.evaluation.baselines import Baselines, Outcome, run_baselines
+from agent_bt.evaluation.performance import CONVENTIONS, performance
+from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
+from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
+from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.llm.ledger import spent_in
+from agent_bt.records.exports import exports_of
+from agent_bt.records.holdings import CONVENTION as HOLDINGS
+from agent_bt.records.holdings import portfolio_of, tell_holdings
+from agent_bt.records.journal import JournalWriter
+from agent_bt.records.run_folder import RunFolder, Status
+from agent_bt.records.summary import BASELINES, Waste, build_summary
+from agent_bt.records.tables import equity_frame, fills_frame, price_of, write_table
+from agent_bt.records.tally import Tally
+
+NAMED = 30
+"""So many symbols of a run are named in `summary.about`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a walk ended: its status, the account, all fills, what speculation did, and how long it took."""
+
+    status: Status
+    broker: SimulatedBroker
+    fills: list[Fill]
+    speculation: PrefetchStats
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+def finish(
+    *,
+    config: Config,
+    loaded: LoadedBars,
+    stage: Stage,
+    books: Books,
+    prompt: Prompt | None,
+    strategy: str,
+    folder: RunFolder,
+    identity_hash: str,
+    ended: Ended,
+    journal: JournalWriter,
+    started: str,
+    finished: str,
+) -> dict[str, Any]:
+    """Write what came out, and return the summary; the walk may have ended early.
+
+    Raises:
+        RecordError: a file cannot be written.
+    """
+    tally = journal.tally
+    gated = ended.status == "done" and tally.failed_share > config.risk.max_failed_share
+    status: Status = "failed" if gated else ended.status
+    reached = ended.broker.bar + 1
+    market = stage.market.head(reached)
+    outcome = Outcome(
+        equity=ended.broker.equity[:reached],
+        exposure=ended.broker.exposure[:reached],
+        fills=ended.fills,
+        funding=float(ended.broker.account[0]["funding"]),
+    )
+    cash = config.account.cash
+    curve = slice(market.first, reached)
+    equity = equity_frame(
+        time=market.times[curve],
+        equity=outcome.equity[curve],
+        exposure=outcome.exposure[curve],
+        price=price_of(market),
+        initial_cash=cash,
+    )
+    hashes = folder.write_tables(
+        journal=journal,
+        fills=ended.fills,
+        equity=equity,
+        # Whether a symbol vanished is seen by the bars after the last decision too.
+        market=loaded.bars if config.over_many else market.bars,
+    )
+    records = pl.read_parquet(folder.decisions, columns=list(COLUMNS))
+    fills = fills_frame(ended.fills)
+    decided = records["bar"].to_numpy()
+    portfolio = None
+    if config.over_many:
+        holdings = tell_holdings(
+            market=market, fills=fills, equity=outcome.equity[curve], decisions=decided, execution=config.execution
+        )
+        folder.write_holdings(holdings.tables)
+        portfolio = portfolio_of(market, holdings, fills)
+    due, walked = (bars[bars < reached] for bars in (stage.schedule.due, stage.schedule.bars))
+    baselines = run_baselines(
+        market=market,
+        rules=books.rules,
+        limits=books.limits,
+        cash=cash,
+        bars=due,
+        recorded=decided,
+        strategy=outcome,
+        seed=config.seed,
+    )
+    write_table(folder.path / "baselines.parquet", _baseline_curves(market, baselines))
+    variants = execution_sensitivity(market, recorded_decisions(records), books.rules, books.limits, cash)
+    speculation = ended.speculation
+    measured = _measure(market, outcome, cash)
+    one = len(market.symbols) == 1
+    baselined = baseline_accounts.CONVENTION if one else baseline_accounts.CONVENTION_MANY
+    held = [] if portfolio is None else [HOLDINGS]
+    summary = build_summary(
+        run_id=folder.run_id,
+        status=status,
+        about=_about(config, loaded, stage, prompt, strategy),
+        bars=reached - market.first,
+        tally=tally,
+        skipped=stage.schedule.skipped,
+        silent=len(due) - len(walked),
+        performance=measured,
+        baselines={
+            name: _measure(market, getattr(baselines, name), cash) for name in ("buy_and_hold", "random", "sma")
+        },
+        hashes={
+            **hashes,
+            "config": identity_hash,
+            "prompt": prompt.hash if prompt else None,
+        },
+        timing={
+            "started": started,
+            "finished": finished,
+            "seconds": round(ended.seconds, 3),
+            "decisions_per_s": round(tally.total / ended.seconds, 1) if ended.seconds else None,
+            "saved_by_prefetch_s": round(speculation.saved_ms / 1e3, 3),
+        },
+        waste=_waste(folder, tally, speculation),
+        random_beaten=baselines.random_beaten,
+        portfolio=portfolio,
+        conventions=[_execution_convention(config), *CONVENTIONS, *held, baselined, SENSITIVITY_CONVENTION],
+        banners=_banners(config, loaded, prompt),
+        warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally, portfolio)],
+    )
+    summary["sensitivity"] = [variant.to_dict() for variant in variants]
+    folder.write_exports(exports_of(summary, equity, fills))
+    folder.finish(summary=summary, telemetry=journal.telemetry_head, finished=finished)
+    return summary
+
+
+def _about(config: Config, loaded: LoadedBars, stage: Stage, prompt: Prompt | None, strategy: str) -> dict[str, Any]:
+    """What ran on what; `symbols` (how many, and the first names) and `pool` for runs over many symbols."""
+    symbols, ranked = stage.market.symbols, config.mode == "cross_sectional"
+    named = {"count": len(symbols), "names": list(symbols[:NAMED])} if config.over_many else None
+    return {
+        "name": config.name,
+        "strategy": strategy,
+        "model": f"{config.llm.provider}/{config.llm.model}" if prompt else None,
+        "source": loaded.label,
+        "kind": config.market.kind,
+        "mode": config.mode,
+        "symbol": f"{len(symbols)} symbols" if len(symbols) > 1 else symbols[0],
+        "symbols": named,
+        "interval": config.market.interval,
+        "start": config.market.start,
+        "end": config.market.end,
+        "every": None if ranked else config.strategy.every,
+        "rebalance": config.rebalance if ranked else None,
+        "pool": config.pool.model_dump(include={"top_n", "reselect", "lookback"}) if config.pool.enabled else None,
+        "initial_cash": config.account.cash,
+    }
+
+
+def _waste(folder: RunFolder, tally: Tally, speculation: PrefetchStats) -> Waste:
+    """What was paid beside the calls that decisions used: by the ledger, where the run has its own.
+
+    The ledger knows the earlier sessions of a continued run too; speculation knows only this one.
+    """
+    if not folder.ledger.exists():
+        return Waste(
+            calls=speculation.wasted,
+            prompt_tokens=speculation.wasted_prompt_tokens,
+            completion_tokens=speculation.wasted_completion_tokens,
+            cost_usd=speculation.wasted_usd,
+            unpriced=speculation.wasted_unpriced,
+        )
+    spent, llm = spent_in(folder.ledger), folder.read_manifest().get("llm") or {}
+    probes = llm.get("probes", 0)
+    return Waste(
+        calls=max(0, spent.calls - (tally.calls - tally.unbilled) - probes),
+        probes=probes,
+        prompt_tokens=max(0, spent.prompt_tokens - tally.prompt_tokens),
+        completion_tokens=max(0, spent.completion_tokens - tally.completion_tokens),
+        cost_usd=max(0.0, (spent.usd or 0.0) - tally.cost_usd),
+        unpriced=max(0, spent.unpriced - tally.unpriced),
+    )
+
+
+def _measure(market: Market, outcome: Outcome, cash: float) -> dict[str, Any]:
+    curve = slice(market.first, len(market))
+    return asdict(
+        performance(
+            times=market.times[curve],
+            equity=outcome.equity[curve],
+            exposure=outcome.exposure[curve],
+            fills=outcome.fills,
+            initial_cash=cash,
+            start=int(market.times[market.first]) - market.interval,
+            funding=outcome.funding,
+        )
+    )
+
+
+def _baseline_curves(market: Market, baselines: Baselines) -> pl.DataFrame:
+    curve = slice(market.first, len(market))
+    return pl.DataFrame(
+        {
+            "time": pl.Series(market.times[curve]).cast(TIME),
+            **{name: getattr(baselines, name).equity[curve] for name in BASELINES},
+        }
+    )
+
+
+def _banners(config: Config, loaded: LoadedBars, prompt: Prompt | None) -> list[str]:
+    banners = []
+    if loaded.sample:
+        banners.append("SAMPLE MARKET: generated prices; nothing here says anything about the real market")
+    if prompt and config.llm.provider == "stand_in":
+        banners.append("STAND-IN MODEL: an embedded small policy answered, not a language model")
+    if prompt and config.llm.provider == "scripted":
+        banners.append("SCRIPTED MODEL: the replies were given beforehand")
+    return banners
+
+
+def _execution_convention(config: Config) -> str:
+    execution = config.execution
+    when = "at the close of the decision bar" if execution.fill == "close" else "at the next bar's open"
+    late = f", {execution.latency_bars} bars later" if execution.latency_bars else ""
+    return (
+        f"Fills {when}{late}; slippage {execution.slippage_bps:g} bps, always adverse; fee {execution.fee_rate:.4%} of "
+        "notional. On bars without a trade nothing fills."
+    )
+
+
+def _warnings(
+    config: Config, ended: Ended, measured: Mapping[str, Any], tally: Tally, portfolio: Mapping[str, Any] | None
+) -> Sequence[str]:
+    warnings, failed = [], tally.failed_share
+    if ended.status in ("interrupted", "budget"):
+        warnings.append(
+            "The run is not finished: these are the figures up to where it stopped. Run it again to continue."
+        )
+    if failed > config.risk.max_failed_share:
+        warnings.append(
+            f"{failed:.1%} of the decisions failed and became HOLD; more than risk.max_failed_share "
+            f"({config.risk.max_failed_share:.1%}): the result means nothing"
+        )
+    elif failed > 0:
+        warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
+    if ended.broker.halted_by == "drawdown":
+        warnings.append(
+            f"risk.max_drawdown ({config.risk.max_drawdown:.1%}) was passed: everything was closed and trading ended"
+        )
+    if ended.broker.halted_by == "used_up":
+        warnings.append("The account was used up: its equity fell to nothing, everything was closed and trading ended")
+    if portfolio and portfolio["delisted"]:
+        gone = portfolio["delisted"]
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        warnings.append(f"Delisted during the run, and closed at the last trade: {', '.join(gone[:5])}{more}")
+    if ended.broker.dropped:
+        warnings.append(
+            f"{ended.broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"
+        )
+    if shorts := tally.cuts["allow_short"]:
+        spot = config.market.kind == "spot"
+        way = "spot cannot be sold short; market.kind: um can" if spot else "risk.allow_short is false"
+        warnings.append(f"{shorts:,} orders to sell short were cut: {way}")
+    trades = measured["trades"]
+    if trades < 30:
+        closed = {0: "No closed trade", 1: "Only 1 closed trade"}.get(trades, f"Only {trades} closed trades")
+        warnings.append(f"{closed}: too few to tell skill from luck")
+    return warnings

@@ -1,0 +1,73 @@
+"""Find or make the folder of a run, and read what an earlier part of the run left in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent_bt.agents.prompt import Prompt
+from agent_bt.backtest.model import Model
+from agent_bt.config.load import config_to_yaml
+from agent_bt.config.model import Config
+from agent_bt.core.types import Reply
+from agent_bt.llm.ledger import Ledger
+from agent_bt.records import run_folder
+from agent_bt.records.hashes import config_hash
+from agent_bt.records.journal import JournalReader
+from agent_bt.records.run_folder import RunFolder
+from agent_bt.records.schema import replies_of
+
+
+def find_folder(root: Path, identity: Mapping[str, Any], *, fresh: bool) -> RunFolder | None:
+    """The unfinished run of this identity under `root`, unless a fresh one is wanted."""
+    return None if fresh else run_folder.find_unfinished(root, config_hash(identity))
+
+
+def make_folder(
+    root: Path, config: Config, identity: Mapping[str, Any], prompt: Prompt | None, config_path: Path | None
+) -> RunFolder:
+    """A new folder for the run under `root`; `config_path` is the file that the config came from."""
+    return run_folder.create(
+        root,
+        config.name,
+        config_text=config_to_yaml(config),
+        identity=identity,
+        config_file=None if config_path is None else str(config_path),
+        prompt=None if prompt is None else {"name": prompt.reference, "hash": prompt.hash, "text": prompt.text},
+    )
+
+
+def note_model(folder: RunFolder, model: Model) -> None:
+    """Write into the manifest how the model is asked, so that nothing has to be found out again."""
+    before = folder.read_manifest().get("llm") or {}
+    folder.update_manifest(
+        llm={
+            "requested": dict(model.requested),
+            "effective": model.effective,
+            "prices": model.prices,
+            "probes": before.get("probes", 0) + model.probes,
+        }
+    )
+
+
+def is_blank(folder: RunFolder) -> bool:
+    """Whether no decision was recorded and nothing was paid: there is nothing in the folder to keep."""
+    recorded = folder.journal.exists() and folder.journal.stat().st_size > 0
+    if recorded or folder.summary.exists():
+        return False
+    if not folder.ledger.exists():
+        return True
+    with Ledger(folder.ledger) as ledger:
+        return ledger.spent.calls == 0
+
+
+def recorded_replies(folder: RunFolder) -> dict[str, Reply]:
+    """The replies in the folder's journal by the address of their request; a torn last line is passed over."""
+    if not folder.journal.exists():
+        return {}
+    return {
+        address: reply
+        for content, telemetry in JournalReader(folder.journal)
+        for address, reply in replies_of(content, telemetry)
+    }

@@ -1,0 +1,76 @@
+"""Derive what makes a run this run, and tell what differs between two identities."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent_bt.agents.prompt import Prompt
+from agent_bt.backtest.model import endpoint_id
+from agent_bt.config.model import Config
+from agent_bt.core.canonical import tagged_hash
+from agent_bt.core.protocols import Strategy
+from agent_bt.strategies.registry import make_strategy
+
+_SHAPING_LLM = {
+    "provider",
+    "model",
+    "temperature",
+    "seed",
+    "max_tokens",
+    "response_format",
+    "strip",
+    "replicate",
+    "params",
+}
+
+
+_OPERATIONAL_RISK = {"max_failed_share", "max_failures_in_a_row"}
+
+
+def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int | None) -> dict[str, Any]:
+    """What makes a run this run, as plain data; everything else may change when it is continued."""
+    dump = config.model_dump(mode="json")
+    identity: dict[str, Any] = {
+        key: dump[key] for key in ("mode", "market", "features", "strategy", "account", "execution", "seed")
+    }
+    if config.over_many:
+        identity["rebalance"], identity["pool"] = dump["rebalance"], dump["pool"]
+    identity["risk"] = {key: value for key, value in dump["risk"].items() if key not in _OPERATIONAL_RISK}
+    if config.market.source not in ("sample", "store"):
+        # The bars count, not where their file lies: moved or on another machine it is the same run.
+        identity["market"] = {**dump["market"], "source": "file"}
+    identity["data"] = data
+    identity["limit"] = limit
+    if prompt is not None:
+        shaping = {key: value for key, value in dump["llm"].items() if key in _SHAPING_LLM}
+        identity["llm"] = {**shaping, "endpoint_id": endpoint_id(config.llm)}
+        identity["prompt"] = prompt.hash
+    elif ":" in config.strategy.kind:
+        identity["source"] = _source_hash(make_strategy(config.strategy.kind, config.strategy.params))
+    return identity
+
+
+def identity_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """What differs between two identities, one line a value: `market.start: 2024-07-01 -> 2024-08-01`."""
+    changes = []
+    for key in sorted(before.keys() | now.keys()):
+        one, other, name = before.get(key), now.get(key), f"{path}{key}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            changes += identity_changes(one, other, f"{name}.")
+        elif one != other:
+            changes.append(_CHANGED.get(name) or f"{name}: {one} -> {other}")
+    return changes
+
+
+_CHANGED = {
+    "data": "the bars in that range are not the same any more",
+    "prompt": "the text of the prompt file has changed",
+    "source": "the source of the strategy has changed",
+}
+
+
+def _source_hash(strategy: Strategy) -> str:
+    return tagged_hash("agent-bt/strategy-source/v1", Path(inspect.getfile(type(strategy))).read_bytes())

@@ -1,0 +1,241 @@
+"""Backtests in memory, for Python users: a config and a strategy in, tables out; nothing is written.
+
+A recorded run, with its folder and report, is `agent_bt.run(config)`; both compute the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from agent_bt.backtest.account import open_books
+from agent_bt.backtest.bars import load_bars
+from agent_bt.backtest.prepare import set_stage
+from agent_bt.config.load import Values, load_config
+from agent_bt.config.model import Config
+from agent_bt.core.errors import ConfigError
+from agent_bt.core.protocols import Strategy, VectorisedStrategy
+from agent_bt.core.step import Step
+from agent_bt.core.types import Fill
+from agent_bt.engine.loop import walk
+from agent_bt.engine.market import Market
+from agent_bt.engine.vectorised import drive
+from agent_bt.evaluation.performance import Performance, performance
+from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.records.holdings import Holdings, tell_holdings
+from agent_bt.records.tables import equity_frame, fills_frame
+from agent_bt.strategies.registry import asks_model, make_strategy
+
+Settings = Config | Mapping[str, Any] | str | Path | None
+"""A config, a file of one, or its values as nested mappings; None: the defaults, which are the sample market."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacktestResult:
+    """What came out of a backtest.
+
+    Attributes:
+        performance: all headline measures.
+        market: the market it ran over.
+        fills: in order.
+        sample: whether the market is generated; then nothing here says anything about the real one.
+        notes: what of the data is not exact, or where it does not reach.
+    """
+
+    performance: Performance
+    market: Market = field(repr=False)
+    fills: tuple[Fill, ...] = field(repr=False)
+    sample: bool
+    notes: tuple[str, ...]
+    _broker: SimulatedBroker = field(repr=False)
+    _config: Config = field(repr=False)
+    _bars: Any = field(repr=False)
+
+    @cached_property
+    def nav(self) -> pl.DataFrame:
+        """One row a bar: time, nav (quote units), return (of the bar), drawdown (<= 0), cash, exposure (a share)."""
+        first, market = self.market.first, self.market
+        table = equity_frame(
+            time=market.times[first:],
+            equity=self._broker.equity[first:],
+            exposure=self._broker.exposure[first:],
+            price=market.close[first:, 0],
+            initial_cash=self._config.account.cash,
+        )
+        nav = pl.col("equity")
+        change = (nav / nav.shift(1, fill_value=self._config.account.cash) - 1.0).alias("return")
+        return table.select("time", nav.alias("nav"), change, "drawdown", "cash", "exposure")
+
+    @cached_property
+    def trades(self) -> pl.DataFrame:
+        """One row a fill: time, bar, symbol, quantity, price, reference_price, fee, slippage, realised_pnl, reason."""
+        return fills_frame(self.fills)
+
+    @cached_property
+    def snapshots(self) -> pl.DataFrame:
+        """What was held right after each decision: time, bar, symbol, quantity, price, value, share."""
+        return self.holdings.snapshots
+
+    @cached_property
+    def holdings(self) -> Holdings:
+        """What was held, and what each symbol and each leg brought: `.legs`, `.rebalances`, `.attribution`."""
+        return tell_holdings(
+            market=self.market,
+            fills=self.trades,
+            equity=self._broker.equity[self.market.first :],
+            decisions=self._bars,
+            execution=self._config.execution,
+        )
+
+    def get_nav_history(self) -> list[dict[str, Any]]:
+        """`nav` as plain data."""
+        return self.nav.to_dicts()
+
+    def get_trades(self) -> list[dict[str, Any]]:
+        """`trades` as plain data."""
+        return self.trades.to_dicts()
+
+    def get_snapshots(self) -> list[dict[str, Any]]:
+        """`snapshots` as plain data."""
+        return self.snapshots.to_dicts()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The measures as plain data."""
+        return asdict(self.performance)
+
+
+class BacktestEngine:
+    """One strategy over one market, ready to run; runs begin afresh each time and come out the same."""
+
+    def __init__(self, config: Config, strategy: Strategy) -> None:
+        """See `create_backtest_engine`."""
+        self.config = config
+        self.strategy = strategy
+
+    def run(self) -> BacktestResult:
+        """Run it: in one compiled loop if the strategy can answer for all bars at once, else bar by bar.
+
+        Raises:
+            AgentBtError: the bars are not there, or the strategy failed.
+        """
+        config, strategy = self.config, self.strategy
+        loaded = load_bars(config)
+        stage = set_stage(config, loaded.bars, strategy)
+        market, due, books = stage.market, stage.schedule.due, open_books(config)
+        broker = books.broker(market)
+        if isinstance(strategy, VectorisedStrategy) and stage.targets is not None:
+            targets = stage.targets
+            fills = drive(broker=broker, limits=books.limits, bars=due, targets=targets, on_change=strategy.on_change)
+        else:
+            fills = []
+            walk(
+                market=market,
+                bars=due.tolist(),
+                strategy=strategy,
+                desk=books.desk(market),
+                broker=broker,
+                journal=_Nowhere(),
+                fills=fills,
+            )
+        first = market.first
+        measures = performance(
+            times=market.times[first:],
+            equity=broker.equity[first:],
+            exposure=broker.exposure[first:],
+            fills=fills,
+            initial_cash=config.account.cash,
+            start=int(market.times[first]) - market.interval,
+            funding=float(broker.account[0]["funding"]),
+        )
+        return BacktestResult(
+            performance=measures,
+            market=market,
+            fills=tuple(fills),
+            sample=loaded.sample,
+            notes=loaded.notes,
+            _broker=broker,
+            _config=config,
+            _bars=stage.schedule.bars,
+        )
+
+
+class _Nowhere:
+    """A journal that keeps nothing."""
+
+    def append(self, step: Step) -> None:
+        """Forget the step."""
+
+
+def create_backtest_engine(config: Settings = None, strategy: Strategy | str | None = None) -> BacktestEngine:
+    """A backtest of `strategy` under `config`.
+
+    Args:
+        config: see `Settings`.
+        strategy: an object, or the name of one; None: what the config's `strategy` says.
+
+    Raises:
+        ConfigError: the config is wrong, or its strategy asks a model (that is what `agent_bt.run` is for).
+    """
+    resolved = _resolved(config)
+    if strategy is None:
+        if asks_model(resolved.strategy.kind, resolved.strategy.params):
+            raise ConfigError(f"strategy.kind {resolved.strategy.kind} asks a model; run it with agent_bt.run(config)")
+        strategy = make_strategy(resolved.strategy.kind, resolved.strategy.params)
+    elif isinstance(strategy, str):
+        strategy = make_strategy(strategy, {})
+    return BacktestEngine(resolved, strategy)
+
+
+def create_momentum_backtest(config: Settings = None, **params: Any) -> BacktestEngine:
+    """A cross-sectional backtest that holds what has risen most.
+
+    Args:
+        config: see `Settings`.
+        params: of the strategy `momentum`: lookback_col, top_n_long, top_n_short, ...
+
+    Raises:
+        ConfigError: the config or a parameter is wrong.
+    """
+    return _ranked(config, "momentum", params)
+
+
+def create_mean_reversion_backtest(config: Settings = None, **params: Any) -> BacktestEngine:
+    """A cross-sectional backtest that holds what has fallen most; as `create_momentum_backtest`.
+
+    Raises:
+        ConfigError: the config or a parameter is wrong.
+    """
+    return _ranked(config, "mean_reversion", params)
+
+
+def _ranked(config: Settings, kind: str, params: Mapping[str, Any]) -> BacktestEngine:
+    if config is None or isinstance(config, Mapping):
+        config = {"mode": "cross_sectional", **(config or {})}
+    resolved = _resolved(config)
+    if resolved.mode != "cross_sectional":
+        raise ConfigError("mode: a cross-sectional backtest needs mode: cross_sectional")
+    return BacktestEngine(resolved, make_strategy(kind, params))
+
+
+def _resolved(config: Settings) -> Config:
+    if isinstance(config, Config):
+        return config
+    if config is None or isinstance(config, str | Path):
+        return load_config(config)
+    values = dict(_flat(config))
+    return load_config(None, over_file=Values(values=values, origins=dict.fromkeys(values, "config")))
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted paths and values; what the config takes as a whole stays whole."""
+    for key, value in values.items():
+        path = f"{before}{key}"
+        if isinstance(value, Mapping) and value and not path.endswith("params"):
+            yield from _flat(value, f"{path}.")
+        else:
+            yield path, value

@@ -1,0 +1,318 @@
+"""Replay: a run is rebuilt from its own folder alone and compared, field by field, with what it recorded.
+
+1. config, prompt, bars and replies are read from the folder; no socket is opened, and no key is needed
+2. the engine walks through the same market, every request is built anew and answered from the records
+3. each decision's content is compared with its record; the first difference ends the replay
+4. at the end the hashes of decisions, fills and equity are compared
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent_bt.agents.prompt import SUFFIX, Prompt, load_prompt
+from agent_bt.backtest.account import open_books
+from agent_bt.backtest.model import form_of
+from agent_bt.backtest.prepare import Stage, set_stage
+from agent_bt.backtest.strategy import build_strategy
+from agent_bt.config.load import load_config
+from agent_bt.config.model import Config
+from agent_bt.core.canonical import HashChain
+from agent_bt.core.clock import iso
+from agent_bt.core.errors import RecordError, ReplayError
+from agent_bt.core.progress import Progress, SilentProgress
+from agent_bt.core.protocols import Strategy
+from agent_bt.core.step import Step
+from agent_bt.core.types import Fill, Reply, Request
+from agent_bt.engine.loop import walk
+from agent_bt.engine.market import Market
+from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.llm.offline import difference
+from agent_bt.records import hashes
+from agent_bt.records.read import Run, load_run
+from agent_bt.records.schema import content_of, replies_of, rows_of
+from agent_bt.records.tables import equity_frame, fills_frame, price_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """Where a replay came out differently first: the decision (None: after the last), the field, both values."""
+
+    index: int | None
+    time: str | None
+    field: str
+    recorded: Any
+    replayed: Any
+
+    def __str__(self) -> str:
+        where = "after the last decision" if self.index is None else f"decision {self.index} at {self.time}"
+        if self.field == "messages":
+            return f"{where}: the prompt differs (- recorded, + replayed):\n{self.replayed}"
+        return f"{where}: {self.field}: recorded {_short(self.recorded)}, replayed {_short(self.replayed)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """The outcome of a replay; `divergence` is None when everything is identical."""
+
+    run_id: str
+    decisions: int
+    seconds: float
+    hashes: Mapping[str, str]
+    divergence: Divergence | None
+
+    @property
+    def identical(self) -> bool:
+        """Whether the run came out the same to the last bit."""
+        return self.divergence is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        first = self.divergence
+        return {
+            "run_id": self.run_id,
+            "identical": self.identical,
+            "decisions": self.decisions,
+            "seconds": round(self.seconds, 3),
+            "hashes": dict(self.hashes),
+            "divergence": None
+            if first is None
+            else {
+                "index": first.index,
+                "time": first.time,
+                "field": first.field,
+                "recorded": first.recorded,
+                "replayed": first.replayed,
+            },
+        }
+
+
+def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
+    """Rebuild a run from its own folder alone, and compare every field of every decision with its record.
+
+    Args:
+        path: the run folder, wherever it lies; `run(...).path`.
+        progress: told how far it is.
+
+    Raises:
+        RecordError: it is no run folder, or the run was written by an incompatible version.
+    """
+    progress = progress or SilentProgress()
+    run = load_run(path)
+    config = load_config(run.folder.config, env={})
+    began = time.perf_counter()
+    total = run.decision_count
+    records = _Records(run)
+    strategy = _strategy(config, run, records)
+    stage = _stage(config, run, strategy)
+    books = open_books(config)
+    broker = books.broker(stage.market)
+    fills: list[Fill] = []
+    check = _Check(records, progress)
+    progress.start(total, f"replay {run.run_id}")
+    divergence = None
+    try:
+        walk(
+            market=stage.market,
+            # Trading that ended early, by a limit or a drawdown, left bars without a decision; they are walked too.
+            bars=stage.schedule.bars[:total].tolist(),
+            strategy=strategy,
+            desk=books.desk(stage.market),
+            broker=broker,
+            journal=check,
+            fills=fills,
+        )
+        derived = _hashes(config, run, stage.market, check.chain, broker, fills)
+        divergence = _first_hash(run, derived, total, check.count)
+    except _Diverged as diverged:
+        derived, divergence = {}, diverged.divergence
+    finally:
+        progress.stop()
+    return Replayed(
+        run_id=run.run_id,
+        decisions=check.count,
+        seconds=time.perf_counter() - began,
+        hashes=derived,
+        divergence=divergence,
+    )
+
+
+class _Diverged(ReplayError):
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(str(divergence))
+        self.divergence = divergence
+
+
+class _Records:
+    """The recorded decisions in order, and their replies by address, a slice of the table at a time."""
+
+    def __init__(self, run: Run) -> None:
+        self._rows = _recorded(run)
+        self._ahead: tuple[dict[str, Any], dict[str, Reply]] | None = None
+
+    def current(self) -> tuple[dict[str, Any], dict[str, Reply]]:
+        """Content and replies of the decision that is next."""
+        if self._ahead is None:
+            content, telemetry = next(self._rows, (None, None))
+            if content is None or telemetry is None:
+                raise RecordError("the replay makes more decisions than the run recorded")
+            self._ahead = content, dict(replies_of(content, telemetry))
+        return self._ahead
+
+    def take(self) -> dict[str, Any]:
+        """Content of the decision that is next, and go on to the one after it."""
+        content, _ = self.current()
+        self._ahead = None
+        return content
+
+
+def _recorded(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for rows in run.decision_slices():
+        yield from rows_of(rows)
+
+
+class _RecordedLLM:
+    """Answers from the record of the decision that is being made; any other request is a divergence."""
+
+    def __init__(self, records: _Records) -> None:
+        self._records = records
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """The recorded reply."""
+        content, replies = self._records.current()
+        reply = replies.get(request.address)
+        if reply is None:
+            raise _Diverged(_other_request(content, request))
+        future: Future[Reply] = Future()
+        future.set_result(reply)
+        return future
+
+    def complete(self, request: Request) -> Reply:
+        """The recorded reply."""
+        return self.submit(request).result()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _other_request(content: Mapping[str, Any], request: Request) -> Divergence:
+    recorded = Request(
+        provider=request.provider,
+        endpoint_id=request.endpoint_id,
+        replicate=request.replicate,
+        body={**request.body, "messages": content["messages"]},
+    )
+    lines = difference(recorded, request)
+    place = {"index": content["index"], "time": iso(content["time"])}
+    if lines:
+        return Divergence(**place, field="messages", recorded=recorded.address, replayed="\n".join(lines))
+    return Divergence(**place, field="request", recorded=content["request"], replayed=request.address)
+
+
+class _Check:
+    """A journal that keeps nothing and compares everything."""
+
+    def __init__(self, records: _Records, progress: Progress) -> None:
+        self.chain = HashChain(hashes.DECISION_TAG)
+        self.count = 0
+        self._records = records
+        self._progress = progress
+
+    def append(self, step: Step) -> None:
+        """Compare the step with its record.
+
+        Raises:
+            _Diverged: a field differs.
+        """
+        recorded = self._records.take()
+        replayed = content_of(step, prompt=recorded["prompt"], window="window" in recorded)
+        data = hashes.content_bytes(replayed)
+        if data != hashes.content_bytes(recorded):
+            raise _Diverged(_first_field(recorded, replayed))
+        self.chain.link(data)
+        self.count += 1
+        self._progress.update(self.count)
+
+
+def _first_field(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> Divergence:
+    for field, value in replayed.items():
+        one, other = {field: recorded.get(field)}, {field: value}
+        if hashes.content_bytes(one) != hashes.content_bytes(other):
+            return Divergence(
+                index=recorded["index"],
+                time=iso(recorded["time"]),
+                field=field,
+                recorded=recorded.get(field) if field != "window" else "a window of other values",
+                replayed=value if field != "window" else "the window as computed now",
+            )
+    raise RecordError("the records of this run have other fields than this version of agent-bt writes")
+
+
+def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
+    llm = _RecordedLLM(records)
+    kept = run.manifest.get("prompt")
+    if kept is None:
+        return build_strategy(config, None, None, None)
+    effective = (run.manifest.get("llm") or {}).get("effective")
+    return build_strategy(config, recorded_prompt(kept), form_of(config, effective), llm)
+
+
+def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
+    """The prompt as it stood when the run was made, from its text in the manifest."""
+    name, _, version = kept["name"].partition("/")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name / f"{version}{SUFFIX}"
+        path.parent.mkdir()
+        path.write_text(kept["text"], encoding="utf-8")
+        return load_prompt(kept["name"], [Path(folder)])
+
+
+def _stage(config: Config, run: Run, strategy: Strategy) -> Stage:
+    """The market as the run saw it, ended where the run ended.
+
+    Of several symbols all bars are kept, those after an early end too: they tell which symbols had vanished.
+    """
+    if not run.over_many:
+        return set_stage(config, run.market, strategy)
+    stage = set_stage(config, run.market, strategy, run.manifest["identity"]["limit"])
+    return replace(stage, market=stage.market.head(stage.market.first + run.summary["bars"]))
+
+
+def _hashes(
+    config: Config, run: Run, market: Market, chain: HashChain, broker: SimulatedBroker, fills: list[Fill]
+) -> dict[str, str]:
+    first, reached = broker.first, broker.bar + 1
+    equity = equity_frame(
+        time=market.times[first:reached],
+        equity=broker.equity[first:reached],
+        exposure=broker.exposure[first:reached],
+        price=price_of(market),
+        initial_cash=config.account.cash,
+    )
+    return {
+        "data": hashes.data_hash(run.market),
+        "decisions": chain.head,
+        "fills": hashes.fills_hash(fills_frame(fills)),
+        "equity": hashes.equity_hash(equity),
+    }
+
+
+def _first_hash(run: Run, derived: Mapping[str, str], total: int, count: int) -> Divergence | None:
+    if count != total:
+        return Divergence(index=None, time=None, field="number of decisions", recorded=total, replayed=count)
+    for name, value in derived.items():
+        recorded = run.summary["hashes"][name]
+        if recorded != value:
+            return Divergence(index=None, time=None, field=f"hash of {name}", recorded=recorded, replayed=value)
+    return None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,211 @@
+"""Config -> objects -> run: what the command line and Python users call."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_bt.backtest.account import open_books
+from agent_bt.backtest.execute import Prepared, execute
+from agent_bt.backtest.folder import find_folder, is_blank, make_folder, note_model, recorded_replies
+from agent_bt.backtest.identity import identity_changes
+from agent_bt.backtest.model import open_model
+from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.strategy import build_strategy
+from agent_bt.config.load import load_config
+from agent_bt.config.model import Config
+from agent_bt.core.errors import AgentBtError, ConfigError, RecordError, UsageError
+from agent_bt.core.jit import compiling_announced
+from agent_bt.core.progress import Progress, SilentProgress
+from agent_bt.records.read import Run, load_run
+from agent_bt.records.registry import Registry
+from agent_bt.records.run_folder import RunFolder
+from agent_bt.reports.html import write_report
+
+if TYPE_CHECKING:
+    from agent_bt.llm.endpoints import Endpoints
+from agent_bt.backtest.plan import RunPlan, plan_run
+
+
+def run(
+    config: Config,
+    *,
+    config_path: Path | None = None,
+    limit: int | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a backtest and read its folder; an unfinished run of the same identity is continued.
+
+    Args:
+        config: see `load_config`.
+        config_path: the file it came from; prompts beside it are found.
+        limit: stop after so many decisions.
+        fresh: begin anew.
+        progress: told how far the run is.
+
+    Raises:
+        AgentBtError: something stopped the run; `.exit_code` is what the command line ends with.
+    """
+    folder = run_config(config, config_path=config_path, limit=limit, fresh=fresh, progress=progress)
+    return load_run(folder.run_dir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A run that has ended, one way or another: its folder, its summary, and the error that ended it early."""
+
+    run_dir: Path
+    summary: Mapping[str, Any]
+    error: AgentBtError | None = None
+
+    @property
+    def status(self) -> str:
+        """done, failed, interrupted, budget."""
+        status: str = self.summary["status"]
+        return status
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary."""
+        return dict(self.summary)
+
+
+def run_config(
+    config: Config,
+    *,
+    config_path: Path | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    fresh: bool = False,
+    offline: bool = False,
+    report: bool = True,
+) -> Result:
+    """Run a backtest; what ended it early is in the result, not raised, once there is something to show.
+
+    Args:
+        config, config_path, limit, progress, fresh: as for `run`.
+        offline: replies come from the cache alone; no socket is opened.
+        report: write `report.html`.
+
+    Raises:
+        AgentBtError: the run could not begin, or nothing could be recorded.
+    """
+    planned = plan_run(config, config_path=config_path, limit=limit)
+    return run_plan(planned, progress=progress, fresh=fresh, offline=offline, report=report)
+
+
+def run_plan(
+    planned: RunPlan,
+    *,
+    progress: Progress | None = None,
+    fresh: bool = False,
+    offline: bool = False,
+    report: bool = True,
+    endpoints: Endpoints | None = None,
+) -> Result:
+    """Run what was planned, or continue the unfinished run of its identity; `endpoints` may be shared with others.
+
+    Raises:
+        AgentBtError: the run could not begin, or nothing could be recorded.
+    """
+    folder = find_folder(planned.root, planned.identity, fresh=fresh)
+    return _run(planned, folder, progress, offline, report, endpoints)
+
+
+def resume(
+    folder: RunFolder,
+    *,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    offline: bool = False,
+) -> Result:
+    """Continue an unfinished run from its folder; `overrides` may change what does not make the run what it is.
+
+    Raises:
+        UsageError: the run is finished.
+        ConfigError: its config, prompt or data are no longer what they were; the message says what differs.
+    """
+    if not folder.unfinished:
+        raise UsageError(f"{folder.run_id} is finished; `agent-bt replay {folder.run_id}` walks through it again")
+    kept = folder.read_manifest()
+    written = kept.get("config_file")
+    planned = plan_run(
+        load_config(folder.config, overrides),
+        config_path=None if written is None else Path(written),
+        limit=kept["identity"].get("limit"),
+    )
+    changes = identity_changes(kept["identity"], planned.identity)
+    if changes:
+        listed = "\n".join(f"  {change}" for change in changes)
+        raise ConfigError(
+            f"{folder.run_id} cannot be continued, it would be another run:\n{listed}\n"
+            "Restore what changed, or begin a new run with `agent-bt run`"
+        )
+    return _run(planned, folder, progress, offline, report=True)
+
+
+def _run(
+    planned: RunPlan,
+    folder: RunFolder | None,
+    progress: Progress | None,
+    offline: bool,
+    report: bool,
+    endpoints: Endpoints | None = None,
+) -> Result:
+    """Open the model, set the stage, walk; a new folder in which nothing was recorded disappears again."""
+    config, prompt, loaded = planned.config, planned.prompt, planned.loaded
+    progress = progress or SilentProgress()
+    made = folder is None
+    folder = folder or make_folder(planned.root, config, planned.identity, prompt, planned.config_path)
+    try:
+        with ExitStack() as opened:
+            opened.enter_context(compiling_announced(progress.note))
+            # What is wrong with the config is told before a model is asked anything.
+            strategy = build_strategy(config, prompt)
+            stage = set_stage(config, loaded.bars, strategy, planned.limit)
+            books = open_books(config)
+            model = None
+            recorded = recorded_replies(folder)
+            if prompt is not None:
+                effective = (folder.read_manifest().get("llm") or {}).get("effective")
+                model = open_model(
+                    config, effective=effective, ledger_path=folder.ledger, offline=offline, endpoints=endpoints
+                )
+                opened.callback(model.close)
+                note_model(folder, model)
+                model.answer_first_from(recorded)
+                strategy = build_strategy(config, prompt, model.form, model.llm)
+            prepared = Prepared(
+                config=config,
+                loaded=loaded,
+                stage=stage,
+                books=books,
+                strategy=strategy,
+                prompt=prompt,
+                folder=folder,
+                identity=planned.identity,
+                continued=bool(recorded),
+                offline=offline,
+            )
+            executed = execute(prepared, progress)
+    finally:
+        if made and is_blank(folder):
+            shutil.rmtree(folder.path)
+    if executed.summary is None:
+        assert executed.error is not None
+        raise executed.error
+    Registry(Path(config.output)).add(planned.identity, name=config.name, run_id=folder.run_id)
+    error = executed.error
+    if report:
+        try:
+            write_report(folder.path)
+        except RecordError as failed:
+            error = error or RecordError(
+                f"{folder.run_id} is recorded, but its report could not be written: {failed.__cause__ or failed}; "
+                f"make room, then write it with `agent-bt report {folder.run_id}`"
+            )
+    return Result(run_dir=folder.path, summary=executed.summary, error=error)

@@ -1,0 +1,134 @@
+"""Build the strategy of a run, with its prompt if it asks a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_bt.agents.agent import PromptAgent, RequestForm
+from agent_bt.agents.prompt import Prompt, load_prompt, prompt_roots
+from agent_bt.agents.ranker import RankerAgent
+from agent_bt.config.model import Config
+from agent_bt.core.clock import duration_us
+from agent_bt.core.errors import AgentBtError, ConfigError, PromptError
+from agent_bt.core.params import keys
+from agent_bt.core.protocols import LLM, AgentStrategy, Strategy
+from agent_bt.core.types import Reply, Request
+from agent_bt.features.specs import feature_specs
+from agent_bt.strategies.registry import agent_kinds, agent_params, make_strategy
+
+if TYPE_CHECKING:
+    pass
+
+
+def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
+    """The prompt of an agent, alone or in an ensemble; None for any other strategy.
+
+    Raises:
+        PromptError: there is no such prompt, or it is not valid.
+    """
+    kinds = agent_kinds(config.strategy.kind, config.strategy.params)
+    if not kinds:
+        return None
+    prompt = load_prompt(config.strategy.prompt, prompt_roots(config_path))
+    ranks = "weights" in prompt.output.get("properties", {})
+    if ranks != ("agent_ranker" in kinds):
+        wanted, fitting = ("weights", "panel_ranker/v1") if not ranks else ("action", "btcusdt_trader/v1")
+        raise PromptError(
+            f"strategy.prompt {prompt.reference}: its output has no {wanted}, which {' and '.join(sorted(kinds))} "
+            f"{'wants' if len(kinds) == 1 else 'want'}; set strategy.prompt: {fitting}, or one of your own"
+        )
+    return prompt
+
+
+def with_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
+    """The config with what the prompt's author suggests, where nobody has said otherwise."""
+    if prompt is None:
+        return config
+    suggested = prompt.model.model_dump(exclude_none=True)
+    changes = {key: value for key, value in suggested.items() if key not in config.llm.model_fields_set}
+    return config.model_copy(update={"llm": config.llm.model_copy(update=changes)}) if changes else config
+
+
+def check_agent(config: Config) -> None:
+    """Check what an agent's config must hold beside its own rules.
+
+    Raises:
+        ConfigError: an agent decides on several symbols or a ranker on one; both are in one ensemble; an agent has
+            parameters; or a ranker may sell short what the account may not.
+    """
+    strategy = config.strategy
+    kinds = agent_kinds(strategy.kind, strategy.params)
+    if strategy.kind == "agent" and strategy.params:
+        raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
+    if len(kinds) > 1:
+        raise ConfigError("strategy.params.members: agent and agent_ranker cannot vote together: they share one prompt")
+    if "agent" in kinds and config.over_many:
+        raise ConfigError("strategy.kind agent decides on one symbol; set strategy.kind: agent_ranker for several")
+    if "agent_ranker" in kinds and not config.over_many:
+        raise ConfigError(
+            "strategy.kind agent_ranker weighs symbols against each other; set mode: cross_sectional, or market.symbols"
+        )
+    short = any(each.get("allow_short") is True for each in agent_params(strategy.kind, strategy.params))
+    if short and not config.risk.allow_short:
+        raise ConfigError(
+            "strategy.params.allow_short: the account may not be short; set risk.allow_short: true, market.kind: um"
+        )
+
+
+def build_strategy(
+    config: Config, prompt: Prompt | None, form: RequestForm | None = None, llm: LLM | None = None
+) -> Strategy:
+    """The strategy that `strategy.kind` names.
+
+    An agent needs its prompt; without `form` and `llm` it can be looked at and cannot be asked.
+
+    Raises:
+        ConfigError: there is no such strategy, or its parameters don't fit.
+    """
+
+    def agent(kind: str, params: Mapping[str, Any]) -> AgentStrategy:
+        assert prompt is not None
+        shared: dict[str, Any] = {
+            "prompt": prompt, "form": form or _UNASKED_FORM, "llm": llm or _UNASKED_LLM, "strip": config.llm.strip
+        }  # fmt: skip
+        if kind == "agent_ranker":
+            rhythm = config.rebalance if config.mode == "cross_sectional" else config.strategy.every
+            try:
+                keys("params", params, allowed=("columns", "allow_short", "max_symbols"))
+                return RankerAgent(rhythm=rhythm, **shared, **params)
+            except AgentBtError as error:
+                raise ConfigError(f"strategy {kind}: {error}") from error
+        if params:
+            raise ConfigError(f"{kind} takes no params; what the model gets is set under llm and features")
+        return PromptAgent(
+            window=config.features.window,
+            every=duration_us(config.strategy.every),
+            features=feature_specs(config.features),
+            summary=config.features.summary,
+            sizing=config.strategy.sizing,
+            **shared,
+        )
+
+    return make_strategy(config.strategy.kind, config.strategy.params, agent if prompt is not None else None)
+
+
+class _Unasked:
+    """Stands where a model will be, for looking at what its strategy needs."""
+
+    def submit(self, request: Request) -> Future[Reply]:  # noqa: ARG002
+        raise AssertionError("no model was opened")
+
+    def complete(self, request: Request) -> Reply:  # noqa: ARG002
+        raise AssertionError("no model was opened")
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+_UNASKED_LLM = _Unasked()
+
+
+_UNASKED_FORM = RequestForm(provider="", endpoint_id="", replicate=0, body=lambda messages: {"messages": messages})

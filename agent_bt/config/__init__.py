@@ -1,0 +1,1 @@
+"""The configuration: read, validated, frozen, explained. The only reader of configuration files."""

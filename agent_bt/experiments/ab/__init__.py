@@ -1,0 +1,1 @@
+"""A/B experiments: arms, replicates and windows, and their verdicts."""

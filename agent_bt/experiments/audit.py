@@ -1,0 +1,82 @@
+"""Config or run -> the objects that a check wants: look-ahead audit and leak check. Nothing is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from agent_bt.agents.prompt import Prompt
+from agent_bt.backtest.account import open_books
+from agent_bt.backtest.bars import load_bars
+from agent_bt.backtest.model import form_of
+from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.replay import recorded_prompt
+from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
+from agent_bt.config.load import load_config
+from agent_bt.config.model import Config
+from agent_bt.core.errors import UsageError
+from agent_bt.core.protocols import Strategy
+from agent_bt.engine.market import Market
+from agent_bt.evaluation.audit import Audit, Subject, audit
+from agent_bt.llm.drawn import DrawnLLM
+from agent_bt.records.read import load_run
+from agent_bt.records.schema import content_of
+
+
+def audit_config(config: Config, config_path: Path | None = None, *, cuts: int = 12) -> Audit:
+    """Audit the strategy of a config for look-ahead over its own market. No model is asked: see `DrawnLLM`.
+
+    Raises:
+        AgentBtError: its prompt, bars or strategy are not there, or the strategy fails.
+    """
+    prompt = find_prompt(config, config_path)
+    config = with_prompt_defaults(config, prompt)
+    return _audit(config, prompt, load_bars(config).bars, cuts)
+
+
+def audit_run(path: Path, *, cuts: int = 12) -> Audit:
+    """Audit the strategy of a run over the bars that it recorded, with the prompt as it stood.
+
+    Raises:
+        AgentBtError: it is no run folder, or the strategy is not there or fails.
+    """
+    run = load_run(path)
+    kept = run.manifest.get("prompt")
+    prompt = None if kept is None else recorded_prompt(kept)
+    return _audit(load_config(run.folder.config, env={}), prompt, run.market, cuts)
+
+
+def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int) -> Audit:
+    bars = _throughout(bars)
+    books = open_books(config)
+
+    def strategy() -> Strategy:
+        form = None if prompt is None else form_of(config, None)
+        return build_strategy(config, prompt, form, None if prompt is None else DrawnLLM())
+
+    def stage(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, Sequence[int]]:
+        staged = set_stage(config, bars, strategy)
+        return staged.market, staged.schedule.bars.tolist()
+
+    subject = Subject(strategy=strategy, stage=stage, desk=books.desk, broker=books.broker, content=content_of)
+    return audit(subject, bars, cuts=cuts, seed=config.seed)
+
+
+def _throughout(bars: pl.DataFrame) -> pl.DataFrame:
+    """The bars without symbols that are listed or vanish on the way, which a market that ends earlier cannot hold.
+
+    Raises:
+        UsageError: no symbol is there throughout.
+    """
+    if "symbol" not in bars.columns:
+        return bars
+    traded = pl.col("close_time").filter(pl.col("volume") > 0)
+    lives = bars.group_by("symbol").agg(first=pl.col("close_time").min(), last=traded.max())
+    ends = bars["close_time"].max()
+    day = pl.duration(days=1)
+    kept = lives.filter((pl.col("first") == lives["first"].min()) & (pl.col("last") > pl.lit(ends) - day))["symbol"]
+    if kept.is_empty():
+        raise UsageError("no symbol is there from the first bar to the last; audit a shorter range")
+    return bars.filter(pl.col("symbol").is_in(kept.to_list()))

@@ -1,0 +1,145 @@
+"""Every combination of a sweep as config, strategy and identity; what contradicts itself is counted and skipped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent_bt.backtest.account import Books, open_books
+from agent_bt.backtest.bars import LoadedBars, load_bars
+from agent_bt.backtest.identity import identity_of
+from agent_bt.config.model import Config
+from agent_bt.core.canonical import canonical
+from agent_bt.core.errors import ConfigError
+from agent_bt.core.protocols import Strategy
+from agent_bt.experiments.sweep.spec import Sweep, config_with
+from agent_bt.records.hashes import data_hash
+from agent_bt.strategies.registry import asks_model, make_strategy
+
+_INNER = "strategy.params."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    """What combinations share that differ in parameters of the strategy alone."""
+
+    config: Config
+    books: Books
+    identity: Mapping[str, Any]
+    ground: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One combination that can be tried."""
+
+    values: Mapping[str, Any]
+    outer: Outer
+    config: Config
+    strategy: Strategy
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPlan:
+    combinations: list[Planned]
+    skipped: Counter[str]
+    loaded: Mapping[str, LoadedBars]
+
+
+def plan_sweep(sweep: Sweep) -> SweepPlan:
+    """Every combination that makes sense, in order; bars are loaded once for each interval.
+
+    Raises:
+        ConfigError: there is none, or one would ask a model.
+    """
+    outers: dict[bytes, Outer | str] = {}
+    loaded: dict[str, LoadedBars] = {}
+    hashes: dict[str, str] = {}
+    skipped: Counter[str] = Counter()
+    planned: list[Planned] = []
+    wanted = sweep.size if sweep.declared.search == "grid" else sweep.declared.samples
+    for values in sweep.combinations():
+        inner = {path.removeprefix(_INNER): value for path, value in values.items() if path.startswith(_INNER)}
+        outside = {path: value for path, value in values.items() if not path.startswith(_INNER)}
+        key = canonical(outside)
+        if key not in outers:
+            outers[key] = _outer(sweep.config, outside, loaded, hashes)
+        outer = outers[key]
+        if isinstance(outer, str):
+            skipped[outer] += 1
+            continue
+        params = _with(outer.config.strategy.params, inner)
+        _refuse_agents(outer.config.strategy.kind, params)
+        try:
+            strategy = make_strategy(outer.config.strategy.kind, params)
+        except ConfigError as error:
+            skipped[str(error)] += 1
+            continue
+        chosen = outer.config.strategy.model_copy(update={"params": params})
+        config = outer.config.model_copy(update={"strategy": chosen})
+        planned.append(
+            Planned(values=values, outer=outer, config=config, strategy=strategy, identity=_own(outer, config, hashes))
+        )
+        if len(planned) == wanted:
+            break
+    if not planned:
+        reason, count = skipped.most_common(1)[0]
+        raise ConfigError(f"none of {sum(skipped.values()):,} combinations can be tried; {count:,} times: {reason}")
+    if sweep.declared.search == "random":
+        planned.sort(key=lambda each: [sweep.params[path].index(value) for path, value in each.values.items()])
+    return SweepPlan(combinations=planned, skipped=skipped, loaded=loaded)
+
+
+def _outer(
+    base: Config, changes: Mapping[str, Any], loaded: dict[str, LoadedBars], hashes: dict[str, str]
+) -> Outer | str:
+    """The shared part, or why it cannot be."""
+    try:
+        config = config_with(base, changes) if changes else base
+        books = open_books(config)
+    except ConfigError as error:
+        return str(error)
+    interval = config.market.interval
+    if interval not in loaded:
+        loaded[interval] = load_bars(config)
+        hashes[interval] = data_hash(loaded[interval].bars)
+    _refuse_agents(config.strategy.kind, {})
+    plainly = config if ":" not in config.strategy.kind else config_with(config, {"strategy.kind": "stay_out"})
+    parts = config.model_dump(include={"mode", "market", "pool", "rebalance"}, mode="json")
+    return Outer(
+        config=config,
+        books=books,
+        identity=identity_of(plainly, prompt=None, data=hashes[interval], limit=None),
+        ground=canonical([parts, config.strategy.every, int(books.rules[0]["delay"])]),
+    )
+
+
+def _own(outer: Outer, config: Config, hashes: Mapping[str, str]) -> Mapping[str, Any]:
+    """The identity that a run of this combination has; of a registered strategy, without dumping the config again."""
+    if ":" in config.strategy.kind:
+        return identity_of(config, prompt=None, data=hashes[config.market.interval], limit=None)
+    return {**outer.identity, "strategy": {**outer.identity["strategy"], "params": config.strategy.params}}
+
+
+def _with(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = dict(params)
+    for path, value in changes.items():
+        *above, last = path.split(".")
+        into = changed
+        for part in above:
+            inside = into.get(part)
+            into[part] = dict(inside) if isinstance(inside, Mapping) else {}
+            into = into[part]
+        into[last] = value
+    return changed
+
+
+def _refuse_agents(kind: str, params: Mapping[str, Any]) -> None:
+    if asks_model(kind, params):
+        raise ConfigError(
+            f"strategy.kind {kind} asks a model; a sweep tries rules and rankers: set strategy.kind, such as "
+            "ma_cross. Prompts and models are compared with `agent-bt ab run`"
+        )

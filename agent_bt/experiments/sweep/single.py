@@ -1,0 +1,168 @@
+"""One combination of a sweep alone, over stretches of time: vectorised where it can be, else walked step by step."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from agent_bt.backtest.account import open_books
+from agent_bt.backtest.prepare import build_market, make_schedule
+from agent_bt.config.model import Config
+from agent_bt.core.clock import time_us
+from agent_bt.core.errors import DataError
+from agent_bt.core.protocols import Strategy, VectorisedStrategy
+from agent_bt.core.step import Step
+from agent_bt.core.types import Fill
+from agent_bt.engine.loop import walk
+from agent_bt.engine.many import last_rows_of_days
+from agent_bt.engine.market import Market
+from agent_bt.engine.vectorised import drive
+from agent_bt.experiments.sweep.evaluate import Span
+from agent_bt.experiments.sweep.walk_forward import rows_between
+from agent_bt.strategies.registry import make_strategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Time over which an account lives, UTC us, the end exclusive."""
+
+    start: int
+    end: int
+
+    def span(self, market: Market, cash: float) -> Span:
+        """Its rows in a market.
+
+        Raises:
+            DataError: no bar lies in it.
+        """
+        first, last = rows_between(market.times, self.start, self.end)
+        if last < first:
+            raise DataError("a window of the walk-forward has no bars; choose longer windows, or fill the gap")
+        return Span(first=first, last=last, cash=cash)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """An account over one stretch: per bar `times`, `equity`, `exposure` (T,), its `fills`, and equity by day."""
+
+    times: np.ndarray
+    equity: np.ndarray
+    exposure: np.ndarray
+    fills: list[Fill]
+    marks: np.ndarray
+    funding: float
+    start: int
+    cash: float
+
+    @property
+    def days(self) -> np.ndarray:
+        """The time of each daily mark, UTC us."""
+        days: np.ndarray = self.times[last_rows_of_days(self.times, 0)]
+        return days
+
+    def scaled(self, factor: float) -> Alone:
+        """The same with other cash, lots and minimum sizes apart; the fills are left out."""
+        return replace(self, equity=self.equity * factor, marks=self.marks * factor, cash=self.cash * factor, fills=[])
+
+
+def drive_alone(
+    config: Config, bars: pl.DataFrame, strategy: Strategy, stretches: Sequence[Stretch], cash: float | None = None
+) -> list[Alone]:
+    """The account of one strategy over each stretch, each begun anew with `cash` (None: the config's).
+
+    Raises:
+        StrategyError: the strategy failed.
+    """
+    market = build_market(config, bars, strategy)
+    books = open_books(config)
+    schedule = make_schedule(config, market, time_us(config.market.end))
+    alone = []
+    for stretch in stretches:
+        span = stretch.span(market, config.account.cash if cash is None else cash)
+        tape = copy(market.head(span.last + 1))
+        tape.first = span.first
+        broker = books.broker(tape)
+        if cash is not None:
+            broker = type(broker)(tape=tape, rules=books.rules, cash=cash, first=span.first)
+        made = schedule.due[(schedule.due >= span.first) & (schedule.due <= span.last)]
+        fills: list[Fill] = []
+        if isinstance(strategy, VectorisedStrategy):
+            targets = strategy.decide_all(market, made)
+            fills = drive(broker=broker, limits=books.limits, bars=made, targets=targets, on_change=strategy.on_change)
+        else:
+            desk = books.desk(tape)
+            walk(
+                market=tape,
+                bars=made.tolist(),
+                strategy=strategy,
+                desk=desk,
+                broker=broker,
+                journal=_Unkept(),
+                fills=fills,
+            )
+        rows = slice(span.first, span.last + 1)
+        alone.append(
+            Alone(
+                times=tape.times[rows],
+                equity=broker.equity[rows],
+                exposure=broker.exposure[rows],
+                fills=fills,
+                marks=broker.equity[last_rows_of_days(tape.times, span.first)],
+                funding=float(broker.account[0]["funding"]),
+                start=int(tape.times[span.first]) - tape.interval,
+                cash=span.cash,
+            )
+        )
+    return alone
+
+
+def walk_all(
+    configs: Sequence[Config], bars: Mapping[str, pl.DataFrame], stretches: Sequence[Stretch]
+) -> Iterator[list[Alone]]:
+    """`drive_alone` of each config's strategy, on all processors; in order. `bars`: by interval.
+
+    Raises:
+        StrategyError: a strategy failed.
+    """
+    if not configs:
+        return
+    processes = max(1, min(len(configs), os.cpu_count() or 1))
+    # Spawned, not forked: the threads of compiled code and of Polars don't survive a fork.
+    with ProcessPoolExecutor(
+        max_workers=processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_remember,
+        initargs=(bars, stretches),
+    ) as pool:
+        try:
+            yield from pool.map(_walk_one, configs, chunksize=1)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_given: dict[str, tuple[Mapping[str, pl.DataFrame], Sequence[Stretch]]] = {}
+
+
+def _remember(bars: Mapping[str, pl.DataFrame], stretches: Sequence[Stretch]) -> None:
+    _given["all"] = (bars, stretches)
+
+
+def _walk_one(config: Config) -> list[Alone]:
+    bars, stretches = _given["all"]
+    strategy = make_strategy(config.strategy.kind, config.strategy.params)
+    return drive_alone(config, bars[config.market.interval], strategy, stretches)
+
+
+class _Unkept:
+    """A journal that keeps nothing."""
+
+    def append(self, step: Step) -> None:
+        """Nothing."""

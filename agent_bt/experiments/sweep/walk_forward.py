@@ -1,0 +1,37 @@
+"""Walk-forward windows: a stretch to choose in, and the stretch after it to report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent_bt.core.clock import duration_us
+from agent_bt.experiments.sweep.spec import WalkForwardConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Chosen in [start, cut), reported in [cut, end); UTC us."""
+
+    start: int
+    cut: int
+    end: int
+
+
+def windows_of(declared: WalkForwardConfig, start: int, end: int) -> list[Window]:
+    """The windows that fit between two instants; the last test may be shorter, but not than a day."""
+    train, test, day = duration_us(declared.train), duration_us(declared.test), duration_us("1d")
+    cuts = range(start + train, end - day + 1, test)
+    return [
+        Window(start=start if declared.anchored else cut - train, cut=cut, end=min(cut + test, end)) for cut in cuts
+    ]
+
+
+def rows_between(times: np.ndarray, start: int, end: int) -> tuple[int, int]:
+    """First and last row of the bars inside [start, end); last < first if there is none.
+
+    `times`: close times, int64 (T,), UTC us; a bar that closes at `end` is inside.
+    """
+    first, beyond = np.searchsorted(times, (start, end), side="right")
+    return int(first), int(beyond) - 1
