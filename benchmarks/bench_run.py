@@ -61,7 +61,7 @@ def main() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             rounds.append({size: _child(CHILD, str(size), folder) for size in (SHORT, LONG)} | {0: _child(RENDER)})
     marginal = statistics.median((LONG - SHORT) / (one[LONG]["seconds"] - one[SHORT]["seconds"]) for one in rounds)
-    walk = statistics.median(one[LONG]["decisions"] / one[LONG]["walk"] for one in rounds)
+    run_decisions = statistics.median(one[LONG]["decisions"] / one[LONG]["walk"] for one in rounds)
     render = statistics.median(one[0]["decisions"] / one[0]["seconds"] for one in rounds)
     short, long = (statistics.median(one[size]["peak_mb"] for one in rounds) for size in (SHORT, LONG))
     limit = "rendering the prompts alone"
@@ -75,8 +75,9 @@ def main() -> dict[str, Any]:
             },
             {
                 "work": f"the walk of {LONG:,} decisions, journal and decisions.parquet included",
-                "ours": walk, "unit": "decisions/s", "peer": limit, "theirs": render, "ratio": walk / render,
-                "target": ">= 2,000 decisions/s", "met": walk >= 2_000,
+                "ours": run_decisions, "unit": "decisions/s",
+                "peer": limit, "theirs": render, "ratio": run_decisions / render,
+                "target": ">= 2,000 decisions/s", "met": run_decisions >= 2_000,
             },
             {
                 "work": f"peak memory of {LONG:,} decisions",

@@ -11,8 +11,8 @@ import numpy as np
 
 from agent_bt.core.step import Step
 from agent_bt.core.types import Fill
-from agent_bt.engine.loop import walk
-from agent_bt.execution.desk import Desk
+from agent_bt.engine.loop import run_decisions
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.strategies.technical import TechnicalRuleGenerator
 from benchmarks import ours
 from benchmarks.bench_rules import OTHERS
@@ -40,9 +40,11 @@ def main() -> dict[str, Any]:
 
     def run() -> np.ndarray:
         broker, limits = ours.account(market, **terms)
-        desk = Desk(symbols=market.symbols, rules=broker.rules, limits=limits)
+        sizer = RiskLimitedSizer(symbols=market.symbols, rules=broker.rules, limits=limits)
         fills: list[Fill] = []
-        walk(market=market, bars=bars, strategy=strategy, desk=desk, broker=broker, journal=Nowhere(), fills=fills)
+        run_decisions(
+            market=market, bars=bars, strategy=strategy, sizer=sizer, broker=broker, journal=Nowhere(), fills=fills
+        )
         return broker.equity
 
     versus = Versus(work=f"stepwise rule, a decision on each of {BARS:,} bars", run=run)

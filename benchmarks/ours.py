@@ -12,7 +12,7 @@ from agent_bt.core.clock import MINUTE, time_us
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.types import FeatureSpec
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import drive_silently
+from agent_bt.engine.vectorised import run_targets_without_fills
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.features.compute import columns, compute
@@ -86,7 +86,7 @@ def account(
         min_quantity=0.0, min_notional=0.0, allow_short=short, margin=short, max_leverage=3.0, **rules,
     )  # fmt: skip
     limits = make_limits(max_position=1.0, max_gross=1.0, no_trade_band=0.0, allow_short=short)
-    return SimulatedBroker(tape=market, rules=made, cash=cash), limits
+    return SimulatedBroker(prices=market, rules=made, cash=cash), limits
 
 
 def equity_of(
@@ -94,5 +94,5 @@ def equity_of(
 ) -> np.ndarray:
     """The equity curve, float64 (T,), of target shares (D, N) at the rows `bars` (D,); `terms` as of `account`."""
     broker, limits = account(market, **terms)
-    drive_silently(broker=broker, limits=limits, bars=bars, targets=targets, on_change=on_change)
+    run_targets_without_fills(broker=broker, limits=limits, bars=bars, targets=targets, on_change=on_change)
     return broker.equity

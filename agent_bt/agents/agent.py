@@ -10,7 +10,7 @@ from agent_bt.agents.context import prompt_context
 from agent_bt.agents.prompt import Prompt
 from agent_bt.agents.reply import Strip, parse_reply
 from agent_bt.core.protocols import LLM
-from agent_bt.core.types import Decision, Exchange, FeatureSpec, Portfolio, Request, Sizing
+from agent_bt.core.types import Decision, FeatureSpec, ModelCall, Portfolio, Request, Sizing
 from agent_bt.core.view import MarketView
 from agent_bt.core.waiting import result_of
 
@@ -34,10 +34,10 @@ class RequestForm:
         )
 
 
-def ask(llm: LLM, requests: Sequence[Request]) -> list[Exchange]:
+def ask(llm: LLM, requests: Sequence[Request]) -> list[ModelCall]:
     """Send all requests at once, and wait for their replies."""
     replies = [llm.submit(request) for request in requests]
-    return [Exchange(request=r, reply=result_of(f)) for r, f in zip(requests, replies, strict=True)]
+    return [ModelCall(request=r, reply=result_of(f)) for r, f in zip(requests, replies, strict=True)]
 
 
 class PromptAgent:
@@ -76,9 +76,9 @@ class PromptAgent:
         context = prompt_context(view, portfolio, window=self.lookback, every=self._every, sizing=self._sizing)
         return (self._form.request(self.prompt.render(context)),)
 
-    def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:  # noqa: ARG002
+    def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:  # noqa: ARG002
         """The decision the reply amounts to."""
-        parsed = parse_reply(exchanges[0].reply, strip=self._strip)
+        parsed = parse_reply(calls[0].reply, strip=self._strip)
         share = {"BUY": parsed.size, "SELL": None if parsed.size is None else -parsed.size, "HOLD": None}[parsed.action]
         return Decision(
             trades=None if share is None else {view.symbols[0]: share},
@@ -88,7 +88,7 @@ class PromptAgent:
             note=parsed.note,
             provenance=parsed.provenance,
             detail=parsed.detail,
-            exchanges=tuple(exchanges),
+            calls=tuple(calls),
         )
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:

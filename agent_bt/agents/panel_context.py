@@ -82,7 +82,7 @@ def panel_context(
     *,
     shown: Sequence[str],
     columns: Mapping[str, FeatureSpec | None],
-    rhythm: str,
+    frequency: str,
     allow_short: bool,
 ) -> dict[str, Any]:
     """The inputs of a ranker's prompt at `view.now`.
@@ -102,7 +102,7 @@ def panel_context(
     return {
         "time": to_datetime(view.now),
         "interval": duration_text(view.interval),
-        "rhythm": rhythm,
+        "rhythm": frequency,
         "allow_short": allow_short,
         "panel": PanelInput(view, shown, columns),
         "account": HoldingsInput(view, portfolio),

@@ -12,10 +12,10 @@ from agent_bt.agents.prompt import Prompt
 from agent_bt.agents.rank_reply import parse_weights
 from agent_bt.agents.reply import Strip
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.frequency import WEEKDAYS
 from agent_bt.core.params import flag, names, whole
 from agent_bt.core.protocols import LLM
-from agent_bt.core.rhythm import WEEKDAYS
-from agent_bt.core.types import Decision, Exchange, FeatureSpec, Portfolio, Request
+from agent_bt.core.types import Decision, FeatureSpec, ModelCall, Portfolio, Request
 from agent_bt.core.view import MarketView
 from agent_bt.features.names import spec_of, specs_of
 
@@ -42,7 +42,7 @@ class RankerAgent:
         prompt: Prompt,
         form: RequestForm,
         llm: LLM,
-        rhythm: str,
+        frequency: str,
         columns: Sequence[str] = COLUMNS,
         allow_short: bool = False,
         max_symbols: int | None = None,
@@ -74,7 +74,7 @@ class RankerAgent:
         wanted = [*given, VOLUME] if self.max_symbols is not None else given
         self.features: Sequence[FeatureSpec] = specs_of(wanted)
         self._form = form
-        self._rhythm = in_words(rhythm)
+        self._rhythm = in_words(frequency)
         self._strip: Strip = strip
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
@@ -87,26 +87,26 @@ class RankerAgent:
             portfolio,
             shown=shown,
             columns=self._columns,
-            rhythm=self._rhythm,
+            frequency=self._rhythm,
             allow_short=self.allow_short,
         )
         return (self._form.request(self.prompt.render(context)),)
 
-    def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:  # noqa: ARG002
+    def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:  # noqa: ARG002
         """The weights of the reply as target shares; a hold where it is not valid."""
-        if not exchanges:
+        if not calls:
             return Decision.to(dict.fromkeys(view.symbols, 0.0), note="nothing may be bought")
         parsed = parse_weights(
-            exchanges[0].reply, symbols=self.shown(view), allow_short=self.allow_short, strip=self._strip
+            calls[0].reply, symbols=self.shown(view), allow_short=self.allow_short, strip=self._strip
         )
         if parsed.weights is None:
-            return Decision(provenance=parsed.provenance, detail=parsed.detail, exchanges=tuple(exchanges))
+            return Decision(provenance=parsed.provenance, detail=parsed.detail, calls=tuple(calls))
         return Decision(
             targets={symbol: parsed.weights.get(symbol, 0.0) for symbol in view.symbols},
             action="TARGETS",
             note=parsed.note,
             provenance=parsed.provenance,
-            exchanges=tuple(exchanges),
+            calls=tuple(calls),
         )
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
@@ -123,9 +123,9 @@ class RankerAgent:
         return tuple(view.symbols[at] for at in there.tolist())
 
 
-def in_words(rhythm: str) -> str:
+def in_words(frequency: str) -> str:
     """A rhythm as one would say it: "every Monday", "every 4h"."""
-    text = rhythm.strip()
+    text = frequency.strip()
     if text.startswith("W-"):
         return f"every {_DAYS[WEEKDAYS.index(text.removeprefix('W-'))]}"
     known = {"D": "every day", "MS": "on the first day of every month", "QS": "on the first day of every quarter"}

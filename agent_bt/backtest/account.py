@@ -12,7 +12,7 @@ from agent_bt.config.model import Config
 from agent_bt.core.errors import ConfigError
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
+class ExecutionSetup:
     """Rules and limits of execution, and what makes an account and a desk that follow them."""
 
     rules: np.ndarray
     limits: np.ndarray
     broker: Callable[[Market], SimulatedBroker]
-    desk: Callable[[Market], Desk]
+    sizer: Callable[[Market], RiskLimitedSizer]
 
 
-def open_books(config: Config) -> Books:
+def build_execution(config: Config) -> ExecutionSetup:
     """The execution side of a run.
 
     Raises:
@@ -52,9 +52,9 @@ def open_books(config: Config) -> Books:
     cash = config.account.cash
 
     def broker(market: Market) -> SimulatedBroker:
-        return SimulatedBroker(tape=market, rules=rules, cash=cash, first=market.first)
+        return SimulatedBroker(prices=market, rules=rules, cash=cash, first=market.first)
 
-    def desk(market: Market) -> Desk:
-        return Desk(symbols=market.symbols, rules=rules, limits=limits)
+    def sizer(market: Market) -> RiskLimitedSizer:
+        return RiskLimitedSizer(symbols=market.symbols, rules=rules, limits=limits)
 
-    return Books(rules=rules, limits=limits, broker=broker, desk=desk)
+    return ExecutionSetup(rules=rules, limits=limits, broker=broker, sizer=sizer)

@@ -42,7 +42,7 @@ def load_bars(config: Config) -> LoadedBars:
     market = config.market
     start, end = time_us(market.start) - duration_us(market.warmup), time_us(market.end)
     notes: tuple[str, ...] = ()
-    if config.over_many:
+    if config.multi_symbol:
         from agent_bt.data.funding import load_panel_funding
 
         panel = open_panel(config)

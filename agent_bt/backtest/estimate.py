@@ -15,18 +15,18 @@ from typing import Any
 
 from agent_bt.agents.prompt import Prompt
 from agent_bt.agents.rank_reply import RANK_SCHEMA
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
-from agent_bt.backtest.model import form_of, ladder_key, reply_schema
-from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.model import form_of, negotiation_key, reply_schema
+from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
 from agent_bt.config.model import Config
 from agent_bt.core.errors import UsageError
 from agent_bt.core.step import Step
 from agent_bt.core.types import Reply, Request, Usage
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.llm.cache_store import ReplyStore
-from agent_bt.llm.ladder import Negotiated
+from agent_bt.llm.negotiation import Negotiated
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.tokens import estimate_tokens
 
@@ -127,26 +127,26 @@ class _Counter:
         self.decisions += 1
         self.symbols = len(step.view.symbols)
 
-    def effective(self, config: Config) -> Mapping[str, Any] | None:
+    def negotiated(self, config: Config) -> Mapping[str, Any] | None:
         """The ladder's result as the cache knows it, else the first rung that may be tried."""
         if config.llm.provider != "openai":
             return None
-        known = self._store.recall(ladder_key(config)) if self._store is not None else None
+        known = self._store.recall(negotiation_key(config)) if self._store is not None else None
         wanted = config.llm.response_format
         return known or Negotiated(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
 
 
 def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) -> None:
-    form = form_of(config, counter.effective(config))
+    form = form_of(config, counter.negotiated(config))
     strategy = build_strategy(config, prompt, form, counter)
-    stage = set_stage(config, load_bars(config).bars, strategy, limit)
-    books = open_books(config)
-    walk(
-        market=stage.market,
-        bars=stage.schedule.bars.tolist(),
+    prepared = prepare_market(config, load_bars(config).bars, strategy, limit)
+    setup = build_execution(config)
+    run_decisions(
+        market=prepared.market,
+        bars=prepared.schedule.bars.tolist(),
         strategy=strategy,
-        desk=books.desk(stage.market),
-        broker=books.broker(stage.market),
+        sizer=setup.sizer(prepared.market),
+        broker=setup.broker(prepared.market),
         journal=counter,
         fills=[],
     )

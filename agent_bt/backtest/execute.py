@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.account import Books
+from agent_bt.backtest.account import ExecutionSetup
 from agent_bt.backtest.bars import LoadedBars
 from agent_bt.backtest.finish import Ended, finish
 from agent_bt.backtest.guess import guess_of
-from agent_bt.backtest.prepare import Stage
+from agent_bt.backtest.prepare import PreparedMarket
 from agent_bt.config.model import Config
 from agent_bt.core.clock import iso, now_iso
 from agent_bt.core.errors import (
@@ -35,18 +35,18 @@ from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Decision, Fill, Order
 from agent_bt.engine.depth import DepthControl
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Prefetcher, PrefetchStats
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class PreparedRun:
     """What a run is made of, put together by `app`; `prompt` is None for a strategy that asks no model.
 
     `offline`: replies come from the store, so that there is no wait to be saved by asking ahead.
@@ -54,8 +54,8 @@ class Prepared:
 
     config: Config
     loaded: LoadedBars
-    stage: Stage
-    books: Books
+    prepared: PreparedMarket
+    setup: ExecutionSetup
     strategy: Strategy
     prompt: Prompt | None
     folder: RunFolder
@@ -72,7 +72,7 @@ class Executed:
     error: AgentBtError | None
 
 
-def execute(run: Prepared, progress: Progress) -> Executed:
+def execute(run: PreparedRun, progress: Progress) -> Executed:
     """Walk through the market, keep every step in the journal, and write what came out.
 
     What ends the walk early (an interrupt, the budget, a lost endpoint) is returned with what there is until then.
@@ -81,11 +81,11 @@ def execute(run: Prepared, progress: Progress) -> Executed:
         RecordError: something cannot be written, or a continued run came out differently.
     """
     started = now_iso()
-    broker = run.books.broker(run.stage.market)
+    broker = run.setup.broker(run.prepared.market)
     prefetcher = _prefetcher(run, broker)
     fills: list[Fill] = []
     with JournalWriter(run.folder.journal, prompt=run.prompt.reference if run.prompt else None) as journal:
-        _warm_up(broker, run.books.desk(run.stage.market))
+        _warm_up(broker, run.setup.sizer(run.prepared.market))
         began = time.perf_counter()
         status, error = _walk(run, broker, prefetcher, journal, fills, progress)
         seconds = time.perf_counter() - began
@@ -102,8 +102,8 @@ def execute(run: Prepared, progress: Progress) -> Executed:
         summary = finish(
             config=run.config,
             loaded=run.loaded,
-            stage=run.stage,
-            books=run.books,
+            prepared=run.prepared,
+            setup=run.setup,
             prompt=run.prompt,
             strategy=run.strategy.name,
             folder=run.folder,
@@ -116,13 +116,13 @@ def execute(run: Prepared, progress: Progress) -> Executed:
     return Executed(summary=summary, error=error)
 
 
-def _warm_up(broker: SimulatedBroker, desk: Desk) -> None:
+def _warm_up(broker: SimulatedBroker, sizer: RiskLimitedSizer) -> None:
     """Let everything compile on a copy of the account, so that the first run on a machine is timed like any other."""
     trial = broker.fork()
     trial.advance(trial.first)
-    symbol = trial.tape.symbols[0]
+    symbol = trial.prices.symbols[0]
     for decision in (Decision.to({symbol: 0.0}), Decision.sell(symbol)):
-        desk.size(decision, trial)
+        sizer.size(decision, trial)
     trial.submit([Order(symbol=symbol, lots=0, quantity=0.0)])
 
 
@@ -146,7 +146,7 @@ class _Watched:
 
 
 def _walk(
-    run: Prepared,
+    run: PreparedRun,
     broker: SimulatedBroker,
     prefetcher: Prefetcher | None,
     journal: JournalWriter,
@@ -154,14 +154,14 @@ def _walk(
     progress: Progress,
 ) -> tuple[Status, AgentBtError | None]:
     """Run the engine; returns the status, and the error that ended it early."""
-    market, bars = run.stage.market, run.stage.schedule.bars.tolist()
+    market, bars = run.prepared.market, run.prepared.schedule.bars.tolist()
     progress.start(len(bars), run.config.name)
     try:
-        walk(
+        run_decisions(
             market=market,
             bars=bars,
             strategy=run.strategy,
-            desk=run.books.desk(market),
+            sizer=run.setup.sizer(market),
             broker=broker,
             journal=_Watched(journal, progress),
             fills=fills,
@@ -193,7 +193,7 @@ def _at_decision(error: AgentBtError, market: Market, bars: Sequence[int], index
     return error
 
 
-def _prefetcher(run: Prepared, broker: SimulatedBroker) -> Prefetcher | None:
+def _prefetcher(run: PreparedRun, broker: SimulatedBroker) -> Prefetcher | None:
     """What sends requests ahead, where that can save time: not for models that answer at once."""
     config = run.config
     agent = run.strategy
@@ -206,9 +206,9 @@ def _prefetcher(run: Prepared, broker: SimulatedBroker) -> Prefetcher | None:
     depth = max(config.prefetch.depth, 2 * config.llm.max_in_flight) if lossless else config.prefetch.depth
     return Prefetcher(
         agent=agent,
-        market=run.stage.market,
-        bars=run.stage.schedule.bars.tolist(),
-        desk=run.books.desk(run.stage.market),
+        market=run.prepared.market,
+        bars=run.prepared.schedule.bars.tolist(),
+        sizer=run.setup.sizer(run.prepared.market),
         broker=broker,
         guess=guess_of(config),
         control=DepthControl(depth=depth, max_waste=config.prefetch.max_waste, free=states, lossless=lossless),

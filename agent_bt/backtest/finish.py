@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.account import Books
+from agent_bt.backtest.account import ExecutionSetup
 from agent_bt.backtest.bars import LoadedBars
-from agent_bt.backtest.prepare import Stage
+from agent_bt.backtest.prepare import PreparedMarket
 from agent_bt.config.model import Config
 from agent_bt.core.schema import TIME
 from agent_bt.core.types import Fill
@@ -26,7 +26,7 @@ from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.llm.ledger import spent_in
 from agent_bt.records.exports import exports_of
 from agent_bt.records.holdings import CONVENTION as HOLDINGS
-from agent_bt.records.holdings import portfolio_of, tell_holdings
+from agent_bt.records.holdings import compute_holdings, portfolio_of
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
 from agent_bt.records.summary import BASELINES, Waste, build_summary
@@ -53,8 +53,8 @@ def finish(
     *,
     config: Config,
     loaded: LoadedBars,
-    stage: Stage,
-    books: Books,
+    prepared: PreparedMarket,
+    setup: ExecutionSetup,
     prompt: Prompt | None,
     strategy: str,
     folder: RunFolder,
@@ -73,7 +73,7 @@ def finish(
     gated = ended.status == "done" and tally.failed_share > config.risk.max_failed_share
     status: Status = "failed" if gated else ended.status
     reached = ended.broker.bar + 1
-    market = stage.market.head(reached)
+    market = prepared.market.head(reached)
     outcome = Outcome(
         equity=ended.broker.equity[:reached],
         exposure=ended.broker.exposure[:reached],
@@ -94,23 +94,23 @@ def finish(
         fills=ended.fills,
         equity=equity,
         # Whether a symbol vanished is seen by the bars after the last decision too.
-        market=loaded.bars if config.over_many else market.bars,
+        market=loaded.bars if config.multi_symbol else market.bars,
     )
     records = pl.read_parquet(folder.decisions, columns=list(COLUMNS))
     fills = fills_frame(ended.fills)
     decided = records["bar"].to_numpy()
     portfolio = None
-    if config.over_many:
-        holdings = tell_holdings(
+    if config.multi_symbol:
+        holdings = compute_holdings(
             market=market, fills=fills, equity=outcome.equity[curve], decisions=decided, execution=config.execution
         )
         folder.write_holdings(holdings.tables)
         portfolio = portfolio_of(market, holdings, fills)
-    due, walked = (bars[bars < reached] for bars in (stage.schedule.due, stage.schedule.bars))
+    due, walked = (bars[bars < reached] for bars in (prepared.schedule.due, prepared.schedule.bars))
     baselines = run_baselines(
         market=market,
-        rules=books.rules,
-        limits=books.limits,
+        rules=setup.rules,
+        limits=setup.limits,
         cash=cash,
         bars=due,
         recorded=decided,
@@ -118,7 +118,7 @@ def finish(
         seed=config.seed,
     )
     write_table(folder.path / "baselines.parquet", _baseline_curves(market, baselines))
-    variants = execution_sensitivity(market, recorded_decisions(records), books.rules, books.limits, cash)
+    variants = execution_sensitivity(market, recorded_decisions(records), setup.rules, setup.limits, cash)
     speculation = ended.speculation
     measured = _measure(market, outcome, cash)
     one = len(market.symbols) == 1
@@ -127,11 +127,11 @@ def finish(
     summary = build_summary(
         run_id=folder.run_id,
         status=status,
-        about=_about(config, loaded, stage, prompt, strategy),
+        about=_about(config, loaded, prepared, prompt, strategy),
         bars=reached - market.first,
         tally=tally,
-        skipped=stage.schedule.skipped,
-        silent=len(due) - len(walked),
+        skipped=prepared.schedule.skipped,
+        unchanged=len(due) - len(walked),
         performance=measured,
         baselines={
             name: _measure(market, getattr(baselines, name), cash) for name in ("buy_and_hold", "random", "sma")
@@ -161,10 +161,12 @@ def finish(
     return summary
 
 
-def _about(config: Config, loaded: LoadedBars, stage: Stage, prompt: Prompt | None, strategy: str) -> dict[str, Any]:
+def _about(
+    config: Config, loaded: LoadedBars, prepared: PreparedMarket, prompt: Prompt | None, strategy: str
+) -> dict[str, Any]:
     """What ran on what; `symbols` (how many, and the first names) and `pool` for runs over many symbols."""
-    symbols, ranked = stage.market.symbols, config.mode == "cross_sectional"
-    named = {"count": len(symbols), "names": list(symbols[:NAMED])} if config.over_many else None
+    symbols, ranked = prepared.market.symbols, config.mode == "cross_sectional"
+    named = {"count": len(symbols), "names": list(symbols[:NAMED])} if config.multi_symbol else None
     return {
         "name": config.name,
         "strategy": strategy,

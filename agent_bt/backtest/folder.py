@@ -44,7 +44,7 @@ def note_model(folder: RunFolder, model: Model) -> None:
     folder.update_manifest(
         llm={
             "requested": dict(model.requested),
-            "effective": model.effective,
+            "effective": model.negotiated,
             "prices": model.prices,
             "probes": before.get("probes", 0) + model.probes,
         }

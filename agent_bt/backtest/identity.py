@@ -36,7 +36,7 @@ def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int 
     identity: dict[str, Any] = {
         key: dump[key] for key in ("mode", "market", "features", "strategy", "account", "execution", "seed")
     }
-    if config.over_many:
+    if config.multi_symbol:
         identity["rebalance"], identity["pool"] = dump["rebalance"], dump["pool"]
     identity["risk"] = {key: value for key, value in dump["risk"].items() if key not in _OPERATIONAL_RISK}
     if config.market.source not in ("sample", "store"):

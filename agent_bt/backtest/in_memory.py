@@ -13,21 +13,21 @@ from typing import Any
 
 import polars as pl
 
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
-from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.prepare import prepare_market
 from agent_bt.config.load import Values, load_config
 from agent_bt.config.model import Config
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.protocols import Strategy, VectorisedStrategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Fill
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import drive
+from agent_bt.engine.vectorised import run_targets
 from agent_bt.evaluation.performance import Performance, performance
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.records.holdings import Holdings, tell_holdings
+from agent_bt.records.holdings import Holdings, compute_holdings
 from agent_bt.records.tables import equity_frame, fills_frame
 from agent_bt.strategies.registry import asks_model, make_strategy
 
@@ -84,7 +84,7 @@ class BacktestResult:
     @cached_property
     def holdings(self) -> Holdings:
         """What was held, and what each symbol and each leg brought: `.legs`, `.rebalances`, `.attribution`."""
-        return tell_holdings(
+        return compute_holdings(
             market=self.market,
             fills=self.trades,
             equity=self._broker.equity[self.market.first :],
@@ -125,19 +125,21 @@ class BacktestEngine:
         """
         config, strategy = self.config, self.strategy
         loaded = load_bars(config)
-        stage = set_stage(config, loaded.bars, strategy)
-        market, due, books = stage.market, stage.schedule.due, open_books(config)
-        broker = books.broker(market)
-        if isinstance(strategy, VectorisedStrategy) and stage.targets is not None:
-            targets = stage.targets
-            fills = drive(broker=broker, limits=books.limits, bars=due, targets=targets, on_change=strategy.on_change)
+        prepared = prepare_market(config, loaded.bars, strategy)
+        market, due, setup = prepared.market, prepared.schedule.due, build_execution(config)
+        broker = setup.broker(market)
+        if isinstance(strategy, VectorisedStrategy) and prepared.targets is not None:
+            targets = prepared.targets
+            fills = run_targets(
+                broker=broker, limits=setup.limits, bars=due, targets=targets, on_change=strategy.on_change
+            )
         else:
             fills = []
-            walk(
+            run_decisions(
                 market=market,
                 bars=due.tolist(),
                 strategy=strategy,
-                desk=books.desk(market),
+                sizer=setup.sizer(market),
                 broker=broker,
                 journal=_Nowhere(),
                 fills=fills,
@@ -160,7 +162,7 @@ class BacktestEngine:
             notes=loaded.notes,
             _broker=broker,
             _config=config,
-            _bars=stage.schedule.bars,
+            _bars=prepared.schedule.bars,
         )
 
 

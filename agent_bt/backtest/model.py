@@ -44,7 +44,7 @@ class Model:
     llm: LLM
     form: RequestForm
     requested: Mapping[str, Any]
-    effective: Mapping[str, Any] | None = None
+    negotiated: Mapping[str, Any] | None = None
     prices: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
     probes: int = 0
@@ -63,7 +63,7 @@ class Model:
 def open_model(
     config: Config,
     *,
-    effective: Mapping[str, Any] | None = None,
+    negotiated: Mapping[str, Any] | None = None,
     ledger_path: Path | None = None,
     offline: bool = False,
     endpoints: Endpoints | None = None,
@@ -85,8 +85,8 @@ def open_model(
     llm = config.llm
     if llm.provider == "openai":
         if offline:
-            return _open_cached(config, effective)
-        return _open_endpoint(config, effective, ledger_path, endpoints)
+            return _open_cached(config, negotiated)
+        return _open_endpoint(config, negotiated, ledger_path, endpoints)
     return Model(llm=_embedded(llm), form=form_of(config, None), requested=request_parameters(llm))
 
 
@@ -96,13 +96,13 @@ def reply_schema(strategy: StrategyConfig) -> Mapping[str, Any]:
     return RANK_SCHEMA if ranks else REPLY_SCHEMA
 
 
-def form_of(config: Config, effective: Mapping[str, Any] | None) -> RequestForm:
+def form_of(config: Config, negotiated: Mapping[str, Any] | None) -> RequestForm:
     """How the requests of a run look; `effective` as for `request_form`."""
-    return request_form(config.llm, effective, reply_schema(config.strategy))
+    return request_form(config.llm, negotiated, reply_schema(config.strategy))
 
 
 def request_form(
-    llm: LLMConfig, effective: Mapping[str, Any] | None, schema: Mapping[str, Any] = REPLY_SCHEMA
+    llm: LLMConfig, negotiated: Mapping[str, Any] | None, schema: Mapping[str, Any] = REPLY_SCHEMA
 ) -> RequestForm:
     """How requests look; `effective` is the ladder's result, None for an embedded model, `schema` the replies'."""
     requested = request_parameters(llm)
@@ -111,10 +111,10 @@ def request_form(
         return {**requested, "messages": messages}
 
     body = plain
-    if effective is not None:
-        from agent_bt.llm.ladder import Negotiated, apply
+    if negotiated is not None:
+        from agent_bt.llm.negotiation import Negotiated, apply
 
-        found = Negotiated.from_dict(effective)
+        found = Negotiated.from_dict(negotiated)
 
         def body(messages: list[dict[str, str]]) -> Mapping[str, Any]:
             return apply(found, plain(messages), schema)
@@ -160,10 +160,10 @@ def _scripted(llm: LLMConfig) -> LLM:
 
 
 def _open_endpoint(
-    config: Config, effective: Mapping[str, Any] | None, ledger_path: Path | None, endpoints: Endpoints | None
+    config: Config, negotiated: Mapping[str, Any] | None, ledger_path: Path | None, endpoints: Endpoints | None
 ) -> Model:
     from agent_bt.llm.endpoints import Endpoints
-    from agent_bt.llm.ladder import PROBE, RANK_PROBE, negotiate
+    from agent_bt.llm.negotiation import PROBE, RANK_PROBE, negotiate
 
     llm, schema = config.llm, reply_schema(config.strategy)
     requested = request_parameters(llm)
@@ -188,13 +188,17 @@ def _open_endpoint(
             endpoints = Endpoints(config, ledger_path)
             opened.callback(endpoints.close)
         found, prices = endpoints.connect(
-            llm, endpoint_id=endpoint_id(llm), known=effective, ladder_key=ladder_key(config), negotiate=find_out
+            llm,
+            endpoint_id=endpoint_id(llm),
+            known=negotiated,
+            negotiation_key=negotiation_key(config),
+            negotiate=find_out,
         )
         return Model(
             llm=endpoints.llm,
             form=form_of(config, found),
             requested=requested,
-            effective=found,
+            negotiated=found,
             prices=prices.version,
             ledger=endpoints.ledger,
             probes=probes,
@@ -203,14 +207,14 @@ def _open_endpoint(
     raise AssertionError  # pragma: no cover - the block above returns or raises
 
 
-def _open_cached(config: Config, effective: Mapping[str, Any] | None) -> Model:
+def _open_cached(config: Config, negotiated: Mapping[str, Any] | None) -> Model:
     from agent_bt.llm.cache_store import ReplyStore
     from agent_bt.llm.offline import OfflineLLM
 
     llm = config.llm
     with ExitStack() as opened:
         store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
-        found = effective or store.recall(ladder_key(config))
+        found = negotiated or store.recall(negotiation_key(config))
         if found is None:
             raise ReplayError(
                 f"{config.cache.path} has no replies of {llm.model} at {endpoint_id(llm)}: run once without --offline, "
@@ -220,13 +224,13 @@ def _open_cached(config: Config, effective: Mapping[str, Any] | None) -> Model:
             llm=OfflineLLM(store, config.cache.offline_miss),
             form=form_of(config, found),
             requested=request_parameters(llm),
-            effective=found,
+            negotiated=found,
             _opened=opened.pop_all(),
         )
     raise AssertionError  # pragma: no cover - the block above returns or raises
 
 
-def ladder_key(config: Config) -> list[Any]:
+def negotiation_key(config: Config) -> list[Any]:
     """What the ladder's result depends on: endpoint, model, what was wanted, parameters sent, schema of the replies."""
     llm = config.llm
     parts = ["ladder", llm.provider, endpoint_id(llm), llm.model, llm.response_format, sorted(request_parameters(llm))]

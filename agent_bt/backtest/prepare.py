@@ -11,13 +11,13 @@ import polars as pl
 from agent_bt.config.model import Config
 from agent_bt.core.clock import duration_us, interval_us, iso, time_us
 from agent_bt.core.errors import ConfigError, StrategyError
+from agent_bt.core.frequency import instants
 from agent_bt.core.protocols import Strategy, VectorisedStrategy
-from agent_bt.core.rhythm import instants
 from agent_bt.core.types import Portfolio
 from agent_bt.engine.market import Market
 from agent_bt.engine.pool import members
 from agent_bt.engine.schedule import Schedule, decision_schedule
-from agent_bt.engine.vectorised import news
+from agent_bt.engine.vectorised import changed_targets
 from agent_bt.features.specs import lookback
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class PreparedMarket:
     """A market with its decision bars, ready for a strategy: what stays the same whoever decides.
 
     `targets`: what a strategy that can answer for all bars at once wants at `schedule.due`, float64 (D, N); else None.
@@ -36,7 +36,7 @@ class Stage:
     targets: np.ndarray | None = None
 
 
-def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int | None = None) -> Stage:
+def prepare_market(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int | None = None) -> PreparedMarket:
     """Compute what the strategy wants to see, and when it decides; with `limit`, only so many decisions.
 
     A limited market ends where the next decision would have been, so that the last one still has its effect.
@@ -59,9 +59,11 @@ def set_stage(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int
         market = market.head(int(schedule.bars[limit]) + 1)
         schedule = make_schedule(config, market, int(market.times[-1])).head(limit)
     if not isinstance(strategy, VectorisedStrategy):
-        return Stage(market=market, schedule=schedule)
+        return PreparedMarket(market=market, schedule=schedule)
     targets = _known_targets(strategy, market, schedule)
-    return Stage(market=market, schedule=schedule.only(news(targets, strategy.on_change)), targets=targets)
+    return PreparedMarket(
+        market=market, schedule=schedule.only(changed_targets(targets, strategy.on_change)), targets=targets
+    )
 
 
 def make_schedule(config: Config, market: Market, end: int) -> Schedule:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import LoadedBars, load_bars
-from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.strategy import build_strategy, check_agent, find_prompt
 from agent_bt.config.model import Config
 from agent_bt.core.clock import iso, time_us
@@ -39,16 +39,16 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
         raise UsageError(f"strategy.kind is {config.strategy.kind}, which has no prompt; set strategy.kind=agent")
     check_agent(config)
     strategy = build_strategy(config, prompt)
-    stage = set_stage(config, load_bars(config).bars, strategy)
-    times, since = stage.market.times, time_us(at) if at else 0
-    bar = next((int(row) for row in stage.schedule.bars if times[row] >= since), None)
+    prepared = prepare_market(config, load_bars(config).bars, strategy)
+    times, since = prepared.market.times, time_us(at) if at else 0
+    bar = next((int(row) for row in prepared.schedule.bars if times[row] >= since), None)
     if bar is None:
         raise UsageError(
-            f"there is no decision at or after {at}; the last one is at {iso(int(times[stage.schedule.bars[-1]]))}"
+            f"there is no decision at or after {at}; the last one is at {iso(int(times[prepared.schedule.bars[-1]]))}"
         )
     empty = Portfolio(cash=config.account.cash, positions={}, peak_equity=config.account.cash)
     assert isinstance(strategy, AgentStrategy)
-    asked = strategy.requests(stage.market.at(bar), empty)
+    asked = strategy.requests(prepared.market.at(bar), empty)
     if not asked:
         raise UsageError(f"nothing may be bought at {iso(int(times[bar]))}, so that no model is asked; choose another")
     return asked[0].messages
@@ -64,11 +64,13 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
         findings.append(Finding(level="ok", what=f"market: {loaded.label}, {len(loaded.bars):,} bars"))
         findings += [Finding(level="warning", what=note) for note in loaded.notes]
         strategy = build_strategy(config, prompt)
-        stage = set_stage(config, loaded.bars, strategy)
-        skipped = f", {stage.schedule.skipped} skipped where nothing traded" if stage.schedule.skipped else ""
-        silent = f", {stage.schedule.silent:,} of them with nothing new to say" if stage.schedule.silent else ""
-        findings.append(Finding(level="ok", what=f"decisions: {len(stage.schedule.due):,}{skipped}{silent}"))
-        open_books(config)
+        prepared = prepare_market(config, loaded.bars, strategy)
+        skipped = f", {prepared.schedule.skipped} skipped where nothing traded" if prepared.schedule.skipped else ""
+        unchanged = (
+            f", {prepared.schedule.unchanged:,} of them with nothing new to say" if prepared.schedule.unchanged else ""
+        )
+        findings.append(Finding(level="ok", what=f"decisions: {len(prepared.schedule.due):,}{skipped}{unchanged}"))
+        build_execution(config)
         if prompt:
             text = render_prompt(config, config_path=config_path)
             size = sum(len(message["content"]) for message in text)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_bt.agents.prompt import SUFFIX, Prompt, load_prompt
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.model import form_of
-from agent_bt.backtest.prepare import Stage, set_stage
+from agent_bt.backtest.prepare import PreparedMarket, prepare_market
 from agent_bt.backtest.strategy import build_strategy
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
@@ -30,7 +30,7 @@ from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Fill, Reply, Request
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.llm.offline import difference
@@ -110,25 +110,25 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
     total = run.decision_count
     records = _Records(run)
     strategy = _strategy(config, run, records)
-    stage = _stage(config, run, strategy)
-    books = open_books(config)
-    broker = books.broker(stage.market)
+    prepared = _prepared_market(config, run, strategy)
+    setup = build_execution(config)
+    broker = setup.broker(prepared.market)
     fills: list[Fill] = []
     check = _Check(records, progress)
     progress.start(total, f"replay {run.run_id}")
     divergence = None
     try:
-        walk(
-            market=stage.market,
+        run_decisions(
+            market=prepared.market,
             # Trading that ended early, by a limit or a drawdown, left bars without a decision; they are walked too.
-            bars=stage.schedule.bars[:total].tolist(),
+            bars=prepared.schedule.bars[:total].tolist(),
             strategy=strategy,
-            desk=books.desk(stage.market),
+            sizer=setup.sizer(prepared.market),
             broker=broker,
             journal=check,
             fills=fills,
         )
-        derived = _hashes(config, run, stage.market, check.chain, broker, fills)
+        derived = _hashes(config, run, prepared.market, check.chain, broker, fills)
         divergence = _first_hash(run, derived, total, check.count)
     except _Diverged as diverged:
         derived, divergence = {}, diverged.divergence
@@ -259,8 +259,8 @@ def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
     kept = run.manifest.get("prompt")
     if kept is None:
         return build_strategy(config, None, None, None)
-    effective = (run.manifest.get("llm") or {}).get("effective")
-    return build_strategy(config, recorded_prompt(kept), form_of(config, effective), llm)
+    negotiated = (run.manifest.get("llm") or {}).get("effective")
+    return build_strategy(config, recorded_prompt(kept), form_of(config, negotiated), llm)
 
 
 def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
@@ -273,15 +273,15 @@ def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
         return load_prompt(kept["name"], [Path(folder)])
 
 
-def _stage(config: Config, run: Run, strategy: Strategy) -> Stage:
+def _prepared_market(config: Config, run: Run, strategy: Strategy) -> PreparedMarket:
     """The market as the run saw it, ended where the run ended.
 
     Of several symbols all bars are kept, those after an early end too: they tell which symbols had vanished.
     """
-    if not run.over_many:
-        return set_stage(config, run.market, strategy)
-    stage = set_stage(config, run.market, strategy, run.manifest["identity"]["limit"])
-    return replace(stage, market=stage.market.head(stage.market.first + run.summary["bars"]))
+    if not run.multi_symbol:
+        return prepare_market(config, run.market, strategy)
+    prepared = prepare_market(config, run.market, strategy, run.manifest["identity"]["limit"])
+    return replace(prepared, market=prepared.market.head(prepared.market.first + run.summary["bars"]))
 
 
 def _hashes(

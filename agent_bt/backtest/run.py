@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_bt.backtest.account import open_books
-from agent_bt.backtest.execute import Prepared, execute
+from agent_bt.backtest.account import build_execution
+from agent_bt.backtest.execute import PreparedRun, execute
 from agent_bt.backtest.folder import find_folder, is_blank, make_folder, note_model, recorded_replies
 from agent_bt.backtest.identity import identity_changes
 from agent_bt.backtest.model import open_model
-from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.strategy import build_strategy
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
@@ -166,24 +166,24 @@ def _run(
             opened.enter_context(compiling_announced(progress.note))
             # What is wrong with the config is told before a model is asked anything.
             strategy = build_strategy(config, prompt)
-            stage = set_stage(config, loaded.bars, strategy, planned.limit)
-            books = open_books(config)
+            prepared = prepare_market(config, loaded.bars, strategy, planned.limit)
+            setup = build_execution(config)
             model = None
             recorded = recorded_replies(folder)
             if prompt is not None:
-                effective = (folder.read_manifest().get("llm") or {}).get("effective")
+                negotiated = (folder.read_manifest().get("llm") or {}).get("effective")
                 model = open_model(
-                    config, effective=effective, ledger_path=folder.ledger, offline=offline, endpoints=endpoints
+                    config, negotiated=negotiated, ledger_path=folder.ledger, offline=offline, endpoints=endpoints
                 )
                 opened.callback(model.close)
                 note_model(folder, model)
                 model.answer_first_from(recorded)
                 strategy = build_strategy(config, prompt, model.form, model.llm)
-            prepared = Prepared(
+            prepared_run = PreparedRun(
                 config=config,
                 loaded=loaded,
-                stage=stage,
-                books=books,
+                prepared=prepared,
+                setup=setup,
                 strategy=strategy,
                 prompt=prompt,
                 folder=folder,
@@ -191,7 +191,7 @@ def _run(
                 continued=bool(recorded),
                 offline=offline,
             )
-            executed = execute(prepared, progress)
+            executed = execute(prepared_run, progress)
     finally:
         if made and is_blank(folder):
             shutil.rmtree(folder.path)

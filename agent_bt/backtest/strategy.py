@@ -65,9 +65,9 @@ def check_agent(config: Config) -> None:
         raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
     if len(kinds) > 1:
         raise ConfigError("strategy.params.members: agent and agent_ranker cannot vote together: they share one prompt")
-    if "agent" in kinds and config.over_many:
+    if "agent" in kinds and config.multi_symbol:
         raise ConfigError("strategy.kind agent decides on one symbol; set strategy.kind: agent_ranker for several")
-    if "agent_ranker" in kinds and not config.over_many:
+    if "agent_ranker" in kinds and not config.multi_symbol:
         raise ConfigError(
             "strategy.kind agent_ranker weighs symbols against each other; set mode: cross_sectional, or market.symbols"
         )
@@ -95,10 +95,10 @@ def build_strategy(
             "prompt": prompt, "form": form or _UNASKED_FORM, "llm": llm or _UNASKED_LLM, "strip": config.llm.strip
         }  # fmt: skip
         if kind == "agent_ranker":
-            rhythm = config.rebalance if config.mode == "cross_sectional" else config.strategy.every
+            frequency = config.rebalance if config.mode == "cross_sectional" else config.strategy.every
             try:
                 keys("params", params, allowed=("columns", "allow_short", "max_symbols"))
-                return RankerAgent(rhythm=rhythm, **shared, **params)
+                return RankerAgent(frequency=frequency, **shared, **params)
             except AgentBtError as error:
                 raise ConfigError(f"strategy {kind}: {error}") from error
         if params:

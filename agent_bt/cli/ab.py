@@ -50,7 +50,7 @@ def run(
 
         folder = write_ab_report(folder)
     if not (as_json or quiet):
-        common.tell(f"\n{folder}")
+        common.print_message(f"\n{folder}")
 
 
 @app.command("report")
@@ -80,7 +80,7 @@ def show_report(
     if record.get("status") == FINISHED:
         from agent_bt.experiments.ab.report import write_ab_report
 
-        common.tell(f"\n{write_ab_report(folder.path, single_file=single_file, out=output)}")
+        common.print_message(f"\n{write_ab_report(folder.path, single_file=single_file, out=output)}")
 
 
 @app.command("list")
@@ -100,7 +100,7 @@ def list_(root: runs.RootOption = None, as_json: common.JsonOption = False) -> N
         common.print_json({"experiments": rows})
         return
     if not rows:
-        common.tell(f"no experiments in {where / 'ab'}")
+        common.print_message(f"no experiments in {where / 'ab'}")
         return
     from rich import box
     from rich.table import Table

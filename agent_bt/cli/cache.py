@@ -60,7 +60,7 @@ def stats(path: PathOption = None, config: ConfigOption = None, as_json: common.
             f"{iso(row.oldest)[:10]} to {iso(row.newest)[:10]}",
         )
     common.show(table)
-    common.tell(f"{store.path}: {sum(row.replies for row in rows):,} replies, {size / 1e6:.1f} MB")
+    common.print_message(f"{store.path}: {sum(row.replies for row in rows):,} replies, {size / 1e6:.1f} MB")
 
 
 @app.command("export")
@@ -82,9 +82,9 @@ def export_command(
             {"file": str(target), "replies": result.replies, "bytes": result.size_bytes, "missing": result.missing}
         )
         return
-    common.tell(f"{target}: {result.replies:,} replies, {result.size_bytes / 1e6:.2f} MB")
+    common.print_message(f"{target}: {result.replies:,} replies, {result.size_bytes / 1e6:.2f} MB")
     if result.missing:
-        common.tell(
+        common.print_message(
             f"{len(result.missing)} requests have no stored reply (failed calls, or replies that were pruned); the run"
             " folder itself still replays them"
         )
@@ -107,9 +107,11 @@ def import_command(
             {"path": str(store.path), "new": added.new, "known": added.known, "differing": added.differing}
         )
         return
-    common.tell(f"{store.path}: {added.new:,} new replies, {added.known:,} known already")
+    common.print_message(f"{store.path}: {added.new:,} new replies, {added.known:,} known already")
     if added.differing:
-        common.tell(f"{added.differing:,} of these say something else than the export; the stored ones were kept")
+        common.print_message(
+            f"{added.differing:,} of these say something else than the export; the stored ones were kept"
+        )
 
 
 @app.command()
@@ -152,9 +154,9 @@ def prune(
     if as_json:
         common.print_json({"path": str(store.path), "selected": len(doomed), "removed": removed, "kept": kept})
     elif dry_run:
-        common.tell(f"{store.path}: would remove {len(doomed):,} replies and keep {kept:,}")
+        common.print_message(f"{store.path}: would remove {len(doomed):,} replies and keep {kept:,}")
     else:
-        common.tell(f"{store.path}: removed {removed:,} replies, kept {kept:,}")
+        common.print_message(f"{store.path}: removed {removed:,} replies, kept {kept:,}")
 
 
 def _used_by_runs(root: Path) -> set[str]:

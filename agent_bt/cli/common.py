@@ -53,7 +53,7 @@ def print_json(data: Any) -> None:
     typer.echo(orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
-def tell(text: str) -> None:
+def print_message(text: str) -> None:
     """A line for the reader, on stderr."""
     typer.echo(text, err=True)
 
@@ -94,7 +94,7 @@ def show_result(result: Result, *, as_json: bool, quiet: bool) -> None:
 
         show(render(result.summary))
         made = result.run_dir / "report.html"
-        tell(f"\n{made if made.exists() else result.run_dir}")
+        print_message(f"\n{made if made.exists() else result.run_dir}")
     if result.error is not None:
         raise result.error
     if result.status == "failed":

@@ -90,7 +90,7 @@ def backfill(
     finally:
         transport.close()
     for text in [text for result in results for text in result.warnings]:
-        common.tell(f"warning: {text}")
+        common.print_message(f"warning: {text}")
     if as_json:
         head = {"kind": store.kind, "symbol": store.symbol, "folder": str(store.folder)}
         funding = {"funding": results[1].to_dict()} if settlements else {}
@@ -174,7 +174,7 @@ def verify(
         if not findings:
             typer.echo(f"{store.folder}: nothing found")
     for text in [text for result in filter(None, repaired.values()) for text in result.failures]:
-        common.tell(f"warning: {text}")
+        common.print_message(f"warning: {text}")
     if errors:
         advice = "some of it cannot be had now" if repair else "run it again with --repair"
         raise DataError(f"{len(errors)} errors in {store.folder}; {advice}")

@@ -177,11 +177,11 @@ class Bar:
     def begin(self, total: int) -> None:
         self._rich.update(self._task, total=total)
         if self._plain and total:
-            common.tell(f"{self._label}: {total:,} minutes missing")
+            common.print_message(f"{self._label}: {total:,} minutes missing")
 
     def advance(self, count: int) -> None:
         self._rich.advance(self._task, count)
         task = self._rich.tasks[0]
         if self._plain and count and (task.finished or time.monotonic() - self._shown > 2.0):
             self._shown = time.monotonic()
-            common.tell(f"{self._label}: {task.completed:,.0f} of {task.total or 0:,.0f} minutes")
+            common.print_message(f"{self._label}: {task.completed:,.0f} of {task.total or 0:,.0f} minutes")

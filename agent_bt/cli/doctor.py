@@ -133,7 +133,7 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
         yield _error(f"endpoint: {where}: {error}", "check llm.base_url, llm.model and the key")
     else:
         model.close()
-        yield _ok(f"endpoint: {where} answers; effective: {dict(model.effective or {})}")
+        yield _ok(f"endpoint: {where} answers; effective: {dict(model.negotiated or {})}")
 
 
 def check_store(config: Config) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from agent_bt.cli.common import tell
+from agent_bt.cli.common import print_message
 from agent_bt.core.errors import UsageError
 
 PROVIDERS = {
@@ -43,7 +43,7 @@ def init(
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        tell(f"wrote {path}")
+        print_message(f"wrote {path}")
     _tell_next(folder, files)
 
 
@@ -61,7 +61,7 @@ def _choose(question: str, choices: list[str]) -> str:
         answer = str(typer.prompt(f"{question} ({', '.join(choices)})", default=choices[0], err=True)).strip().lower()
         if answer in choices:
             return answer
-        tell(f"{answer!r} is not one of {', '.join(choices)}")
+        print_message(f"{answer!r} is not one of {', '.join(choices)}")
 
 
 def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
@@ -100,16 +100,16 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
 
 
 def _tell_next(folder: Path, files: dict[str, str]) -> None:
-    tell("\nNext:")
+    print_message("\nNext:")
     if folder != Path():
-        tell(f"  cd {folder}")
+        print_message(f"  cd {folder}")
     if ".env.example" in files:
-        tell("  cp .env.example .env        # and put the key in")
+        print_message("  cp .env.example .env        # and put the key in")
     if "provider: openai" in files["backtest.yaml"]:
-        tell("  agent-bt doctor backtest.yaml --probe")
+        print_message("  agent-bt doctor backtest.yaml --probe")
     if "source: store" in files["backtest.yaml"]:
-        tell("  agent-bt data backfill --symbol BTCUSDT --start 2024-07-01 --end 2024-10-01")
-    tell("  agent-bt run backtest.yaml")
+        print_message("  agent-bt data backfill --symbol BTCUSDT --start 2024-07-01 --end 2024-10-01")
+    print_message("  agent-bt run backtest.yaml")
 
 
 def _shipped(name: str) -> str:

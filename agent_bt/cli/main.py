@@ -200,10 +200,10 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     if common.verbose():
-        common.tell(_without_keys(traceback.format_exc()))
+        common.print_message(_without_keys(traceback.format_exc()))
     common.show_error(_without_keys(message))
     if message.startswith("unexpected ") and not common.verbose():
-        common.tell(f"       this is a defect; set {common.DEBUG_VARIABLE}=1 to see where it happened")
+        common.print_message(f"       this is a defect; set {common.DEBUG_VARIABLE}=1 to see where it happened")
     sys.exit(code)
 
 

@@ -59,7 +59,7 @@ def show(reference: Reference, config: ConfigOption = None, as_json: common.Json
     if as_json:
         common.print_json(_record(prompt))
     else:
-        common.tell(f"{prompt.path} (sha256 {prompt.hash})")
+        common.print_message(f"{prompt.path} (sha256 {prompt.hash})")
         typer.echo(prompt.text, nl=not prompt.text.endswith("\n"))
 
 
@@ -106,7 +106,7 @@ def diff(old: Reference, new: Reference, config: ConfigOption = None) -> None:
     if text:
         typer.echo(text)
     else:
-        common.tell(f"{old} and {new} are the same text")
+        common.print_message(f"{old} and {new} are the same text")
 
 
 @app.command()
@@ -159,7 +159,7 @@ def lock(
     for prompt in prompts:
         typer.echo(f"{prompt.reference}  {'unchanged' if prompt.reference in before else 'locked'}  {prompt.hash}")
     if not prompts:
-        common.tell("nothing is locked" if check else f"no prompts in {', '.join(map(str, roots))}")
+        common.print_message("nothing is locked" if check else f"no prompts in {', '.join(map(str, roots))}")
 
 
 def _load(reference: str, config: Path | None) -> Prompt:

@@ -32,7 +32,7 @@ def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
         common.print_json({"runs": [{key: getattr(run, key) for key in keys} for run in runs]})
         return
     if not runs:
-        common.tell(f"no runs in {where}")
+        common.print_message(f"no runs in {where}")
         return
     from rich import box
     from rich.table import Table
@@ -49,7 +49,7 @@ def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
         table.add_row(run.run_id, status, decisions, total_return)
     common.show(table)
     if any(run.resumable for run in runs):
-        common.tell("continue what is resumable with: agent-bt resume RUN")
+        common.print_message("continue what is resumable with: agent-bt resume RUN")
 
 
 @app.command()
@@ -81,7 +81,7 @@ def verify(run: RunArgument = "latest", root: RootOption = None, as_json: common
         for difference in differences:
             common.show_error(str(difference))
         count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
-        common.tell(f"{path.name}: {count}; the folder was changed after the run")
+        common.print_message(f"{path.name}: {count}; the folder was changed after the run")
     else:
         typer.echo(f"{path.name}: everything derives again, nothing was changed")
     if differences:

@@ -56,4 +56,4 @@ def sweep(
 
         made = write_sweep_report(folder.path, single_file=single_file)
     if not (as_json or quiet):
-        common.tell(f"\n{made}")
+        common.print_message(f"\n{made}")

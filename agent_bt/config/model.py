@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from agent_bt.core.clock import DAY, duration_us, iso, time_us
-from agent_bt.core.rhythm import fixed_period
+from agent_bt.core.frequency import fixed_period
 
 ADVICE_ON_KEYS = "keys come from the environment or `.env`; name the variable in llm.api_key_env"
 _SECRET_NAME = re.compile(
@@ -377,10 +377,10 @@ class Config(Section):
             raise ValueError(
                 f"strategy.every ({self.strategy.every}) must be a multiple of market.interval ({self.market.interval})"
             )
-        for name, rhythm in (("rebalance", self.rebalance), ("pool.reselect", self.pool.reselect)):
-            period = fixed_period(rhythm)
+        for name, frequency in (("rebalance", self.rebalance), ("pool.reselect", self.pool.reselect)):
+            period = fixed_period(frequency)
             if self.mode == "cross_sectional" and period is not None and period[0] % bar:
-                raise ValueError(f"{name} ({rhythm}) must be a multiple of market.interval ({self.market.interval})")
+                raise ValueError(f"{name} ({frequency}) must be a multiple of market.interval ({self.market.interval})")
         return self
 
     @model_validator(mode="after")
@@ -402,11 +402,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _many(self) -> Config:
-        if self.pool.enabled and not self.over_many:
+        if self.pool.enabled and not self.multi_symbol:
             raise ValueError("pool.enabled needs several symbols: set mode: cross_sectional, or market.symbols")
         return self
 
     @property
-    def over_many(self) -> bool:
+    def multi_symbol(self) -> bool:
         """Whether the run holds several symbols in one account."""
         return self.mode == "cross_sectional" or self.market.symbols is not None

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from agent_bt.core.array_pointers import arrays_at
 from agent_bt.core.fills import execute, fill, protect, record, take_off
 from agent_bt.core.jit import njit
 from agent_bt.core.records import (
@@ -39,7 +40,6 @@ from agent_bt.core.records import (
     RUNNING,
     USED_UP,
 )
-from agent_bt.core.wires import unwire
 
 
 @njit
@@ -210,14 +210,14 @@ def _halt_at_limits(account, positions, queue, rules, events, bar, closes, trade
 
 
 @njit
-def advance(wires, first, last):
+def advance(pointers, first, last):
     """Run the bars first..last (inclusive); writes `equity` and `exposure` (float64 (T,), share of equity held).
 
-    `wires`: as made by `core.wires.wire`. Returns the number of events in the buffer, whether trading was ended, cash,
-    and the highest equity.
+    `pointers`: as made by `array_pointers`. Returns the number of events in the buffer, whether trading was ended,
+    cash and the highest equity.
     """
     (opens, highs, lows, closes, traded, funding, ends, special,
-     account, positions, queue, rules, events, equity, exposure) = unwire(wires)  # fmt: skip
+     account, positions, queue, rules, events, equity, exposure) = arrays_at(pointers)  # fmt: skip
     run(opens, highs, lows, closes, traded, funding, ends, special,
         account, positions, queue, rules, events, equity, exposure, first, last)  # fmt: skip
     return account[0].events, account[0].halted, account[0].cash, account[0].peak
@@ -297,9 +297,9 @@ def settle(closes, traded, account, positions, queue, rules, events, equity, exp
 
 
 @njit
-def submit(wires, symbols, lots, bar):
+def submit(pointers, symbols, lots, bar):
     """Queue orders of `lots` for `symbols` (int64 (K,) both) at the close of `bar`; fill what is due."""
-    _, _, _, closes, traded, _, _, _, account, positions, queue, rules, events, equity, exposure = unwire(wires)
+    _, _, _, closes, traded, _, _, _, account, positions, queue, rules, events, equity, exposure = arrays_at(pointers)
     for at in range(len(symbols)):
         enqueue(account, positions, queue, rules, bar, symbols[at], lots[at], 0)
     settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)

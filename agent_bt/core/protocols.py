@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import polars as pl
 
-from agent_bt.core.types import Decision, Exchange, FeatureSpec, Fill, Order, Portfolio, Reply, Request
+from agent_bt.core.types import Decision, FeatureSpec, Fill, ModelCall, Order, Portfolio, Reply, Request
 from agent_bt.core.view import MarketView
 
 
@@ -80,7 +80,7 @@ class AgentStrategy(Strategy, Protocol):
         """The questions this decision needs answered."""
         ...
 
-    def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:
+    def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:
         """The decision that the replies amount to; whatever is not valid is a HOLD with its reason."""
         ...
 

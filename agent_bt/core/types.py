@@ -150,7 +150,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class ModelCall:
     """A request and its reply, as a decision's evidence."""
 
     request: Request
@@ -195,7 +195,7 @@ class Decision:
     note: str = ""
     provenance: Provenance = MODEL
     detail: str = ""
-    exchanges: tuple[Exchange, ...] = ()
+    calls: tuple[ModelCall, ...] = ()
 
     def __post_init__(self) -> None:
         if self.action not in _ACTIONS:

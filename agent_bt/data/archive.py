@@ -50,9 +50,9 @@ class ArchiveFile:
     @property
     def path(self) -> str:
         """Where the archive keeps it, below its base URL."""
-        rhythm = "monthly" if len(self.period) == len("2024-07") else "daily"
+        frequency = "monthly" if len(self.period) == len("2024-07") else "daily"
         below = f"{FUNDING}/{self.symbol}" if self.interval == FUNDING else f"klines/{self.symbol}/{self.interval}"
-        return f"{FOLDERS[self.kind]}/{rhythm}/{below}/{self.name}.zip"
+        return f"{FOLDERS[self.kind]}/{frequency}/{below}/{self.name}.zip"
 
 
 def monthly_file(kind: str, symbol: str, interval: str, month: str) -> ArchiveFile:
@@ -69,10 +69,10 @@ def daily_file(kind: str, symbol: str, interval: str, day: str) -> ArchiveFile:
 def file_at(path: str) -> ArchiveFile:
     """The file that the archive keeps at `path` (the reverse of `ArchiveFile.path`)."""
     kind = next(kind for kind, folder in FOLDERS.items() if path.startswith(f"{folder}/"))
-    rhythm, table, symbol, *between, name = path.removeprefix(f"{FOLDERS[kind]}/").split("/")
+    frequency, table, symbol, *between, name = path.removeprefix(f"{FOLDERS[kind]}/").split("/")
     [interval] = between or [table]
     period = name.removeprefix(f"{symbol}-{interval}-").removesuffix(".zip")
-    make = monthly_file if rhythm == "monthly" else daily_file
+    make = monthly_file if frequency == "monthly" else daily_file
     return make(kind, symbol, interval, period)
 
 

@@ -23,7 +23,7 @@ def wasted_per_used(hit_rate: float, calls: int, reused: float = 0.0) -> float:
     return abandoned * (1.0 - reused) / (decisions + abandoned * reused)
 
 
-class Share:
+class HitRate:
     """A share that is observed one case at a time; old cases fade."""
 
     _MEMORY = 0.998
@@ -61,8 +61,8 @@ class DepthControl:
 
         `free` asks for every state to be kept warm; a `max_waste` below 1 has no room for a second one.
         """
-        self.hits = Share(prior=0.9, weight=10.0)
-        self.reuse = Share(prior=0.0, weight=30.0)
+        self.hits = HitRate(prior=0.9, weight=10.0)
+        self.reuse = HitRate(prior=0.0, weight=30.0)
         self.used = 0
         self.free = lossless or (free and max_waste >= 1.0)
         self._depth = depth

@@ -22,17 +22,17 @@ from agent_bt.core.types import Decision, Fill, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 
 Decide = Callable[[int, MarketView, Portfolio], Decision]
 
 
-def walk(
+def run_decisions(
     *,
     market: Market,
     bars: Iterable[int],
     strategy: Strategy,
-    desk: Desk,
+    sizer: RiskLimitedSizer,
     broker: SimulatedBroker,
     journal: Journal,
     fills: list[Fill],
@@ -56,11 +56,11 @@ def walk(
             decision = decide(index, view, portfolio) if decide else strategy.decide(view, portfolio)
             if not isinstance(decision, Decision):
                 raise StrategyError(f"decide returned {decision!r}, which is no Decision")
-            sized = desk.size(decision, broker)
+            sized = sizer.size(decision, broker)
         except (Exception, SystemExit) as error:
             if isinstance(error, AgentBtError) and not isinstance(error, StrategyError):
                 raise
-            raise _told(error, strategy, index, view) from error
+            raise _strategy_error(error, strategy, index, view) from error
         due = broker.submit(sized.orders)
         fills += due
         journal.append(
@@ -78,7 +78,7 @@ def walk(
     fills += broker.advance(len(market) - 1)
 
 
-def _told(error: BaseException, strategy: Strategy, index: int, view: MarketView) -> StrategyError:
+def _strategy_error(error: BaseException, strategy: Strategy, index: int, view: MarketView) -> StrategyError:
     """What a strategy's mistake is told as: who made it, at which bar, and where in the code."""
     words = str(error)
     if not isinstance(error, StrategyError):

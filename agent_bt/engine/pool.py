@@ -7,7 +7,7 @@ import numpy as np
 from agent_bt.config.model import PoolConfig
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import ConfigError
-from agent_bt.core.rhythm import instants
+from agent_bt.core.frequency import instants
 from agent_bt.engine.market import Market
 
 

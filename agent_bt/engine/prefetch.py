@@ -23,13 +23,13 @@ from dataclasses import dataclass, field, replace
 
 from agent_bt.core.errors import AgentBtError
 from agent_bt.core.protocols import AgentStrategy
-from agent_bt.core.types import Decision, Exchange, Portfolio, Reply, Request
+from agent_bt.core.types import Decision, ModelCall, Portfolio, Reply, Request
 from agent_bt.core.view import MarketView
 from agent_bt.core.waiting import result_of
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.llm.speculation import Urgency, urged
 
 Guess = Callable[[MarketView, Portfolio, Decision | None], Decision | None]
@@ -93,7 +93,7 @@ class Prefetcher:
         agent: AgentStrategy,
         market: Market,
         bars: Sequence[int],
-        desk: Desk,
+        sizer: RiskLimitedSizer,
         broker: SimulatedBroker,
         guess: Guess | None,
         control: DepthControl,
@@ -108,7 +108,7 @@ class Prefetcher:
         self._agent = agent
         self._market = market
         self._bars = bars
-        self._desk = desk
+        self._desk = sizer
         self._broker = broker
         self._guess = guess
         self._control = control
@@ -125,12 +125,12 @@ class Prefetcher:
         self._follow(index, view, portfolio, tuple(request.address for request in asked))
         if self._must_wait(claimed):
             self._top_up(index)
-        exchanges = [
-            Exchange(request=request, reply=self._await(index, request, call, ahead))
+        calls = [
+            ModelCall(request=request, reply=self._await(index, request, call, ahead))
             for request, (call, ahead) in zip(asked, claimed, strict=True)
         ]
         self._discard(upto=index)
-        self._last = self._agent.interpret(view, portfolio, exchanges)
+        self._last = self._agent.interpret(view, portfolio, calls)
         return self._last
 
     def close(self) -> None:

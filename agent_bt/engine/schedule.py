@@ -22,7 +22,7 @@ class Schedule:
     skipped: int
 
     @property
-    def silent(self) -> int:
+    def unchanged(self) -> int:
         """Decisions that are made and change nothing, and are not recorded."""
         return len(self.due) - len(self.bars)
 
@@ -30,11 +30,11 @@ class Schedule:
         """The first so many decisions."""
         return replace(self, bars=self.bars[:count], due=self.due[:count])
 
-    def only(self, spoken: np.ndarray) -> Schedule:
-        """The same with silent decisions: `spoken`, bool, tells which of `due` are not; the first one never is."""
-        spoken = spoken.copy()
-        spoken[:1] = True
-        return replace(self, bars=self.due[spoken])
+    def only(self, changed: np.ndarray) -> Schedule:
+        """The same with silent decisions: `changed`, bool, tells which of `due` are not; the first one never is."""
+        changed = changed.copy()
+        changed[:1] = True
+        return replace(self, bars=self.due[changed])
 
 
 def decision_schedule(market: Market, due: np.ndarray) -> Schedule:

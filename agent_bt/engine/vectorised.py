@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from agent_bt.core import accounting
+from agent_bt.core.array_pointers import arrays_at
 from agent_bt.core.jit import njit
 from agent_bt.core.records import RUNNING
 from agent_bt.core.types import Fill
-from agent_bt.core.wires import unwire
 from agent_bt.execution import sizing
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import opening_rows
+from agent_bt.execution.sizer import opening_rows
 
 
-def drive(
+def run_targets(
     *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
 ) -> list[Fill]:
     """Move the account of a fresh `broker` to the `targets` at each of `bars`, then run to the end of its tape.
@@ -27,22 +27,24 @@ def drive(
     where a symbol is left alone; `on_change`: so is one whose target is the one given last. Returns the fills in
     order; `broker.equity` and `.exposure` are filled.
     """
-    drive_silently(broker=broker, limits=limits, bars=bars, targets=targets, on_change=on_change)
+    run_targets_without_fills(broker=broker, limits=limits, bars=bars, targets=targets, on_change=on_change)
     return broker.take_fills()
 
 
-def drive_silently(
+def run_targets_without_fills(
     *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
 ) -> None:
     """The same without turning the events into fills, for whoever wants the equity alone."""
     # An order gives one event, a position at most one more, and there are no more positions than orders.
-    broker.use_events(2 * (targets.size + len(broker.tape.symbols)))
+    broker.use_events(2 * (targets.size + len(broker.prices.symbols)))
     openings = opening_of(broker, limits, bars)
-    drive_wired(broker.wires, broker.tape.eligible, limits, broker.first, openings, bars, targets, on_change)
-    broker.resume_at(len(broker.tape.times))
+    run_targets_compiled(
+        broker.pointers, broker.prices.eligible, limits, broker.first, openings, bars, targets, on_change
+    )
+    broker.resume_at(len(broker.prices.times))
 
 
-def news(targets: np.ndarray, on_change: bool) -> np.ndarray:
+def changed_targets(targets: np.ndarray, on_change: bool) -> np.ndarray:
     """At which decisions `targets` (float64 (D, N), NaN: left alone) say something; bool (D,).
 
     With `on_change`, a symbol's target says something only where it is not the one given last.
@@ -53,26 +55,26 @@ def news(targets: np.ndarray, on_change: bool) -> np.ndarray:
         last = np.vstack([np.full((1, targets.shape[1]), -1), np.maximum.accumulate(rows, axis=0)[:-1]])
         before = np.where(last >= 0, np.take_along_axis(targets, np.maximum(last, 0), axis=0), np.nan)
         said &= targets != before
-    spoken: np.ndarray = said.any(axis=1)
-    return spoken
+    changed: np.ndarray = said.any(axis=1)
+    return changed
 
 
 def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) -> np.ndarray:
     """The row that each decision's day opens after, int64 (D,); no rows where no limit asks for it."""
     if np.isinf(limits[0]["max_daily_loss"]):
         return np.empty(0, np.int64)
-    return opening_rows(broker.tape.times, bars)
+    return opening_rows(broker.prices.times, bars)
 
 
 @njit
-def _next_news(targets, last, at):
+def _next_change(targets, last, at):
     """The next row, from `at` on, that says something of a single symbol whose last target was `last`."""
     while at + 64 <= len(targets):
         # Without a branch inside, so that a processor looks at several rows at once.
-        news = 0
+        changed_targets = 0
         for row in range(at, at + 64):
-            news += (targets[row, 0] == targets[row, 0]) & (targets[row, 0] != last)
-        if news > 0:
+            changed_targets += (targets[row, 0] == targets[row, 0]) & (targets[row, 0] != last)
+        if changed_targets > 0:
             break
         at += 64
     while at < len(targets) and (np.isnan(targets[at, 0]) or targets[at, 0] == last):
@@ -81,10 +83,10 @@ def _next_news(targets, last, at):
 
 
 @njit
-def drive_wired(wires, eligible, limits, first, openings, bars, targets, on_change):
+def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targets, on_change):
     """What `drive` does, for compiled callers; `openings` as made by `opening_of`."""
     (opens, highs, lows, closes, traded, funding, ends, special,
-     account, positions, queue, rules, events, equity, exposure) = unwire(wires)  # fmt: skip
+     account, positions, queue, rules, events, equity, exposure) = arrays_at(pointers)  # fmt: skip
     symbols = targets.shape[1]
     lots = np.zeros(symbols, np.int64)
     verdicts = np.zeros(symbols, np.int64)
@@ -93,7 +95,7 @@ def drive_wired(wires, eligible, limits, first, openings, bars, targets, on_chan
     while at + 1 < len(bars):
         at += 1
         if on_change and symbols == 1:
-            at = _next_news(targets, positions[0].target, at)
+            at = _next_change(targets, positions[0].target, at)
             if at == len(bars):
                 break
         wanted = False

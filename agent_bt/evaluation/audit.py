@@ -23,10 +23,10 @@ from agent_bt.core.clock import iso
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.protocols import Strategy, VectorisedStrategy
 from agent_bt.core.step import Journal, Step
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 
 Kind = Literal["repetition", "truncation", "future"]
 _SEEN_FIRST = ("time", "bar", "window", "summary", "prices", "account", "positions", "messages", "action")
@@ -45,8 +45,8 @@ class Subject:
     """
 
     strategy: Callable[[], Strategy]
-    stage: Callable[[pl.DataFrame, Strategy], tuple[Market, Sequence[int]]]
-    desk: Callable[[Market], Desk]
+    prepare: Callable[[pl.DataFrame, Strategy], tuple[Market, Sequence[int]]]
+    sizer: Callable[[Market], RiskLimitedSizer]
     broker: Callable[[Market], SimulatedBroker]
     content: Callable[[Step], Mapping[str, Any]]
 
@@ -128,7 +128,7 @@ def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0
     """
     rng = np.random.default_rng(seed)
     strategy = subject.strategy()
-    _, rows = subject.stage(bars, strategy)
+    _, rows = subject.prepare(bars, strategy)
     original = _Marks(subject.content)
     _walk(subject, bars, original)
     decisions = len(original.marks)
@@ -199,12 +199,12 @@ def _choose(decisions: int, cuts: int, rng: np.random.Generator) -> list[int]:
 
 def _walk(subject: Subject, bars: pl.DataFrame, journal: Journal, decisions: int | None = None) -> None:
     strategy = subject.strategy()
-    market, rows = subject.stage(bars, strategy)
-    walk(
+    market, rows = subject.prepare(bars, strategy)
+    run_decisions(
         market=market,
         bars=rows[:decisions],
         strategy=strategy,
-        desk=subject.desk(market),
+        sizer=subject.sizer(market),
         broker=subject.broker(market),
         journal=journal,
         fills=[],
@@ -300,10 +300,10 @@ def _audit_all(
     strategy = subject.strategy()
     if not isinstance(strategy, VectorisedStrategy):
         return None
-    market, _ = subject.stage(bars, strategy)
+    market, _ = subject.prepare(bars, strategy)
     bars_asked = np.arange(end)
     before = strategy.decide_all(market, bars_asked)
-    after = strategy.decide_all(subject.stage(changed, strategy)[0], bars_asked)
+    after = strategy.decide_all(subject.prepare(changed, strategy)[0], bars_asked)
     rows = np.flatnonzero(~np.isclose(before, after, rtol=0.0, atol=0.0, equal_nan=True).reshape(end, -1).all(axis=1))
     if not len(rows):
         return None

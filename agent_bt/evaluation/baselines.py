@@ -16,7 +16,7 @@ import numpy as np
 from agent_bt.core.jit import njit
 from agent_bt.core.types import Fill
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import drive_silently
+from agent_bt.engine.vectorised import run_targets_without_fills
 from agent_bt.execution.broker import SimulatedBroker
 
 RANDOM_AGENTS = 100
@@ -88,8 +88,8 @@ def run_baselines(
     allowed["max_turnover"] = allowed["max_daily_loss"] = np.inf
 
     def driven(bars: np.ndarray, targets: np.ndarray) -> SimulatedBroker:
-        broker = SimulatedBroker(tape=market, rules=plain, cash=cash, first=market.first)
-        drive_silently(broker=broker, limits=allowed, bars=bars, targets=targets)
+        broker = SimulatedBroker(prices=market, rules=plain, cash=cash, first=market.first)
+        run_targets_without_fills(broker=broker, limits=allowed, bars=bars, targets=targets)
         return broker
 
     def run(bars: np.ndarray, targets: np.ndarray) -> Outcome:

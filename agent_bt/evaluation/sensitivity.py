@@ -16,7 +16,7 @@ import polars as pl
 from agent_bt.core.types import Decision, Fill
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 
 COLUMNS = ("bar", "action", "size", "sizing", "targets", "trades", "on_change")
 """The columns of `decisions.parquet` that `recorded_decisions` needs."""
@@ -115,14 +115,14 @@ def _refill(
     limits: np.ndarray,
     cash: float,
 ) -> Variant:
-    broker = SimulatedBroker(tape=market, rules=rules, cash=cash, first=market.first)
-    desk = Desk(symbols=market.symbols, rules=rules, limits=limits)
+    broker = SimulatedBroker(prices=market, rules=rules, cash=cash, first=market.first)
+    sizer = RiskLimitedSizer(symbols=market.symbols, rules=rules, limits=limits)
     fills: list[Fill] = []
     for bar, decision in decisions:
         fills += broker.advance(bar)
         if broker.halted:
             break
-        fills += broker.submit(desk.size(decision, broker).orders)
+        fills += broker.submit(sizer.size(decision, broker).orders)
     fills += broker.advance(len(market) - 1)
     curve = broker.equity[market.first :]
     peak = np.maximum(np.maximum.accumulate(curve), cash)

@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 
 from agent_bt.core import accounting, records
+from agent_bt.core.array_pointers import array_pointers
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import Decision, Fill, Order, Portfolio, Position
-from agent_bt.core.wires import wire
 
 
-class Tape(Protocol):
+class PriceArrays(Protocol):
     """The market as the broker sees it; the arrays are those of `core.accounting`.
 
     `times`: close times, int64 (T,), UTC us; `eligible`: bool (T, N), symbols whose position may grow.
@@ -43,15 +43,15 @@ class SimulatedBroker:
         first: row of the first bar of the run.
         account, positions: the state records of `core.accounting`; read them, don't write them.
         equity, exposure: float64 (T,), filled up to the current bar; NaN where not reached.
-        wires: what compiled code takes the account and its market by (see `core.wires`).
+        wires: what compiled code takes the account and its market by (see `core.pointers`).
         last: the last decision by target shares that was sized.
         dropped: orders given up at the fill, because cash, holding or a minimum size no longer allowed them.
     """
 
-    def __init__(self, *, tape: Tape, rules: np.ndarray, cash: float, first: int = 0) -> None:
+    def __init__(self, *, prices: PriceArrays, rules: np.ndarray, cash: float, first: int = 0) -> None:
         """`rules` as made by `execution.sizing.make_rules`; `cash` in quote units."""
-        symbols = len(tape.symbols)
-        self.tape = tape
+        symbols = len(prices.symbols)
+        self.prices = prices
         self.first = first
         self.rules = rules
         self.account = np.zeros(1, records.ACCOUNT)
@@ -59,8 +59,8 @@ class SimulatedBroker:
         self.positions = records.new_positions(symbols)
         self.queue = np.zeros((symbols, int(rules[0]["delay"]) + 2), records.ORDER)
         self.events = np.zeros(4 * symbols * (self.queue.shape[1] + 2), records.EVENT)
-        self.equity = np.full(len(tape.times), np.nan)
-        self.exposure = np.full(len(tape.times), np.nan)
+        self.equity = np.full(len(prices.times), np.nan)
+        self.exposure = np.full(len(prices.times), np.nan)
         self.dropped = 0
         self.last: Decision | None = None
         self._halted = records.RUNNING
@@ -72,19 +72,28 @@ class SimulatedBroker:
         self._next = first
         self._scratch: tuple[np.ndarray, np.ndarray] | None = None
         self._lived = (self.equity, len(self.equity))
-        self._wire()
+        self._renew_pointers()
 
-    def _wire(self) -> None:
-        tape = self.tape
-        self.wires = wire(
-            *(tape.open, tape.high, tape.low, tape.close, tape.traded, tape.funding, tape.ends, tape.special),
+    def _renew_pointers(self) -> None:
+        prices = self.prices
+        self.pointers = array_pointers(
+            *(
+                prices.open,
+                prices.high,
+                prices.low,
+                prices.close,
+                prices.traded,
+                prices.funding,
+                prices.ends,
+                prices.special,
+            ),
             *(self.account, self.positions, self.queue, self.rules, self.events, self.equity, self.exposure),
         )
 
     def use_events(self, size: int) -> None:
         """Make room for so many events before they are taken."""
         self.events = np.zeros(size, records.EVENT)
-        self._wire()
+        self._renew_pointers()
 
     def equity_of(self, bar: int) -> float:
         """The equity at the close of an earlier row, in this account or in the one it was forked from."""
@@ -111,12 +120,12 @@ class SimulatedBroker:
     @property
     def closes(self) -> np.ndarray:
         """The prices at which the account is marked now; float64 (N,)."""
-        closes: np.ndarray = self.tape.close[self.bar]
+        closes: np.ndarray = self.prices.close[self.bar]
         return closes
 
     def advance(self, bar: int) -> list[Fill]:
         """Run the market up to and including row `bar`; returns what filled on the way."""
-        events, self._halted, *self._standing = accounting.advance(self.wires, self._next, bar)
+        events, self._halted, *self._standing = accounting.advance(self.pointers, self._next, bar)
         self._next = bar + 1
         return self.take_fills() if events else []
 
@@ -124,9 +133,9 @@ class SimulatedBroker:
         """Accept orders at the close of the current bar; returns the fills due at this close."""
         if not orders:
             return []
-        symbols = np.array([self.tape.symbols.index(order.symbol) for order in orders])
+        symbols = np.array([self.prices.symbols.index(order.symbol) for order in orders])
         self._standing = []
-        accounting.submit(self.wires, symbols, np.array([order.lots for order in orders]), self.bar)
+        accounting.submit(self.pointers, symbols, np.array([order.lots for order in orders]), self.bar)
         return self.take_fills()
 
     def resume_at(self, bar: int) -> None:
@@ -146,10 +155,10 @@ class SimulatedBroker:
     def _read(self) -> Portfolio:
         cash, realised, fees, _, funding, _, peak, *_ = self.account.item()
         held = {}
-        for at, symbol in enumerate(self.tape.symbols):
+        for at, symbol in enumerate(self.prices.symbols):
             quantity, average, _, lots, opened, _ = self.positions.item(at)
             if lots:
-                held[symbol] = Position(quantity=quantity, average_price=average, opened=int(self.tape.times[opened]))
+                held[symbol] = Position(quantity=quantity, average_price=average, opened=int(self.prices.times[opened]))
         return Portfolio(cash=cash, positions=held, realised_pnl=realised, fees=fees, funding=funding, peak_equity=peak)
 
     def fork(self) -> SimulatedBroker:
@@ -164,7 +173,7 @@ class SimulatedBroker:
         lived, until = self._lived
         # A fork of a fork has its own past in the scratch that they share, and the rest in the account itself.
         copy._lived = (lived, min(until, self._next))
-        copy._wire()
+        copy._renew_pointers()
         return copy
 
     def take_fills(self) -> list[Fill]:
@@ -181,9 +190,9 @@ class SimulatedBroker:
                 continue
             fills.append(
                 Fill(
-                    time=int(self.tape.times[bar]),
+                    time=int(self.prices.times[bar]),
                     bar=bar,
-                    symbol=self.tape.symbols[symbol],
+                    symbol=self.prices.symbols[symbol],
                     quantity=quantity,
                     price=price,
                     reference_price=reference,

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
 from agent_bt.backtest.model import form_of
-from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.replay import recorded_prompt
 from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
 from agent_bt.config.load import load_config
@@ -50,17 +50,17 @@ def audit_run(path: Path, *, cuts: int = 12) -> Audit:
 
 def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int) -> Audit:
     bars = _throughout(bars)
-    books = open_books(config)
+    setup = build_execution(config)
 
     def strategy() -> Strategy:
         form = None if prompt is None else form_of(config, None)
         return build_strategy(config, prompt, form, None if prompt is None else DrawnLLM())
 
-    def stage(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, Sequence[int]]:
-        staged = set_stage(config, bars, strategy)
+    def prepare(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, Sequence[int]]:
+        staged = prepare_market(config, bars, strategy)
         return staged.market, staged.schedule.bars.tolist()
 
-    subject = Subject(strategy=strategy, stage=stage, desk=books.desk, broker=books.broker, content=content_of)
+    subject = Subject(strategy=strategy, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=content_of)
     return audit(subject, bars, cuts=cuts, seed=config.seed)
 
 

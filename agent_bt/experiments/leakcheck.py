@@ -26,7 +26,7 @@ from agent_bt.backtest.bars import LoadedBars
 from agent_bt.backtest.identity import identity_of
 from agent_bt.backtest.model import Model, open_model, request_form
 from agent_bt.backtest.plan import RunPlan, plan_run
-from agent_bt.backtest.prepare import build_market, set_stage
+from agent_bt.backtest.prepare import build_market, prepare_market
 from agent_bt.backtest.run import run_plan
 from agent_bt.backtest.strategy import build_strategy
 from agent_bt.config.model import Config
@@ -34,7 +34,7 @@ from agent_bt.core.clock import DAY, duration_us, iso, time_us
 from agent_bt.core.errors import UsageError
 from agent_bt.core.progress import Progress
 from agent_bt.core.protocols import AgentStrategy
-from agent_bt.core.types import Decision, Exchange, Portfolio, Position
+from agent_bt.core.types import Decision, ModelCall, Portfolio, Position
 from agent_bt.core.view import MarketView
 from agent_bt.evaluation.leakcheck.cutoff import Cutoff, find_cutoff
 from agent_bt.evaluation.leakcheck.histories import SYMBOL, Mask, counterfactuals
@@ -150,7 +150,7 @@ def probe_memory(
     bars = loaded.bars
     histories = {PLAIN: bars, MASKED: mask.apply(bars)}
     histories |= {name: change(bars) for name, change in counterfactuals(rng).items()}
-    schedule = set_stage(config, bars, _agent(config, prompt, model, 0)).schedule.bars
+    schedule = prepare_market(config, bars, _agent(config, prompt, model, 0)).schedule.bars
     if len(schedule) < 3:
         raise UsageError("the range holds fewer than three decisions; widen market.start to end")
     chosen = np.unique(np.linspace(0, len(schedule) - 2, min(samples, len(schedule) - 1)).round().astype(int))
@@ -190,7 +190,7 @@ def ask_all(
         asked.append((view, portfolio, [(request, agent.llm.submit(request)) for request in requests]))
     decisions = []
     for view, portfolio, calls in asked:
-        exchanges = [Exchange(request=request, reply=reply.result()) for request, reply in calls]
+        exchanges = [ModelCall(request=request, reply=reply.result()) for request, reply in calls]
         decisions.append(agent.interpret(view, portfolio, exchanges))
         progress.update(done + len(decisions))
     return decisions
@@ -203,7 +203,7 @@ def ask_recall(config: Config, bars: pl.DataFrame, model: Model) -> Recall | Non
     probes = choose_probes(times, inside["close"].to_numpy(), PROBES)
     if not probes:
         return None
-    form = request_form(config.llm, model.effective, SCHEMA)
+    form = request_form(config.llm, model.negotiated, SCHEMA)
     replies = [model.llm.submit(form.request(probe.messages(config.market.symbol))) for probe in probes]
     return score(probes, [read_price(reply.result()) for reply in replies])
 
@@ -236,7 +236,7 @@ def _moved(instant: str, shift: int) -> str:
 
 def _agent(config: Config, prompt: Prompt, model: Model, replicate: int) -> AgentStrategy:
     llm = config.llm.model_copy(update={"replicate": config.llm.replicate + replicate})
-    agent = build_strategy(config, prompt, request_form(llm, model.effective), model.llm)
+    agent = build_strategy(config, prompt, request_form(llm, model.negotiated), model.llm)
     assert isinstance(agent, AgentStrategy)
     return agent
 

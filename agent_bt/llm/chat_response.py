@@ -35,7 +35,7 @@ class ParameterRefused(RequestRejected):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Signals:
     """What an error response says: its message, the parameter it names, its code; empty where it does not say."""
 
     message: str = ""
@@ -108,17 +108,17 @@ def read_failure(status: int, body: str, *, endpoint: str, model: str) -> Reply:
     raise RequestRejected(f"{endpoint} does not answer chat completions ({words}); check llm.base_url")
 
 
-def read_error(body: str) -> Said:
+def read_error(body: str) -> Signals:
     """The message, parameter and code of an error body in any of the shapes that are in use."""
     try:
         whole = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return Said(message=_shorten(body))
+        return Signals(message=_shorten(body))
     error = whole.get("error") or whole if isinstance(whole, dict) else whole
     if not isinstance(error, dict):
-        return Said(message=_shorten(str(error)))
+        return Signals(message=_shorten(str(error)))
     message = error.get("message") or error.get("detail") or error
-    return Said(
+    return Signals(
         message=_shorten(message if isinstance(message, str) else orjson.dumps(message).decode()),
         param=str(error.get("param") or ""),
         code=str(error.get("code") or error.get("type") or ""),

@@ -54,7 +54,7 @@ class Endpoints:
         *,
         endpoint_id: str,
         known: Mapping[str, Any] | None,
-        ladder_key: list[Any],
+        negotiation_key: list[Any],
         negotiate: Negotiate,
     ) -> tuple[Mapping[str, Any], PriceTable]:
         """Make requests to this model possible; returns the ladder's result and the model's prices.
@@ -71,10 +71,10 @@ class Endpoints:
             self._paid.check_priced(prices)
             self._prices.add(endpoint_id, llm.model, prices)
             self._clients.open(endpoint_id, llm)
-            found = known or self._store.recall(ladder_key)
+            found = known or self._store.recall(negotiation_key)
             if found is None:
                 found = negotiate(self._paid)
-                self._store.remember(ladder_key, found)
+                self._store.remember(negotiation_key, found)
         return found, prices
 
     def stop(self) -> None:

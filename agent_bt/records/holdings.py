@@ -1,7 +1,7 @@
 """What an account of many symbols held and what each of them brought: told from its fills and the market alone.
 
 1. positions follow from the fills, in whole lots, so that they are those of the account to the last bit      `_Trades`
-2. symbol by symbol, held values and settlements are added up along the bars                      `tell_holdings`
+2. symbol by symbol, held values and settlements are added up along the bars                      `compute_holdings`
 3. a leg's PnL up to a bar is the value it holds there less what was paid for it: a fill that turns a position closes
    on one side and opens on the other; slippage is inside the prices, fees and funding stand apart
 """
@@ -84,7 +84,7 @@ class Holdings:
         return {name: getattr(self, name) for name in names}
 
 
-def tell_holdings(
+def compute_holdings(
     *, market: Market, fills: pl.DataFrame, equity: np.ndarray, decisions: np.ndarray, execution: ExecutionConfig
 ) -> Holdings:
     """Tell what was held from the fills of a run.

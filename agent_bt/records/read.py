@@ -88,7 +88,7 @@ class Run:
         return read_table(self.folder.market)
 
     @property
-    def over_many(self) -> bool:
+    def multi_symbol(self) -> bool:
         """Whether the run holds several symbols in one account; only then there are the four tables below."""
         return self.summary.get("portfolio") is not None
 
@@ -113,7 +113,7 @@ class Run:
         return self._of_many(self.folder.legs)
 
     def _of_many(self, path: Path) -> pl.DataFrame:
-        if not self.over_many:
+        if not self.multi_symbol:
             raise RecordError(f"{self.run_id} holds one symbol; only a run over several has {path.stem}")
         return read_table(path)
 

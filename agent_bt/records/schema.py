@@ -10,7 +10,7 @@ import polars as pl
 
 from agent_bt.core.schema import TIME
 from agent_bt.core.step import Step
-from agent_bt.core.types import DaySummary, Exchange, Fill, Order, Portfolio, Reply, RiskCut, Usage
+from agent_bt.core.types import DaySummary, Fill, ModelCall, Order, Portfolio, Reply, RiskCut, Usage
 from agent_bt.core.view import BAR_COLUMNS, MarketView
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
@@ -135,7 +135,7 @@ def content_of(step: Step, *, prompt: str | None = None, window: bool = True) ->
     `prompt` is name/version; `window=False` leaves the features window out.
     """
     view, decision = step.view, step.decision
-    first, *others = decision.exchanges or (None,)
+    first, *others = decision.calls or (None,)
     content = {
         "index": step.index,
         "time": view.now,
@@ -181,7 +181,7 @@ def telemetry_of(step: Step, wall_time: int) -> dict[str, Any]:
 
     `detail`, why a reply is not valid in words, is here because a library's wording may change with its version.
     """
-    first, *others = step.decision.exchanges or (None,)
+    first, *others = step.decision.calls or (None,)
     calls = [_call(other.reply) for other in others if other is not None]
     call = _call(None if first is None else first.reply)
     return {"wall_time": wall_time, "detail": _text(step.decision.detail), **call, "others": calls}
@@ -231,7 +231,7 @@ def fill_row(fill: Fill) -> dict[str, Any]:
     }
 
 
-def _exchange(exchange: Exchange | None) -> dict[str, Any]:
+def _exchange(exchange: ModelCall | None) -> dict[str, Any]:
     if exchange is None:
         return {**dict.fromkeys(EXCHANGE), "messages": []}
     request, reply = exchange.request, exchange.reply

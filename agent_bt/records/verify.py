@@ -19,7 +19,7 @@ from agent_bt.core.errors import AgentBtError, RecordError
 from agent_bt.engine.market import Market
 from agent_bt.records import hashes
 from agent_bt.records.exports import exports_of
-from agent_bt.records.holdings import portfolio_of, tell_holdings
+from agent_bt.records.holdings import compute_holdings, portfolio_of
 from agent_bt.records.journal import JournalReader
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.run_folder import RunFolder, config_file_hash, summary_hash
@@ -82,7 +82,7 @@ def _check_run(run: Run) -> Iterator[Difference]:
         sources += _attempt(f"hashes.{name}", partial(_compare_table, run, name, derive))
     yield from sources
     # What follows from these tables is told from what they hold: from changed ones it would say nothing.
-    if run.over_many and not sources:
+    if run.multi_symbol and not sources:
         yield from _attempt("holdings", partial(_check_holdings, run))
     yield from _attempt("exports", partial(_check_exports, run))
     yield from _compare("summary.json", files.get("summary.json"), summary_hash(run.summary))
@@ -130,7 +130,7 @@ def _check_holdings(run: Run) -> Iterator[Difference]:
         lookback=1,
     )
     market = market.head(market.first + run.summary["bars"])
-    holdings = tell_holdings(
+    holdings = compute_holdings(
         market=market,
         fills=run.fills,
         equity=run.equity["equity"].to_numpy(),

@@ -65,9 +65,9 @@ def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
     else:
         ordered = _line("buy / sell", f"{count(made['buy'])} / {count(made['sell'])}")
     if asked:
-        spoken = _line("failed", f"{count(failed)} ({percent(failed / made['total'], 1)})" if made["total"] else DASH)
+        changed = _line("failed", f"{count(failed)} ({percent(failed / made['total'], 1)})" if made["total"] else DASH)
     else:
-        spoken = _line("silent", count(made.get("silent")))
+        changed = _line("silent", count(made.get("silent")))
     cards = [
         {
             "title": "Trades",
@@ -97,7 +97,7 @@ def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
             "sign": "",
             "others": [
                 ordered,
-                spoken,
+                changed,
                 _line("skipped", count(made.get("skipped"))),
             ],
         },

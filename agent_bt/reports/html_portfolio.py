@@ -98,7 +98,7 @@ def read_portfolio(run: Run) -> Portfolio | None:
     Raises:
         RecordError: one of them is missing or damaged.
     """
-    if not run.over_many:
+    if not run.multi_symbol:
         return None
     return Portfolio(snapshots=run.snapshots, rebalances=run.rebalances, attribution=run.attribution, legs=run.legs)
 

@@ -12,7 +12,7 @@ from agent_bt.core.errors import ConfigError
 from agent_bt.core.params import choice, whole
 from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.protocols import Strategy as AnyStrategy
-from agent_bt.core.types import Decision, Exchange, Portfolio, Request
+from agent_bt.core.types import Decision, ModelCall, Portfolio, Request
 from agent_bt.core.view import BAR_COLUMNS, MarketView
 from agent_bt.core.waiting import result_of
 from agent_bt.strategies.base import Strategy
@@ -147,9 +147,9 @@ class AgentEnsemble(MixedEnsemble):
         """The questions of the agents, one agent after another."""
         return tuple(request for agent in self.agents for request in agent.requests(narrowed(view, agent), portfolio))
 
-    def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:
+    def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:
         """The decision that the replies and the other votes amount to."""
-        left = list(exchanges)
+        left = list(calls)
         opinions = []
         for member in self.members:
             if not isinstance(member, AgentStrategy):
@@ -166,15 +166,15 @@ class AgentEnsemble(MixedEnsemble):
             self._combined(view, portfolio, opinions),
             provenance=told.provenance,
             detail=told.detail,
-            exchanges=tuple(exchanges),
+            calls=tuple(calls),
         )
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
         """Ask and wait."""
         asked = self.requests(view, portfolio)
         replies = [self.llm.submit(request) for request in asked]
-        exchanges = [Exchange(request=r, reply=result_of(f)) for r, f in zip(asked, replies, strict=True)]
-        return self.interpret(view, portfolio, exchanges)
+        calls = [ModelCall(request=r, reply=result_of(f)) for r, f in zip(asked, replies, strict=True)]
+        return self.interpret(view, portfolio, calls)
 
 
 def narrowed(view: MarketView, strategy: AnyStrategy) -> MarketView:

@@ -48,7 +48,7 @@ def ranker(*replies: str | Reply, prompt: str = "panel_ranker/v1", **params: Any
         prompt=load_prompt(prompt, prompt_roots()),
         form=FORM,
         llm=ScriptedLLM(replies),
-        **{"rhythm": "W-MON", "columns": ["return_24"], **params},
+        **{"frequency": "W-MON", "columns": ["return_24"], **params},
     )
 
 

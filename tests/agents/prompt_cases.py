@@ -41,7 +41,7 @@ def make_view(
     bars |= {"taker_base": volume / 2, "taker_quote": volume * close / 2}
     data = np.column_stack([*(bars[name] for name in BAR_COLUMNS), compute(bars, SPECS)])[-rows:]
     today = NOW - NOW % DAY
-    walk = price * np.exp(rng.normal(size=days) * 0.03)
+    run_decisions = price * np.exp(rng.normal(size=days) * 0.03)
     summary = tuple(
         DaySummary(
             start=today - (days - at) * DAY,
@@ -53,7 +53,7 @@ def make_view(
             taker_share=0.48,
             filled_share=0.0,
         )
-        for at, level in enumerate(walk.tolist())
+        for at, level in enumerate(run_decisions.tolist())
     )
     return MarketView(
         now=NOW,

@@ -12,7 +12,7 @@ from prompt_cases import make_view
 from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import load_prompt, prompt_roots
 from agent_bt.core.protocols import AgentStrategy, Strategy
-from agent_bt.core.types import Exchange, FeatureSpec, Portfolio, Position, Reply, Request
+from agent_bt.core.types import FeatureSpec, ModelCall, Portfolio, Position, Reply, Request
 
 FLAT = Portfolio(cash=10_000.0, positions={}, peak_equity=10_000.0)
 HOUR = 3_600_000_000
@@ -82,7 +82,7 @@ def test_decide_is_interpret_of_requests() -> None:
     agent = make_agent('{"action": "BUY", "size_pct": 0.25, "note": "up"}')
     view = make_view()
     asked = agent.requests(view, FLAT)
-    replies = [Exchange(request=request, reply=agent.llm.complete(request)) for request in asked]
+    replies = [ModelCall(request=request, reply=agent.llm.complete(request)) for request in asked]
     assert agent.decide(view, FLAT) == agent.interpret(view, FLAT, replies)
 
 
@@ -100,7 +100,7 @@ def test_a_valid_reply_is_the_decision(text: str, action: str, trade: float | No
     decision = decide(text, sizing=sizing)
     assert (decision.action, decision.provenance.kind, decision.sizing) == (action, "model", sizing)
     assert decision.trades == (None if trade is None else {make_view().symbols[0]: trade})
-    assert decision.exchanges[0].reply.text == text
+    assert decision.calls[0].reply.text == text
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_whatever_is_not_valid_is_a_hold_with_its_reason(reply: Reply, kind: str
     assert (decision.action, decision.trades, decision.targets, decision.size) == ("HOLD", None, None, None)
     assert decision.provenance.kind == kind
     assert reason in (decision.provenance.reason or "budget")
-    assert decision.exchanges[0].reply is reply
+    assert decision.calls[0].reply is reply
 
 
 def test_a_declared_repair_is_recorded_and_an_undeclared_one_is_not_made() -> None:

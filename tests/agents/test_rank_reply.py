@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from panel_cases import FLAT, SYMBOLS, panel_view, ranker
 
 from agent_bt.agents.rank_reply import RANK_SCHEMA, check_shape, parse_weights
-from agent_bt.core.types import Exchange, Reply, Request
-from agent_bt.llm.ladder import strict_schema
+from agent_bt.core.types import ModelCall, Reply, Request
+from agent_bt.llm.negotiation import strict_schema
 
 VALIDATOR = jsonschema.Draft202012Validator(RANK_SCHEMA)
 VIEW = panel_view(return_24=[0.1, 0.2, 0.3, 0.4], eligible=(True, True, True, False))
@@ -80,7 +80,7 @@ texts = st.one_of(
 @settings(max_examples=300, deadline=None)
 def test_a_reply_trades_if_and_only_if_it_keeps_the_contract(text: str, short: bool) -> None:
     agent = ranker(allow_short=short)
-    exchange = Exchange(request=ASKED, reply=Reply(text=text, finish_reason="stop"))
+    exchange = ModelCall(request=ASKED, reply=Reply(text=text, finish_reason="stop"))
     decision = agent.interpret(VIEW, FLAT, [exchange])
     wanted = told_slowly(text, short=short)
     if wanted is None:

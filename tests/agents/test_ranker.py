@@ -91,7 +91,7 @@ def test_where_nothing_may_be_bought_nobody_is_asked() -> None:
     view = panel_view(return_24=[0, 0, 0, 0], eligible=(False,) * 4)
     decision = ranker().decide(view, FLAT)
     assert decision.targets == dict.fromkeys(SYMBOLS, 0.0)
-    assert decision.exchanges == ()
+    assert decision.calls == ()
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_every_strategy_runs_on_real_prices_with_a_report(path: Path, market_dat
     assert done.summary["bars"] == 29 * 24
     assert len(done.fills) > 0
     assert (done.path / "report.html").stat().st_size > 10_000
-    assert ("portfolio" in done.summary and done.summary["portfolio"] is not None) == config.over_many
+    assert ("portfolio" in done.summary and done.summary["portfolio"] is not None) == config.multi_symbol
 
 
 def test_flags_and_config_are_the_same_run(tmp_path: Path) -> None:

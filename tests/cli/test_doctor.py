@@ -61,7 +61,7 @@ def test_the_endpoint_is_asked_only_on_request(monkeypatch: pytest.MonkeyPatch) 
 
     def answer(config: object) -> object:
         asked.append(config)
-        return SimpleNamespace(effective={"response_format": "json_schema"}, close=lambda: None)
+        return SimpleNamespace(negotiated={"response_format": "json_schema"}, close=lambda: None)
 
     monkeypatch.setenv("DOCTOR_TEST_KEY", "k")
     monkeypatch.setattr(model, "open_model", answer)

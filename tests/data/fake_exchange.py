@@ -84,9 +84,9 @@ def zipped(member: str, text: bytes) -> bytes:
 
 
 def path_of(period: str, symbol: str = "BTCUSDT", kind: str = "spot") -> str:
-    rhythm = "monthly" if len(period) == 7 else "daily"
+    frequency = "monthly" if len(period) == 7 else "daily"
     folder = {"spot": "spot", "um": "futures/um"}[kind]
-    return f"/data/{folder}/{rhythm}/klines/{symbol}/1m/{symbol}-1m-{period}.zip"
+    return f"/data/{folder}/{frequency}/klines/{symbol}/1m/{symbol}-1m-{period}.zip"
 
 
 def funding_path(period: str, symbol: str = "BTCUSDT") -> str:

@@ -16,9 +16,9 @@ from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.types import Decision
 from agent_bt.core.view import BAR_COLUMNS
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import drive
+from agent_bt.engine.vectorised import run_targets
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 
 T0 = time_us("2024-07-01")
@@ -33,13 +33,13 @@ def bars_of(
     parts = []
     for number, (symbol, own) in enumerate(rows.items()):
         close = closes[list(own), number]
-        silent = np.isin(own, list((quiet or {}).get(symbol, ())))
+        unchanged = np.isin(own, list((quiet or {}).get(symbol, ())))
         opened = T0 + STEP * np.array(own, np.int64)
         parts.append(
             pl.DataFrame(
                 {
                     "open_time": opened, "close_time": opened + STEP, "open": close * 0.99, "high": close * 1.02,
-                    "low": close * 0.98, "close": close, "volume": np.where(silent, 0.0, 5.0 + close),
+                    "low": close * 0.98, "close": close, "volume": np.where(unchanged, 0.0, 5.0 + close),
                     "quote_asset_volume": 7.0 * close, "trades": 3, "taker_base": 2.0, "taker_quote": 200.0,
                     "filled": False,
                 }
@@ -207,7 +207,7 @@ def check_look_ahead(seed: int, bar: int) -> None:
     """Other prices, other gaps, other volumes after the bar; only whether a symbol trades again is kept."""
     rng = np.random.default_rng(seed)
     rows, closes, quiet = random_panel(rng)
-    later, _, silent = random_panel(rng)
+    later, _, unchanged = random_panel(rng)
     changed = closes.copy()
     changed[bar + 1 :] *= np.exp(rng.normal(size=changed[bar + 1 :].shape))
     for symbol, own in rows.items():
@@ -217,15 +217,15 @@ def check_look_ahead(seed: int, bar: int) -> None:
         listed = own[0] <= bar
         if goes_on:
             ahead.add(int(rng.integers(bar + 1, 24)))
-        rest = silent[symbol] if goes_on or not trades or not listed else list(range(24))
+        rest = unchanged[symbol] if goes_on or not trades or not listed else list(range(24))
         later[symbol] = [row for row in own if row <= bar] + sorted(ahead)
-        silent[symbol] = [row for row in quiet[symbol] if row <= bar] + [row for row in rest if row > bar]
+        unchanged[symbol] = [row for row in quiet[symbol] if row <= bar] + [row for row in rest if row > bar]
         if goes_on:
-            silent[symbol] = [row for row in silent[symbol] if row <= bar or row != max(ahead)]
+            unchanged[symbol] = [row for row in unchanged[symbol] if row <= bar or row != max(ahead)]
         if not later[symbol]:
-            later[symbol], silent[symbol] = [23], []
+            later[symbol], unchanged[symbol] = [23], []
     before = market_of(bars_of(rows, closes, quiet), tuple(rows))
-    after = market_of(bars_of(later, changed, silent), tuple(rows))
+    after = market_of(bars_of(later, changed, unchanged), tuple(rows))
     assert before.times[: bar + 1].tolist() == after.times[: bar + 1].tolist()
     assert same_view(before, after, bar)
 
@@ -246,14 +246,14 @@ def test_both_drivers_run_a_market_to_the_same_bits(seed: int, head: bool) -> No
     limits = make_limits(max_position=1.0, max_gross=2.0, no_trade_band=0.0, allow_short=True, max_daily_loss=0.05)
     decisions = np.arange(market.first, len(market))
     targets = np.round(rng.uniform(-0.6, 0.6, (len(decisions), 4)), 2)
-    slow, fast = (SimulatedBroker(tape=market, rules=rules, cash=10_000.0, first=market.first) for _ in range(2))
-    desk, fills = Desk(symbols=market.symbols, rules=rules, limits=limits), []
+    slow, fast = (SimulatedBroker(prices=market, rules=rules, cash=10_000.0, first=market.first) for _ in range(2))
+    sizer, fills = RiskLimitedSizer(symbols=market.symbols, rules=rules, limits=limits), []
     for at, row in enumerate(decisions.tolist()):
         fills += slow.advance(row)
         if not slow.halted:
             wanted = dict(zip(market.symbols, targets[at].tolist(), strict=True))
-            fills += slow.submit(desk.size(Decision.to(wanted), slow).orders)
-    assert drive(broker=fast, limits=limits, bars=decisions, targets=targets) == fills
+            fills += slow.submit(sizer.size(Decision.to(wanted), slow).orders)
+    assert run_targets(broker=fast, limits=limits, bars=decisions, targets=targets) == fills
     assert fast.equity.tobytes() == slow.equity.tobytes()
     assert fast.positions.tobytes() == slow.positions.tobytes()
     assert len(fills) > 0

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from agent_bt.core.errors import EndpointDown
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.step import Step
-from agent_bt.core.types import Decision, Exchange, Portfolio, Reply, Request
+from agent_bt.core.types import Decision, ModelCall, Portfolio, Reply, Request
 from agent_bt.core.view import MarketView
 from agent_bt.engine.depth import DepthControl, decisions_per_round_trip
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Prefetcher
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.llm.speculation import current_urgency
 
@@ -76,8 +76,8 @@ class PaperAgent:
         body = {"messages": [{"role": "user", "content": seen}]}
         return (Request(provider="test", endpoint_id="here", body=body),)
 
-    def interpret(self, view: MarketView, portfolio: Portfolio, exchanges: Sequence[Exchange]) -> Decision:
-        reply = exchanges[0].reply
+    def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:
+        reply = calls[0].reply
         if reply.failure:
             return Decision.hold(note=reply.failure)
         made = {"BUY": Decision.buy, "SELL": Decision.sell}.get(reply.text or "")
@@ -85,7 +85,7 @@ class PaperAgent:
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
         asked = self.requests(view, portfolio)
-        return self.interpret(view, portfolio, [Exchange(request=r, reply=self.llm.complete(r)) for r in asked])
+        return self.interpret(view, portfolio, [ModelCall(request=r, reply=self.llm.complete(r)) for r in asked])
 
 
 def reply_to(request: Request, hold: float, failing: float) -> Reply:
@@ -154,7 +154,7 @@ class Steps:
         self.rows: list[tuple[Any, ...]] = []
 
     def append(self, step: Step) -> None:
-        exchange = step.decision.exchanges
+        exchange = step.decision.calls
         self.rows.append(
             (
                 step.index,
@@ -182,8 +182,8 @@ def run(
         }
     )  # fmt: skip
     limits = make_limits(max_position=1.0, max_gross=1.0, no_trade_band=0.0, allow_short=False)
-    broker = SimulatedBroker(tape=market, rules=rules, cash=10_000.0)
-    desk = Desk(symbols=market.symbols, rules=rules, limits=limits)
+    broker = SimulatedBroker(prices=market, rules=rules, cash=10_000.0)
+    sizer = RiskLimitedSizer(symbols=market.symbols, rules=rules, limits=limits)
     agent, steps = PaperAgent(model, shows, size), Steps()
     bars = list(range(1, len(market), 2))
     prefetcher = None
@@ -192,14 +192,14 @@ def run(
             agent=agent,
             market=market,
             bars=bars,
-            desk=desk,
+            sizer=sizer,
             broker=broker,
             guess=guess,
             control=control,
             keep_states=keep,
         )
-    walk(
-        market=market, bars=bars, strategy=agent, desk=desk, broker=broker, journal=steps, fills=[],
+    run_decisions(
+        market=market, bars=bars, strategy=agent, sizer=sizer, broker=broker, journal=steps, fills=[],
         decide=prefetcher.decide if prefetcher else None,
     )  # fmt: skip
     if prefetcher:

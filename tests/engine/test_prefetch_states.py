@@ -24,11 +24,11 @@ from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.step import Step
 from agent_bt.core.types import Portfolio, Position, Reply, Request
 from agent_bt.engine.depth import DepthControl
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Prefetcher
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.features.compute import compute
 from agent_bt.features.specs import feature_specs
@@ -106,7 +106,7 @@ class Kept:
         self.steps: list[tuple[Any, ...]] = []
 
     def append(self, step: Step) -> None:
-        exchange = step.decision.exchanges[0]
+        exchange = step.decision.calls[0]
         self.steps.append((step.index, exchange.request.address, step.decision.action, step.fills))
 
 
@@ -120,16 +120,16 @@ def walked(model: Volatile, prefetch: Mapping[str, Any] | None, rules: Mapping[s
         }
     )  # fmt: skip
     limits = make_limits(max_position=1.0, max_gross=1.0, no_trade_band=0.0, allow_short=False)
-    broker = SimulatedBroker(tape=MARKET, rules=made, cash=10_000.0)
-    desk = Desk(symbols=MARKET.symbols, rules=made, limits=limits)
+    broker = SimulatedBroker(prices=MARKET, rules=made, cash=10_000.0)
+    sizer = RiskLimitedSizer(symbols=MARKET.symbols, rules=made, limits=limits)
     bars = list(range(MARKET.ready, MARKET.ready + DECISIONS))
     ahead = prefetch and Prefetcher(
-        agent=agent, market=MARKET, bars=bars, desk=desk, broker=broker, guess=None,
+        agent=agent, market=MARKET, bars=bars, sizer=sizer, broker=broker, guess=None,
         control=DepthControl(free=True, **prefetch), keep_states=4,
     )  # fmt: skip
     kept = Kept()
-    walk(
-        market=MARKET, bars=bars, strategy=agent, desk=desk, broker=broker, journal=kept, fills=[],
+    run_decisions(
+        market=MARKET, bars=bars, strategy=agent, sizer=sizer, broker=broker, journal=kept, fills=[],
         decide=ahead.decide if ahead else None,
     )  # fmt: skip
     return kept.steps

@@ -12,7 +12,7 @@ from whole_runs import config_over, minutes, run_over
 
 from agent_bt import load_config
 from agent_bt.backtest.bars import load_bars
-from agent_bt.backtest.prepare import Stage, set_stage
+from agent_bt.backtest.prepare import PreparedMarket, prepare_market
 from agent_bt.core.clock import HOUR, MINUTE, duration_us, iso, time_us, to_datetime
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.types import Decision, FeatureSpec, Portfolio
@@ -37,15 +37,17 @@ class Watcher(Strategy):
         return Decision.hold()
 
 
-def stage(tmp_path: Path, bars: pl.DataFrame, strategy: Strategy, *settings: str, limit: int | None = None) -> Stage:
+def prepared(
+    tmp_path: Path, bars: pl.DataFrame, strategy: Strategy, *settings: str, limit: int | None = None
+) -> PreparedMarket:
     bars.write_parquet(tmp_path / "market.parquet")
     end = bars["open_time"][-1] + timedelta(minutes=1)
     config = config_over(tmp_path / "market.parquet", *settings, folder=tmp_path, end=end)
-    return set_stage(config, load_bars(config).bars, strategy, limit)
+    return prepare_market(config, load_bars(config).bars, strategy, limit)
 
 
-def times(stage: Stage) -> list[str]:
-    return [iso(int(stage.market.times[bar])) for bar in stage.schedule.bars]
+def times(prepared: PreparedMarket) -> list[str]:
+    return [iso(int(prepared.market.times[bar])) for bar in prepared.schedule.bars]
 
 
 def without(bars: pl.DataFrame, first: str, last: str) -> pl.DataFrame:
@@ -71,7 +73,7 @@ def without(bars: pl.DataFrame, first: str, last: str) -> pl.DataFrame:
 def test_the_first_decision_is_the_first_due_one_with_a_full_window(
     tmp_path: Path, lookback: int, ema: int | None, every: str, first: str
 ) -> None:
-    found = stage(tmp_path, minutes(1440, holes=False), Watcher(lookback, ema=ema), f"strategy.every={every}")
+    found = prepared(tmp_path, minutes(1440, holes=False), Watcher(lookback, ema=ema), f"strategy.every={every}")
     assert times(found)[0] == first
     view = found.market.at(int(found.schedule.bars[0]))
     assert len(view) == lookback
@@ -82,8 +84,8 @@ def test_the_first_decision_is_the_first_due_one_with_a_full_window(
 
 def test_warm_up_fills_the_window_before_the_start(tmp_path: Path) -> None:
     bars = minutes(2880, holes=False)
-    cold = stage(tmp_path, bars, Watcher(60, ema=26), "market.start=2024-07-02")
-    warm = stage(tmp_path, bars, Watcher(60, ema=26), "market.start=2024-07-02", "market.warmup=2h")
+    cold = prepared(tmp_path, bars, Watcher(60, ema=26), "market.start=2024-07-02")
+    warm = prepared(tmp_path, bars, Watcher(60, ema=26), "market.start=2024-07-02", "market.warmup=2h")
     assert times(cold)[0] == "2024-07-02T02:00Z"
     # The close at the start itself belongs to the bar before it.
     assert times(warm)[0] == "2024-07-02T01:00Z"
@@ -94,7 +96,7 @@ def test_warm_up_fills_the_window_before_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gaps", ["forward_fill", "drop"])
 def test_decisions_in_an_outage_are_skipped_and_counted_whatever_is_done_with_gaps(tmp_path: Path, gaps: str) -> None:
     bars = without(minutes(1440, holes=False), "2024-07-01T04:30Z", "2024-07-01T07:30Z")
-    found = stage(tmp_path, bars, Watcher(), f"market.gaps={gaps}")
+    found = prepared(tmp_path, bars, Watcher(), f"market.gaps={gaps}")
     hours = [f"2024-07-01T{hour:02}:00Z" for hour in (1, 2, 3, 4, 8, *range(9, 24))]
     assert times(found) == [*hours, "2024-07-02T00:00Z"]
     assert found.schedule.skipped == 3
@@ -102,9 +104,9 @@ def test_decisions_in_an_outage_are_skipped_and_counted_whatever_is_done_with_ga
 
 def test_an_outage_that_ends_with_the_decision_bar_costs_nothing(tmp_path: Path) -> None:
     bars = without(minutes(1440, holes=False), "2024-07-01T04:00Z", "2024-07-01T04:59Z")
-    assert stage(tmp_path, bars, Watcher()).schedule.skipped == 0
+    assert prepared(tmp_path, bars, Watcher()).schedule.skipped == 0
     bars = without(minutes(1440, holes=False), "2024-07-01T04:59Z", "2024-07-01T05:00Z")
-    assert stage(tmp_path, bars, Watcher()).schedule.skipped == 1
+    assert prepared(tmp_path, bars, Watcher()).schedule.skipped == 1
 
 
 def test_a_decision_on_a_bar_without_volume_is_skipped(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_decision_on_a_bar_without_volume_is_skipped(tmp_path: Path) -> None:
     amounts = ["volume", "quote_asset_volume", "trades", "taker_base", "taker_quote"]
     none = [pl.when(quiet).then(0).otherwise(pl.col(name)).alias(name) for name in amounts]
     bars = minutes(1440, holes=False).with_columns(none)
-    found = stage(tmp_path, bars, Watcher())
+    found = prepared(tmp_path, bars, Watcher())
     assert found.schedule.skipped == 1
     assert "2024-07-01T06:00Z" not in times(found)
 
@@ -120,8 +122,8 @@ def test_a_decision_on_a_bar_without_volume_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 5, 22])
 def test_a_limit_ends_the_market_where_the_next_decision_would_have_been(tmp_path: Path, limit: int) -> None:
     bars = minutes(1440, holes=False)
-    whole = stage(tmp_path, bars, Watcher(30))
-    part = stage(tmp_path, bars, Watcher(30), limit=limit)
+    whole = prepared(tmp_path, bars, Watcher(30))
+    part = prepared(tmp_path, bars, Watcher(30), limit=limit)
     assert times(part) == times(whole)[:limit]
     assert part.market.times[-1] == whole.market.times[whole.schedule.bars[limit]]
     assert len(part.market.bars) == len(part.market) == len(part.market.close)
@@ -129,7 +131,7 @@ def test_a_limit_ends_the_market_where_the_next_decision_would_have_been(tmp_pat
 
 def test_a_limit_beyond_the_last_decision_changes_nothing(tmp_path: Path) -> None:
     bars = minutes(1440, holes=False)
-    whole, part = stage(tmp_path, bars, Watcher(30)), stage(tmp_path, bars, Watcher(30), limit=24)
+    whole, part = prepared(tmp_path, bars, Watcher(30)), prepared(tmp_path, bars, Watcher(30), limit=24)
     assert times(part) == times(whole)
     assert len(part.market) == len(whole.market)
 
@@ -137,7 +139,7 @@ def test_a_limit_beyond_the_last_decision_changes_nothing(tmp_path: Path) -> Non
 @pytest.mark.parametrize("lookback", [1441, 10**9])
 def test_a_range_without_any_decision_is_an_error_that_says_what_to_change(tmp_path: Path, lookback: int) -> None:
     with pytest.raises(ConfigError, match=r"leaves no decision.*widen the range or set market\.warmup"):
-        stage(tmp_path, minutes(1440, holes=False), Watcher(lookback))
+        prepared(tmp_path, minutes(1440, holes=False), Watcher(lookback))
 
 
 def expected(bars: pl.DataFrame, *, start: str, end: str, every: str, lookback: int) -> tuple[list[int], int]:
@@ -160,7 +162,7 @@ def expected(bars: pl.DataFrame, *, start: str, end: str, every: str, lookback: 
 @pytest.mark.parametrize("every", ["1h", "7m"])
 def test_schedule_equals_a_plain_walk_over_the_instants(tmp_path: Path, seed: int, every: str) -> None:
     bars = minutes(1440, seed=seed)
-    found = stage(tmp_path, bars, Watcher(13), "market.gaps=drop", f"strategy.every={every}")
+    found = prepared(tmp_path, bars, Watcher(13), "market.gaps=drop", f"strategy.every={every}")
     made, skipped = (
         expected(bars, start="2024-07-01", end="2024-07-02", every="1h", lookback=13)
         if every == "1h"

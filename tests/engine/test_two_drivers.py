@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_books import Case, random_case, walk
+from random_accounts import Case, random_case, run_decisions
 
-from agent_bt.engine.vectorised import drive
+from agent_bt.engine.vectorised import run_targets
 
 
 def check_drivers(case: Case) -> int:
     """Compare the two to the last bit; returns how many fills there were."""
-    stepwise, fast = walk(case), case.broker()
-    fills = drive(
+    stepwise, fast = run_decisions(case), case.broker()
+    fills = run_targets(
         broker=fast, limits=case.limit_records(), bars=case.bars, targets=case.targets, on_change=case.on_change
     )
     assert fills == stepwise.fills
@@ -36,7 +36,7 @@ def test_the_random_accounts_meet_everything() -> None:
     """The property above says nothing if its cases are tame: here is what a few hundred of them contain."""
     filled, reasons, cuts, halted, short = 0, set(), set(), set(), False
     for seed in range(300):
-        walked = walk(random_case(seed))
+        walked = run_decisions(random_case(seed))
         filled += len(walked.fills)
         reasons |= {fill.reason for fill in walked.fills}
         cuts |= {cut.reason for _, cut in walked.cuts}

@@ -75,7 +75,7 @@ def run(market: Market, bars: np.ndarray, outcome: Outcome, seed: int = 7) -> Ba
     )
 
 
-def walk(seed: int, rows: int) -> np.ndarray:
+def run_decisions(seed: int, rows: int) -> np.ndarray:
     return np.round(60_000 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.004, rows))), 2)
 
 
@@ -102,7 +102,7 @@ def plain_account(closes: np.ndarray, wants: dict[int, bool]) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_buy_and_hold_equals_hand_computation_and_has_no_stops(seed: int) -> None:
-    closes, bars = walk(seed, 600), np.arange(29, 600, 30)
+    closes, bars = run_decisions(seed, 600), np.arange(29, 600, 30)
     found = run(make_market(closes), bars, make_outcome(np.zeros(600))).buy_and_hold
     assert len(found.fills) == 1
     assert found.fills[0].bar == 29
@@ -115,7 +115,7 @@ def test_buy_and_hold_equals_hand_computation_and_has_no_stops(seed: int) -> Non
 @pytest.mark.parametrize("seed", range(4))
 def test_sma_equals_a_plain_loop_over_the_decision_closes(seed: int) -> None:
     rows, every = 3_000, 10
-    closes, bars = walk(seed, rows), np.arange(every - 1, rows, every)
+    closes, bars = run_decisions(seed, rows), np.arange(every - 1, rows, every)
     wants, before = {}, False
     seen: list[float] = []
     for bar in bars.tolist():
@@ -132,7 +132,7 @@ def test_sma_equals_a_plain_loop_over_the_decision_closes(seed: int) -> None:
 
 
 def test_fewer_decisions_than_the_mean_needs_stay_out() -> None:
-    closes = walk(0, 490)
+    closes = run_decisions(0, 490)
     found = run(make_market(closes), np.arange(9, 490, 10), make_outcome(np.zeros(490)))
     assert (found.sma.fills, found.sma.equity[-1]) == ([], CASH)
 
@@ -195,7 +195,7 @@ def test_holding_times_of_random_agents_are_geometric() -> None:
 
 
 def test_a_strategy_that_never_trades_is_compared_with_staying_out() -> None:
-    closes = walk(1, 600)
+    closes = run_decisions(1, 600)
     found = run(make_market(closes), np.arange(9, 600, 10), make_outcome(np.zeros(600)))
     assert (found.random.fills, found.random.equity[-1], found.random_beaten) == ([], CASH, None)
 
@@ -204,12 +204,12 @@ def test_a_strategy_that_never_trades_is_compared_with_staying_out() -> None:
 def test_random_beaten_is_the_share_of_agents_that_end_lower(final: float, beaten: float) -> None:
     rows = 1_000
     outcome = make_outcome(stretches(rows, [(100, 400), (600, 700)]), final)
-    assert run(make_market(walk(2, rows)), np.arange(9, rows, 10), outcome).random_beaten == beaten
+    assert run(make_market(run_decisions(2, rows)), np.arange(9, rows, 10), outcome).random_beaten == beaten
 
 
 def test_the_median_agent_ends_in_the_middle_and_the_seed_decides_who_it_is() -> None:
     rows = 1_000
-    market, bars = make_market(walk(2, rows)), np.arange(9, rows, 10)
+    market, bars = make_market(run_decisions(2, rows)), np.arange(9, rows, 10)
     exposure = stretches(rows, [(100, 400), (600, 700)])
     median = run(market, bars, make_outcome(exposure)).random
     again = run(market, bars, make_outcome(exposure, final=float(median.equity[-1])))
@@ -223,6 +223,6 @@ def test_the_median_agent_ends_in_the_middle_and_the_seed_decides_who_it_is() ->
 def test_hardly_any_decisions_are_enough(count: int) -> None:
     rows = 100
     outcome = make_outcome(stretches(rows, [(50, 100)]))
-    found = run(make_market(walk(3, rows)), np.array([49, 80][:count]), outcome)
+    found = run(make_market(run_decisions(3, rows)), np.array([49, 80][:count]), outcome)
     assert np.isfinite(found.random.equity).all()
     assert len(found.buy_and_hold.fills) == 1

@@ -9,7 +9,7 @@ import pytest
 from agent_bt.core.clock import HOUR, time_us
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import drive
+from agent_bt.engine.vectorised import run_targets
 from agent_bt.evaluation.baselines import (
     RANDOM_AGENTS,
     SMA_DECISIONS,
@@ -56,8 +56,8 @@ def walks(seed: int, symbols: int = 6) -> np.ndarray:
 
 
 def outcome_of(market: Market, bars: np.ndarray, targets: np.ndarray) -> Outcome:
-    broker = SimulatedBroker(tape=market, rules=RULES, cash=CASH, first=market.first)
-    fills = drive(broker=broker, limits=LIMITS, bars=bars, targets=targets)
+    broker = SimulatedBroker(prices=market, rules=RULES, cash=CASH, first=market.first)
+    fills = run_targets(broker=broker, limits=LIMITS, bars=bars, targets=targets)
     return Outcome(equity=broker.equity, exposure=broker.exposure, fills=fills)
 
 
@@ -130,8 +130,8 @@ def test_random_agents_follow_orders_that_fill_later() -> None:
     late["at_close"], late["delay"] = 0, 3
     targets = np.full((len(bars), 6), np.nan)
     targets[::2, 0], targets[1::2, 0] = 0.5, 0.0
-    broker = SimulatedBroker(tape=market, rules=late, cash=CASH, first=market.first)
-    fills = drive(broker=broker, limits=LIMITS, bars=bars, targets=targets)
+    broker = SimulatedBroker(prices=market, rules=late, cash=CASH, first=market.first)
+    fills = run_targets(broker=broker, limits=LIMITS, bars=bars, targets=targets)
     outcome = Outcome(equity=broker.equity, exposure=broker.exposure, fills=fills)
     found = run_baselines(
         market=market, rules=late, limits=LIMITS, cash=CASH, bars=bars, recorded=bars, strategy=outcome, seed=1

@@ -17,11 +17,11 @@ from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.step import Step
 from agent_bt.core.types import Decision, Fill, Portfolio
 from agent_bt.core.view import MarketView
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.records.schema import content_of, decision_schema, json_schema, telemetry_of
 
@@ -72,13 +72,13 @@ class Steps(list[Step]):
 
 
 def run(market: Market, decisions: Sequence[Decision], rules: np.ndarray) -> tuple[SimulatedBroker, list[Fill], Steps]:
-    broker = SimulatedBroker(tape=market, rules=rules, cash=CASH, first=market.first)
-    desk = Desk(symbols=market.symbols, rules=rules, limits=LIMITS)
+    broker = SimulatedBroker(prices=market, rules=rules, cash=CASH, first=market.first)
+    sizer = RiskLimitedSizer(symbols=market.symbols, rules=rules, limits=LIMITS)
     fills: list[Fill] = []
     steps = Steps()
     bars = range(0, 2 * len(decisions), 2)
-    walk(
-        market=market, bars=bars, strategy=Script(decisions), desk=desk, broker=broker, journal=steps, fills=fills
+    run_decisions(
+        market=market, bars=bars, strategy=Script(decisions), sizer=sizer, broker=broker, journal=steps, fills=fills
     )  # fmt: skip
     return broker, fills, steps
 

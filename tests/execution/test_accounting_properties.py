@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from price_arrays import Candles, account
 from reference import SlowAccount
-from tape import Candles, account
 
 from agent_bt.core.lots import lot_of, lots_in
 from agent_bt.core.types import Decision
-from agent_bt.engine.vectorised import drive
+from agent_bt.engine.vectorised import run_targets
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizing import make_limits
 
@@ -71,12 +71,12 @@ def test_a_lot_step_that_is_no_decimal_is_an_error(step: float) -> None:
 @given(rows=markets(), decisions=shares, changes=costs())
 @settings(max_examples=60, deadline=None)
 def test_account_identity_holds_at_every_bar(rows: list[Any], decisions: list[float], changes: dict[str, Any]) -> None:
-    broker, desk = account(rows, **changes)
+    broker, sizer = account(rows, **changes)
     for bar, row in enumerate(rows):
         broker.advance(bar)
         if decisions[bar] and row[4]:
             wanted = Decision.buy if decisions[bar] > 0 else Decision.sell
-            broker.submit(desk.size(wanted("BTCUSDT", abs(decisions[bar])), broker).orders)
+            broker.submit(sizer.size(wanted("BTCUSDT", abs(decisions[bar])), broker).orders)
         now = broker.portfolio()
         prices = {"BTCUSDT": row[3]}
         gained = now.realised_pnl + now.unrealised_pnl(prices) - now.fees
@@ -90,7 +90,7 @@ def test_account_identity_holds_at_every_bar(rows: list[Any], decisions: list[fl
 @settings(max_examples=60, deadline=None)
 def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[float], changes: dict[str, Any]) -> None:
     # The limits are wide, so that the account alone says what an order that meets waiting ones can still do.
-    broker, desk = account(rows, max_position=100.0, max_gross=100.0, **changes)
+    broker, sizer = account(rows, max_position=100.0, max_gross=100.0, **changes)
     slow = SlowAccount(
         cash=10_000.0, slippage=changes["slippage_bps"] / 1e4, fee=changes["fee_rate"],
         step=format(changes["lot_step"], "f"), min_notional=changes["min_notional"], stop=changes["stop_loss"],
@@ -104,7 +104,7 @@ def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[f
         slow.run_bar(at, bar, row[4])
         if decisions[at] and row[4]:
             wanted = Decision.buy if decisions[at] > 0 else Decision.sell
-            fills += broker.submit(desk.size(wanted("BTCUSDT", abs(decisions[at])), broker).orders)
+            fills += broker.submit(sizer.size(wanted("BTCUSDT", abs(decisions[at])), broker).orders)
             slow.decide(at, bar, decisions[at])
     # One lot of difference is allowed where a quantity lies within rounding of a lot boundary.
     lot = changes["lot_step"] * max(row[1] for row in rows)
@@ -119,18 +119,18 @@ def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[f
 )
 @settings(max_examples=60, deadline=None)
 def test_both_drivers_give_the_same_bits(rows: list[Any], targets: list[float], changes: dict[str, Any]) -> None:
-    broker, desk = account(rows, **changes)
+    broker, sizer = account(rows, **changes)
     bars = [bar for bar, row in enumerate(rows) if row[4]]
     fills = []
     for bar in bars:
         fills += broker.advance(bar)
         if targets[bar] == targets[bar]:
-            fills += broker.submit(desk.size(Decision.to({"BTCUSDT": targets[bar]}), broker).orders)
+            fills += broker.submit(sizer.size(Decision.to({"BTCUSDT": targets[bar]}), broker).orders)
     fills += broker.advance(len(rows) - 1)
-    fast = SimulatedBroker(tape=Candles(rows), rules=broker.rules, cash=10_000.0)
+    fast = SimulatedBroker(prices=Candles(rows), rules=broker.rules, cash=10_000.0)
     limits = make_limits(max_position=1.0, max_gross=1.0, no_trade_band=0.0, allow_short=False)
     wanted = np.array([[targets[bar]] for bar in bars])
-    assert drive(broker=fast, limits=limits, bars=np.array(bars), targets=wanted) == fills
+    assert run_targets(broker=fast, limits=limits, bars=np.array(bars), targets=wanted) == fills
     assert fast.equity.tobytes() == broker.equity.tobytes()
     assert fast.exposure.tobytes() == broker.exposure.tobytes()
 
@@ -138,16 +138,16 @@ def test_both_drivers_give_the_same_bits(rows: list[Any], targets: list[float], 
 @given(rows=markets(), decisions=shares)
 @settings(max_examples=30, deadline=None)
 def test_a_fork_leaves_the_account_alone(rows: list[Any], decisions: list[float]) -> None:
-    broker, desk = account(rows, stop_loss=0.05, latency_bars=1)
+    broker, sizer = account(rows, stop_loss=0.05, latency_bars=1)
     half = len(rows) // 2
     for bar in range(half):
         broker.advance(bar)
         if decisions[bar] > 0:
-            broker.submit(desk.size(Decision.buy("BTCUSDT", decisions[bar]), broker).orders)
+            broker.submit(sizer.size(Decision.buy("BTCUSDT", decisions[bar]), broker).orders)
     before = (broker.account.tobytes(), broker.positions.tobytes(), broker.queue.tobytes(), broker.equity.tobytes())
     fork = broker.fork()
     fork.advance(len(rows) - 1)
-    fork.submit(desk.size(Decision.sell("BTCUSDT"), fork).orders)
+    fork.submit(sizer.size(Decision.sell("BTCUSDT"), fork).orders)
     assert before == (
         broker.account.tobytes(),
         broker.positions.tobytes(),

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_books import CASH, Case, random_case, walk
+from random_accounts import CASH, Case, random_case, run_decisions
 from reference import whole_lots
 
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk, Sized
+from agent_bt.execution.sizer import RiskLimitedSizer, Sized
 
 EVEN_WHAT_REDUCES = {"max_turnover", "min_size"}
 """The only rules that cut an order that makes a position smaller."""
@@ -21,22 +21,22 @@ EVEN_WHAT_REDUCES = {"max_turnover", "min_size"}
 def check_books(case: Case) -> None:
     """Walk the case bar by bar, and look at everything at every bar."""
     broker = case.broker()
-    desk = Desk(symbols=case.tape.symbols, rules=broker.rules, limits=case.limit_records())
+    sizer = RiskLimitedSizer(symbols=case.prices.symbols, rules=broker.rules, limits=case.limit_records())
     decisions = {bar: at for at, bar in enumerate(case.bars.tolist())}
-    for bar in range(case.first, len(case.tape.times)):
+    for bar in range(case.first, len(case.prices.times)):
         halted = broker.halted
         fills = broker.advance(bar)
         if halted:
             assert {fill.reason for fill in fills} <= {broker.halted_by, "stop_loss", "take_profit", "delisted"}
         check_bar(case, broker, bar)
         if bar in decisions and not broker.halted:
-            check_decision(case, broker, desk, decisions[bar], bar)
+            check_decision(case, broker, sizer, decisions[bar], bar)
             check_bar(case, broker, bar)
 
 
 def check_bar(case: Case, broker: SimulatedBroker, bar: int) -> None:
     now = broker.portfolio()
-    prices = dict(zip(case.tape.symbols, case.tape.close[bar].tolist(), strict=True))
+    prices = dict(zip(case.prices.symbols, case.prices.close[bar].tolist(), strict=True))
     gained = now.realised_pnl + now.unrealised_pnl(prices) - now.fees - now.funding
     turned_over = 1e-9 * max(CASH, abs(now.cash), abs(now.realised_pnl), now.fees)
     assert now.equity(prices) == pytest.approx(CASH + gained, rel=1e-9, abs=turned_over)
@@ -44,22 +44,22 @@ def check_bar(case: Case, broker: SimulatedBroker, bar: int) -> None:
     assert int(broker.account[0]["held"]) == len(now.positions)
     assert int(broker.account[0]["waiting"]) == np.count_nonzero(broker.queue["lots"])
     step = Decimal(repr(case.rules["lot_step"]))
-    for symbol, record in zip(case.tape.symbols, broker.positions, strict=True):
+    for symbol, record in zip(case.prices.symbols, broker.positions, strict=True):
         lots = int(record["lots"])
         assert float(record["quantity"]) == float(lots * step)
         assert lots >= 0 or case.rules["allow_short"]
-        assert lots == 0 or bar < case.tape.ends[case.tape.symbols.index(symbol)]
+        assert lots == 0 or bar < case.prices.ends[case.prices.symbols.index(symbol)]
     if not case.rules["margin"]:
         assert now.cash >= 0
 
 
-def check_decision(case: Case, broker: SimulatedBroker, desk: Desk, at: int, bar: int) -> None:
-    equity, closes = float(broker.equity[bar]), case.tape.close[bar]
+def check_decision(case: Case, broker: SimulatedBroker, sizer: RiskLimitedSizer, at: int, bar: int) -> None:
+    equity, closes = float(broker.equity[bar]), case.prices.close[bar]
     coming = broker.positions["lots"] + broker.queue["lots"].sum(axis=1)
     if not case.rules["allow_short"]:
         coming = np.maximum(coming, 0)
     told = broker.positions["target"].copy()
-    sized = desk.size(case.decision(at), broker)
+    sized = sizer.size(case.decision(at), broker)
     asked = [
         lots_asked(case, target, int(held), equity, close, case.on_change and target == last)
         for target, held, close, last in zip(case.targets[at].tolist(), coming, closes.tolist(), told, strict=True)
@@ -70,10 +70,10 @@ def check_decision(case: Case, broker: SimulatedBroker, desk: Desk, at: int, bar
     if case.rules["fill"] == "close" and case.rules["latency_bars"] == 0:
         prices = np.nan_to_num(closes) * case.rules["lot_step"]
         after, waiting = broker.positions["lots"], broker.queue["lots"].sum(axis=1)
-        assert not waiting[case.tape.traded[bar]].any()
+        assert not waiting[case.prices.traded[bar]].any()
         # What was ordered keeps to the limits; at the fill the means may take from one leg alone.
         lots = {order.symbol: order.lots for order in sized.orders}
-        ordered = coming + np.array([lots.get(symbol, 0) for symbol in case.tape.symbols])
+        ordered = coming + np.array([lots.get(symbol, 0) for symbol in case.prices.symbols])
         check_limits(case, coming * prices, ordered * prices, equity, closes)
         assert np.abs((after + waiting) * prices).sum() <= max(
             np.abs(ordered * prices).sum(), np.abs(coming * prices).sum()
@@ -104,7 +104,7 @@ def check_cuts(
     ordered = {order.symbol: order.lots for order in sized.orders}
     cuts = {cut.symbol: cut for cut in sized.cuts}
     assert len(cuts) == len(sized.cuts)
-    for number, symbol in enumerate(case.tape.symbols):
+    for number, symbol in enumerate(case.prices.symbols):
         got, wanted, cut = ordered.get(symbol, 0), asked[number], cuts.get(symbol)
         if wanted is None:
             assert got == 0
@@ -170,14 +170,14 @@ def test_books_limits_and_cuts_with_fills_at_the_close(seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 def test_a_halted_account_never_trades_again(seed: int) -> None:
     case = random_case(seed, max_drawdown=0.05, rows=60)
-    walked = walk(case)
+    walked = run_decisions(case)
     ends = [fill.bar for fill in walked.fills if fill.reason in ("drawdown", "used_up")]
     if ends:
         assert max(fill.bar for fill in walked.fills if fill.reason == "order") <= min(ends)
     if walked.broker.halted:
         # What is still held waits for a trade that never came.
         for symbol in np.flatnonzero(walked.broker.positions["lots"]):
-            assert not case.tape.traded[-1, symbol]
+            assert not case.prices.traded[-1, symbol]
 
 
 @pytest.mark.verify

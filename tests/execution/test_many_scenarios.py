@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_books import Tape, tape_of
-from tape import DEFAULTS
+from price_arrays import DEFAULTS
+from random_accounts import PriceArrays, tape_of
 
 from agent_bt.core.types import Decision, Fill
 from agent_bt.evaluation.metrics import turnover
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 
 LONG, SHORT, FLAT = Decision.to({"S0": 1.0}), Decision.to({"S0": -1.0}), Decision.to({"S0": 0.0})
@@ -29,19 +29,21 @@ def flat(*closes: Sequence[float]) -> np.ndarray:
 class Story:
     """Decisions at rows of a tape; `fills` and `cuts` in order, costless unless told otherwise."""
 
-    def __init__(self, tape: Tape, decisions: Mapping[int, Decision], cash: float = 10_000.0, **changes: Any) -> None:
+    def __init__(
+        self, prices: PriceArrays, decisions: Mapping[int, Decision], cash: float = 10_000.0, **changes: Any
+    ) -> None:
         limits = {**WIDE, **{key: changes.pop(key) for key in list(changes) if key in ("no_trade_band", "max_net")}}
         rules = make_rules(**{**DEFAULTS, **changes})
-        self.broker = SimulatedBroker(tape=tape, rules=rules, cash=cash)
+        self.broker = SimulatedBroker(prices=prices, rules=rules, cash=cash)
         self.fills: list[Fill] = []
         self.cuts: dict[int, list[tuple[str, str]]] = {}
-        desk = Desk(
-            symbols=tape.symbols, rules=rules, limits=make_limits(allow_short=bool(rules[0]["allow_short"]), **limits)
+        sizer = RiskLimitedSizer(
+            symbols=prices.symbols, rules=rules, limits=make_limits(allow_short=bool(rules[0]["allow_short"]), **limits)
         )
-        for row in range(len(tape.times)):
+        for row in range(len(prices.times)):
             self.fills += self.broker.advance(row)
             if row in decisions and not self.broker.halted:
-                sized = desk.size(decisions[row], self.broker)
+                sized = sizer.size(decisions[row], self.broker)
                 self.cuts[row] = [(cut.symbol, cut.reason) for cut in sized.cuts]
                 self.fills += self.broker.submit(sized.orders)
 
@@ -65,18 +67,18 @@ def settled(rows: int, row: int, rate: float) -> np.ndarray:
 )
 def test_longs_pay_a_positive_rate_and_shorts_receive_it(decision: Decision, rate: float, paid: float) -> None:
     """100 units at a mark of 100: 0.1 % of 10,000."""
-    tape = tape_of(flat([100, 100, 100]), funding=settled(3, 1, rate))
-    story = Story(tape, {0: decision}, **PERPETUAL)
+    prices = tape_of(flat([100, 100, 100]), funding=settled(3, 1, rate))
+    story = Story(prices, {0: decision}, **PERPETUAL)
     assert story.broker.portfolio().funding == pytest.approx(paid)
     assert story.broker.equity.tolist() == pytest.approx([10_000.0, 10_000.0 - paid, 10_000.0 - paid])
 
 
 def test_what_is_opened_at_the_close_of_a_settlement_does_not_pay_it_and_what_is_closed_there_does() -> None:
-    tape = tape_of(flat([100, 100, 100]), funding=settled(3, 1, 0.001))
-    assert Story(tape, {1: LONG}, **PERPETUAL).broker.portfolio().funding == 0.0
-    assert Story(tape, {0: LONG, 1: FLAT}, **PERPETUAL).broker.portfolio().funding == pytest.approx(10.0)
+    prices = tape_of(flat([100, 100, 100]), funding=settled(3, 1, 0.001))
+    assert Story(prices, {1: LONG}, **PERPETUAL).broker.portfolio().funding == 0.0
+    assert Story(prices, {0: LONG, 1: FLAT}, **PERPETUAL).broker.portfolio().funding == pytest.approx(10.0)
     # The same with orders that reach the market at that very close.
-    assert Story(tape, {0: LONG}, latency_bars=1, **PERPETUAL).broker.portfolio().funding == 0.0
+    assert Story(prices, {0: LONG}, latency_bars=1, **PERPETUAL).broker.portfolio().funding == 0.0
 
 
 def test_a_position_that_was_stopped_in_the_bar_of_a_settlement_does_not_pay_it() -> None:
@@ -88,9 +90,9 @@ def test_a_position_that_was_stopped_in_the_bar_of_a_settlement_does_not_pay_it(
 
 
 def test_a_symbol_that_vanishes_is_closed_at_its_last_traded_close_and_never_bought_again() -> None:
-    tape = tape_of(flat([100, 110, 120, 120, 120], [50, 50, 50, 50, 50]), ends=np.array([2, 5]))
+    prices = tape_of(flat([100, 110, 120, 120, 120], [50, 50, 50, 50, 50]), ends=np.array([2, 5]))
     both = Decision.to({"S0": 0.5, "S1": 0.5})
-    story = Story(tape, {0: both, 2: both, 3: both})
+    story = Story(prices, {0: both, 2: both, 3: both})
     # 12,000 in all at row 2: half of it is 6,000, and nothing of the vanished one may be bought.
     assert story.told == [
         (0, "S0", "order", 50.0), (0, "S1", "order", 100.0), (2, "S0", "delisted", -50.0),
@@ -103,8 +105,8 @@ def test_a_symbol_that_vanishes_is_closed_at_its_last_traded_close_and_never_bou
 
 
 def test_an_order_that_waits_for_a_symbol_that_vanishes_is_given_up() -> None:
-    tape = tape_of(flat([100, 100, 100, 100]), ends=np.array([2]))
-    story = Story(tape, {1: LONG}, latency_bars=2)
+    prices = tape_of(flat([100, 100, 100, 100]), ends=np.array([2]))
+    story = Story(prices, {1: LONG}, latency_bars=2)
     assert story.told == []
     assert story.broker.dropped == 1
     assert story.broker.account[0]["waiting"] == 0
@@ -146,9 +148,9 @@ def test_a_turned_position_keeps_to_the_leverage_after_its_costs() -> None:
 
 def test_sells_come_first_and_buys_share_the_cash_in_the_order_of_the_symbols() -> None:
     """9,900 of cash after selling at 1 % of costs buys 9,801.98 at the same costs, in the asked proportion."""
-    tape = tape_of(flat([100, 100], [100, 100], [100, 100]))
+    prices = tape_of(flat([100, 100], [100, 100], [100, 100]))
     first = Decision.to({"S2": 1.0})
-    story = Story(tape, {0: first, 1: Decision.to({"S1": 0.75, "S0": 0.25, "S2": 0.0})}, cash=10_100.0, fee_rate=0.01)
+    story = Story(prices, {0: first, 1: Decision.to({"S1": 0.75, "S0": 0.25, "S2": 0.0})}, cash=10_100.0, fee_rate=0.01)
     assert [(fill.symbol, fill.quantity > 0) for fill in story.fills[1:]] == [
         ("S2", False), ("S0", True), ("S1", True),
     ]  # fmt: skip

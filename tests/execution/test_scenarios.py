@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tape import account
+from price_arrays import account
 
 from agent_bt.core.types import Decision
 
@@ -136,43 +136,43 @@ SCENARIOS: dict[
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_fills(name: str) -> None:
     rows, decisions, changes, expected = SCENARIOS[name]
-    broker, desk = account(rows, **changes)
+    broker, sizer = account(rows, **changes)
     fills = []
     for bar in range(len(rows)):
         fills += broker.advance(bar)
         if bar in decisions and not broker.halted:
-            fills += broker.submit(desk.size(decisions[bar], broker).orders)
+            fills += broker.submit(sizer.size(decisions[bar], broker).orders)
     assert [(f.bar, f.reason, pytest.approx(f.price, rel=1e-12)) for f in fills] == expected
 
 
 def test_fee_of_published_example() -> None:
     """1% of notional, 100 units in at 1 and out at 4: 1 + 4 = 5 of fees (the 25 of the source add 10 a side)."""
-    broker, desk = account([(1, 1, 1, 1), (4, 4, 4, 4)], cash=101.0, fee_rate=0.01)
+    broker, sizer = account([(1, 1, 1, 1), (4, 4, 4, 4)], cash=101.0, fee_rate=0.01)
     broker.advance(0)
-    broker.submit(desk.size(BUY, broker).orders)
+    broker.submit(sizer.size(BUY, broker).orders)
     assert broker.portfolio().positions["BTCUSDT"].quantity == 100
     broker.advance(1)
-    broker.submit(desk.size(SELL, broker).orders)
+    broker.submit(sizer.size(SELL, broker).orders)
     assert broker.portfolio().fees == pytest.approx(5.0, rel=1e-12)
 
 
 def test_selling_everything_leaves_no_dust() -> None:
-    broker, desk = account([FLAT, (123.45, 123.45, 123.45, 123.45)], fee_rate=0.001, slippage_bps=5.0)
+    broker, sizer = account([FLAT, (123.45, 123.45, 123.45, 123.45)], fee_rate=0.001, slippage_bps=5.0)
     broker.advance(0)
-    broker.submit(desk.size(Decision.buy("BTCUSDT", 0.37), broker).orders)
+    broker.submit(sizer.size(Decision.buy("BTCUSDT", 0.37), broker).orders)
     broker.advance(1)
-    broker.submit(desk.size(SELL, broker).orders)
+    broker.submit(sizer.size(SELL, broker).orders)
     assert broker.portfolio().positions == {}
 
 
 def test_equity_sizing_changes_the_position_by_a_share_of_equity() -> None:
-    broker, desk = account([FLAT, FLAT, FLAT])
+    broker, sizer = account([FLAT, FLAT, FLAT])
     for bar, decision in enumerate(
         [Decision.buy("BTCUSDT", 0.5, sizing="equity"), Decision.buy("BTCUSDT", 0.25, sizing="equity"),
          Decision.sell("BTCUSDT", 0.1, sizing="equity")]
     ):  # fmt: skip
         broker.advance(bar)
-        broker.submit(desk.size(decision, broker).orders)
+        broker.submit(sizer.size(decision, broker).orders)
     assert broker.exposure.tolist() == pytest.approx([0.5, 0.75, 0.65])
 
 
@@ -187,19 +187,19 @@ def test_equity_sizing_changes_the_position_by_a_share_of_equity() -> None:
     ],
 )
 def test_each_cut_says_its_reason(decision: Decision, changes: dict[str, float], cut: tuple[str, str]) -> None:
-    broker, desk = account([FLAT, FLAT], **changes)
+    broker, sizer = account([FLAT, FLAT], **changes)
     broker.advance(0)
-    sized = desk.size(decision, broker)
+    sized = sizer.size(decision, broker)
     assert [(c.verdict, c.reason) for c in sized.cuts] == [cut]
     broker.submit(sized.orders)
     assert broker.exposure[0] <= changes.get("max_position", changes.get("max_gross", 1.0)) + 1e-9
 
 
 def test_no_trade_band_leaves_small_drifts_alone() -> None:
-    broker, desk = account([FLAT, (104, 104, 104, 104), (150, 150, 150, 150)], no_trade_band=0.02)
+    broker, sizer = account([FLAT, (104, 104, 104, 104), (150, 150, 150, 150)], no_trade_band=0.02)
     target = Decision.to({"BTCUSDT": 0.5})
     fills = []
     for bar in range(3):
         broker.advance(bar)
-        fills += broker.submit(desk.size(target, broker).orders)
+        fills += broker.submit(sizer.size(target, broker).orders)
     assert [fill.bar for fill in fills] == [0, 2]

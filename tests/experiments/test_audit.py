@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from agent_bt.backtest import prepare
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
-from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.run import run_config
 from agent_bt.cli import main as cli
 from agent_bt.config.load import load_config
@@ -39,17 +39,17 @@ BARS = load_bars(CONFIG).bars
 
 def audited(make: type[Decider], *, config: Config = CONFIG, leak: bool = False, seed: int = 1) -> Audit:
     """Audit a strategy over three days of the sample market; `leak`: the market's own feature knows the next bar."""
-    books = open_books(config)
+    setup = build_execution(config)
 
-    def stage(bars: pl.DataFrame, strategy: Decider) -> tuple[Market, Sequence[int]]:
-        staged = set_stage(config, bars, strategy)
+    def prepare(bars: pl.DataFrame, strategy: Decider) -> tuple[Market, Sequence[int]]:
+        staged = prepare_market(config, bars, strategy)
         if leak:
             close = bars["close"].to_numpy()
             ahead = np.append(close[1:], close[-1])
             staged.market._data[:, 0, -1 - HIDDEN] = ahead
         return staged.market, staged.schedule.bars.tolist()
 
-    subject = Subject(strategy=make, stage=stage, desk=books.desk, broker=books.broker, content=content_of)
+    subject = Subject(strategy=make, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=content_of)
     return audit(subject, BARS, seed=seed)
 
 

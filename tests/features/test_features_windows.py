@@ -60,7 +60,7 @@ def bars_of(close: np.ndarray, volume: np.ndarray | None = None) -> dict[str, np
     return {"high": close * 1.01, "low": close * 0.98, "close": close, "volume": volume, "quote_asset_volume": volume}
 
 
-def walk(rows: int, seed: int = 1, scale: float = 100.0) -> np.ndarray:
+def run_decisions(rows: int, seed: int = 1, scale: float = 100.0) -> np.ndarray:
     return scale * np.exp(np.random.default_rng(seed).normal(size=rows).cumsum() * 0.01)
 
 
@@ -80,7 +80,7 @@ def test_bollinger_bands_of_stockcharts() -> None:
 
 @pytest.mark.parametrize("period", [2, 3, 20, 200])
 def test_what_talib_has_too_is_the_same(period: int) -> None:
-    close = walk(1_000)
+    close = run_decisions(1_000)
     bars = bars_of(close)
     upper, mid, lower = talib.BBANDS(close, period, 2, 2)
     expected = {
@@ -98,7 +98,7 @@ def test_what_talib_has_too_is_the_same(period: int) -> None:
 
 @pytest.mark.parametrize("period", [2, 3, 20, 200])
 def test_spreads_equal_numpy_and_scipy_window_by_window(period: int) -> None:
-    close = walk(700)
+    close = run_decisions(700)
     bars = bars_of(close)
     volatility = windows(close[1:] / close[:-1] - 1, period).std(axis=1, ddof=1)
     np.testing.assert_allclose(column(f"volatility_{period}", bars)[period:], volatility, rtol=1e-10)
@@ -126,9 +126,9 @@ def test_means_and_bands_of_any_prices_are_as_precise_as_their_window_allows(pri
 def test_every_column_equals_its_plain_recomputation_and_starts_where_it_says(name: str) -> None:
     spec = spec_of(name)
     assert spec is not None
-    close = walk(200, seed=4)
+    close = run_decisions(200, seed=4)
     close[80:110] = close[80]
-    volume = np.where((np.arange(200) >= 80) & (np.arange(200) < 110), 0.0, walk(200, seed=5, scale=1e6))
+    volume = np.where((np.arange(200) >= 80) & (np.arange(200) < 110), 0.0, run_decisions(200, seed=5, scale=1e6))
     for rows in (0, 1, lookback(spec) - 1, lookback(spec), 200):
         bars = {key: values[:rows] for key, values in bars_of(close, volume).items()}
         found = column(name, bars)
@@ -139,7 +139,7 @@ def test_every_column_equals_its_plain_recomputation_and_starts_where_it_says(na
 
 @pytest.mark.parametrize("offset", range(7))
 def test_nothing_is_left_of_a_price_jump_once_the_window_has_passed_it(offset: int) -> None:
-    calm = walk(60, seed=2, scale=1e-5)
+    calm = run_decisions(60, seed=2, scale=1e-5)
     jump = np.concatenate([np.full(20 + offset, 1e9), calm])
     for name in ("sma_7", "volatility_7", "zscore_7", "bollinger_upper_7_2", "bollinger_lower_7_2"):
         np.testing.assert_allclose(
@@ -148,8 +148,8 @@ def test_nothing_is_left_of_a_price_jump_once_the_window_has_passed_it(offset: i
 
 
 def test_a_flat_market_is_exactly_flat() -> None:
-    close = np.concatenate([walk(53, scale=0.1), np.full(60, 0.1), walk(50, scale=3.0)])
-    bars = bars_of(close, volume=np.where(close == 0.1, 0.0, walk(163, scale=1e9)))
+    close = np.concatenate([run_decisions(53, scale=0.1), np.full(60, 0.1), run_decisions(50, scale=3.0)])
+    bars = bars_of(close, volume=np.where(close == 0.1, 0.0, run_decisions(163, scale=1e9)))
     flat = slice(53 + 20, 53 + 60)
     for name in ("sma_20", "bollinger_upper_20_2", "bollinger_lower_20_2"):
         assert (column(name, bars)[flat] == 0.1).all()
@@ -158,13 +158,13 @@ def test_a_flat_market_is_exactly_flat() -> None:
 
 
 def test_a_zscore_is_the_number_of_bollinger_deviations() -> None:
-    bars = bars_of(walk(100))
+    bars = bars_of(run_decisions(100))
     band, mid, score = (column(name, bars) for name in ("bollinger_upper_20_1", "bollinger_mid_20", "zscore_20"))
     np.testing.assert_allclose((mid + score * (band - mid))[19:], bars["close"][19:], rtol=1e-12)
 
 
 def test_an_undefined_price_is_undefined_for_its_windows_only() -> None:
-    close = walk(60)
+    close = run_decisions(60)
     close[23] = np.nan
     for name in ("sma_7", "zscore_7", "bollinger_upper_7_2"):
         found = column(name, bars_of(close))
@@ -173,7 +173,7 @@ def test_an_undefined_price_is_undefined_for_its_windows_only() -> None:
 
 def test_a_period_longer_than_the_market_is_undefined_everywhere() -> None:
     for name in ("return_99", "sma_99", "volatility_99", "zscore_99", "bollinger_lower_99_2", "highest_99"):
-        assert np.isnan(column(name, bars_of(walk(50)))).all()
+        assert np.isnan(column(name, bars_of(run_decisions(50)))).all()
 
 
 @pytest.mark.parametrize("name", ["volatility_1", "zscore_1", "highest_1", "lowest_1", "rsi_1"])

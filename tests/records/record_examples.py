@@ -15,8 +15,8 @@ from agent_bt.core.step import Step
 from agent_bt.core.types import (
     DaySummary,
     Decision,
-    Exchange,
     Fill,
+    ModelCall,
     Order,
     Portfolio,
     Position,
@@ -96,7 +96,7 @@ def make_step(
         size=0.5 if bought else None,
         note="up",
         provenance=Provenance(kind=kind, reason="" if kind == "model" else "not_json"),  # type: ignore[arg-type]
-        exchanges=(Exchange(request=request, reply=reply),),
+        calls=(ModelCall(request=request, reply=reply),),
     )
     return Step(
         index=index,
@@ -208,8 +208,8 @@ replies = st.builds(
     speculated=st.booleans(),
 )
 messages = st.lists(st.fixed_dictionaries({"role": texts, "content": texts}), max_size=3)
-exchanges = st.builds(
-    Exchange,
+calls = st.builds(
+    ModelCall,
     request=st.builds(Request, provider=texts, endpoint_id=texts, body=st.fixed_dictionaries({"messages": messages})),
     reply=replies,
 )
@@ -229,7 +229,7 @@ decisions = st.builds(
         Provenance, kind=st.sampled_from(["model", "invalid", "transport", "budget"]), reason=texts, repaired=texts
     ),
     detail=texts,
-    exchanges=st.lists(exchanges, max_size=3).map(tuple),
+    calls=st.lists(calls, max_size=3).map(tuple),
 )
 fills = st.builds(
     Fill,

@@ -96,7 +96,7 @@ def test_content_says_nothing_of_how_the_call_went() -> None:
 def test_replies_can_be_taken_from_a_record() -> None:
     failed = Reply(failure="timeout", error="no answer in 30 s", latency_ms=30_000.0, attempts=4)
     step = make_step(0, reply=failed)
-    address = step.decision.exchanges[0].request.address
+    address = step.decision.calls[0].request.address
     assert replies_of(content_of(step), telemetry_of(step, 0)) == [(address, failed)]
     assert replies_of(content_of(rule_step(0)), telemetry_of(rule_step(0), 0)) == []
 

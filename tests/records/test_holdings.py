@@ -15,9 +15,9 @@ from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.types import Decision, Fill
 from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
-from agent_bt.records.holdings import Holdings, portfolio_of, tell_holdings
+from agent_bt.records.holdings import Holdings, compute_holdings, portfolio_of
 from agent_bt.records.tables import fills_frame, price_of
 
 T0, ROWS, CASH = time_us("2024-07-01"), 300, 50_000.0
@@ -68,8 +68,8 @@ class Account:
             **execution.model_dump(exclude={"no_trade_band", "funding"}), **given, allow_short=True, margin=True
         )
         limits = make_limits(max_position=times, max_gross=2.0 * times, no_trade_band=0.0, allow_short=True)
-        self.broker = SimulatedBroker(tape=self.market, rules=rules, cash=CASH, first=self.market.first)
-        desk = Desk(symbols=self.market.symbols, rules=rules, limits=limits)
+        self.broker = SimulatedBroker(prices=self.market, rules=rules, cash=CASH, first=self.market.first)
+        sizer = RiskLimitedSizer(symbols=self.market.symbols, rules=rules, limits=limits)
         draw = np.random.default_rng(seed)
         self.fills: list[Fill] = []
         self.decisions: list[int] = []
@@ -80,14 +80,14 @@ class Account:
                 break
             named = [symbol for symbol in LIVES if draw.random() < 0.4]
             wanted = {symbol: times * float(draw.choice([-0.4, -0.2, 0.0, 0.3, 0.5])) for symbol in named}
-            self.fills += self.broker.submit(desk.size(Decision.to(wanted), self.broker).orders)
+            self.fills += self.broker.submit(sizer.size(Decision.to(wanted), self.broker).orders)
             self.decisions.append(bar)
             self.held.append({s: held.quantity for s, held in self.broker.portfolio().positions.items()})
         self.fills += self.broker.advance(ROWS - 1)
         self.equity = self.broker.equity[self.market.first :]
 
     def tell(self) -> Holdings:
-        return tell_holdings(
+        return compute_holdings(
             market=self.market, fills=fills_frame(self.fills), equity=self.equity, decisions=np.array(self.decisions),
             execution=self.execution,
         )  # fmt: skip
@@ -215,7 +215,7 @@ def test_portfolio_says_what_vanished_and_who_gained_and_lost() -> None:
 def test_an_account_that_never_trades_has_empty_tables() -> None:
     market = make_market(0, funded=False)
     equity = np.full(len(market) - market.first, CASH)
-    holdings = tell_holdings(
+    holdings = compute_holdings(
         market=market, fills=fills_frame([]), equity=equity, decisions=np.array([20, 40]), execution=ExecutionConfig()
     )
     assert len(holdings.snapshots) == 0

@@ -73,7 +73,7 @@ def test_continuing_keeps_the_telemetry_of_the_first_time(tmp_path: Path) -> Non
             journal.append(
                 make_step(
                     at,
-                    reply=Reply(text=make_step(at).decision.exchanges[0].reply.text, finish_reason="stop", cached=True),
+                    reply=Reply(text=make_step(at).decision.calls[0].reply.text, finish_reason="stop", cached=True),
                 )
             )
     assert path.read_bytes() == before

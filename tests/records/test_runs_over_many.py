@@ -201,7 +201,7 @@ def test_silent_decisions_are_counted_and_replayed(tmp_path: Path, symbols: str)
     assert set(EXPORTS) <= {path.name for path in found.path.iterdir()}
     assert "more had nothing new to say" in plain(found.summary, 1000)
     if symbols == "null":
-        assert (found.over_many, found.summary["portfolio"]) == (False, None)
+        assert (found.multi_symbol, found.summary["portfolio"]) == (False, None)
         with pytest.raises(RecordError, match="holds one symbol; only a run over several has snapshots"):
             _ = found.snapshots
 

@@ -82,8 +82,8 @@ class _Book:
         self.rng, self.symbols, self.every, self.asked = rng, symbols, every, asked
         count = len(symbols)
         scale = 10.0 ** rng.integers(-5, 5, count)
-        walk = np.exp(np.cumsum(rng.normal(0, 0.006, (bars, count)), axis=0))
-        self.close = np.array([[float(f"{value:.6g}") for value in row] for row in walk * scale])
+        run_decisions = np.exp(np.cumsum(rng.normal(0, 0.006, (bars, count)), axis=0))
+        self.close = np.array([[float(f"{value:.6g}") for value in row] for row in run_decisions * scale])
         self.times = START + (np.arange(bars, dtype=np.int64) + 1) * HOUR
         self.listed = np.zeros(count, np.int64)
         self.ends = np.full(count, bars + 1)

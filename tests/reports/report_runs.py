@@ -68,7 +68,7 @@ def make_run(root: Path, decisions: int, *, nasty: bool = True, seed: int = 1, r
     return folder.path
 
 
-def make_rule_run(root: Path, decisions: int, *, silent: int = 0) -> Path:
+def make_rule_run(root: Path, decisions: int, *, unchanged: int = 0) -> Path:
     """The same run as if a rule had decided by targets: nobody was asked, and `silent` decisions are not recorded."""
     run = make_run(root, decisions, nasty=False)
     share = pl.when(pl.col("action") == "BUY").then(pl.col("size")).otherwise(0.0)
@@ -91,7 +91,7 @@ def make_rule_run(root: Path, decisions: int, *, silent: int = 0) -> Path:
     summary = json.loads((run / "summary.json").read_text())
     summary["about"]["model"] = None
     summary["llm"] |= {"calls": 0, "cached": 0}
-    summary["decisions"] |= {"silent": silent}
+    summary["decisions"] |= {"silent": unchanged}
     write_json(run / "summary.json", summary)
     manifest = json.loads((run / "manifest.json").read_text())
     write_json(run / "manifest.json", {**manifest, "prompt": None, "llm": None})

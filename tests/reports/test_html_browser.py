@@ -382,7 +382,7 @@ def test_a_decision_over_many_shows_targets_orders_and_cuts(many_page: Page, man
 
 def test_a_rule_over_one_symbol_shows_what_its_targets_ordered(browser: Page, tmp_path: Path) -> None:
     """No model: no prompt, no reply, no filter by provenance; silent decisions are counted."""
-    run = make_rule_run(tmp_path, 40, silent=1234)
+    run = make_rule_run(tmp_path, 40, unchanged=1234)
     browser.open(write_report(run))
     bought = load_run(run).decisions.filter(pl.col("orders").list.len() > 0).row(0, named=True)
     assert browser.shown == bought["index"]

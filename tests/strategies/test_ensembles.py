@@ -18,7 +18,7 @@ from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.clock import HOUR
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.protocols import AgentStrategy
-from agent_bt.core.types import Decision, Exchange, FeatureSpec, Portfolio, Position, Reply
+from agent_bt.core.types import Decision, FeatureSpec, ModelCall, Portfolio, Position, Reply
 from agent_bt.core.view import MarketView
 from agent_bt.features.specs import feature_specs
 from agent_bt.llm.scripted import ScriptedLLM
@@ -184,7 +184,7 @@ def test_an_ensemble_with_an_agent_is_an_agent() -> None:
     for share, note in ((0.25 + 0.5 * 0.75, "up"), (0.0, ""), (0.25, "")):
         decision = ensemble.decide(view, held)
         assert decision.targets == {"S0": pytest.approx((3 * rule + share) / 4)}
-        assert (decision.note, decision.provenance.kind, len(decision.exchanges)) == (note, "model", 1)
+        assert (decision.note, decision.provenance.kind, len(decision.calls)) == (note, "model", 1)
 
 
 def test_an_agent_among_others_asks_what_it_would_ask_alone() -> None:
@@ -208,17 +208,17 @@ def test_replies_go_to_their_agents_and_what_is_not_valid_counts_as_hold() -> No
     asked = ensemble.requests(view, FLAT)
     assert len(asked) == 3
     answers = [Reply(text=reply("BUY", 0.5), finish_reason="stop")] * 2 + [Reply(text="buy!", finish_reason="stop")]
-    exchanges = [Exchange(request=r, reply=a) for r, a in zip(asked, answers, strict=True)]
-    decision = ensemble.interpret(view, FLAT, exchanges)
+    calls = [ModelCall(request=r, reply=a) for r, a in zip(asked, answers, strict=True)]
+    decision = ensemble.interpret(view, FLAT, calls)
     assert decision.targets == {"S0": 0.0}
     assert (decision.provenance.kind, decision.provenance.reason) == ("invalid", "not_json")
     assert decision.detail
-    assert decision.exchanges == tuple(exchanges)
-    exchanges[2] = replace(exchanges[2], reply=answers[0])
-    decision = ensemble.interpret(view, FLAT, exchanges)
+    assert decision.calls == tuple(calls)
+    calls[2] = replace(calls[2], reply=answers[0])
+    decision = ensemble.interpret(view, FLAT, calls)
     assert decision.targets == {"S0": pytest.approx(fmean([0.5, 0.5, 0.5]))}
-    lost = replace(exchanges[0], reply=Reply(failure="timeout", error="late"))
-    decision = ensemble.interpret(view, FLAT, [lost, *exchanges[1:]])
+    lost = replace(calls[0], reply=Reply(failure="timeout", error="late"))
+    decision = ensemble.interpret(view, FLAT, [lost, *calls[1:]])
     assert (decision.provenance.kind, decision.targets) == ("transport", {"S0": 0.0})
 
 

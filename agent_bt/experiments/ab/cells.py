@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent_bt.config.model import Config
 from agent_bt.core.clock import DAY, duration_us, iso, time_us
-from agent_bt.core.rhythm import instants
+from agent_bt.core.frequency import instants
 from agent_bt.experiments.ab.spec import Experiment
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import UsageError
-from agent_bt.core.rhythm import longest_period
+from agent_bt.core.frequency import longest_period
 from agent_bt.core.types import Fill
 from agent_bt.evaluation.metrics import trade_results
 from agent_bt.evaluation.stats import decisions as compared
@@ -23,7 +23,7 @@ from agent_bt.experiments.ab.pairs import (
     at_once,
     compare_targets,
     made,
-    over_many,
+    multi_symbol,
     pairs_of,
     silent_count,
 )
@@ -124,16 +124,16 @@ def compare_decisions(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, A
 
     Over many symbols there is no one action: their targets are compared instead (`pairs.compare_targets`).
     """
-    if over_many(baseline[0][0]) or over_many(arm[0][0]):
+    if multi_symbol(baseline[0][0]) or multi_symbol(arm[0][0]):
         return compare_targets(baseline, arm, alpha=alpha)
     matrix = np.zeros((3, 3), np.int64)
     by_flip, before, unpaired = np.zeros((3, 3)), 0.0, 0
     for one, other in pairs_of(baseline, arm):
         first, second = _actions(one), _actions(other)
         times = at_once(one, other, _physical(first), _physical(second))
-        silent = alike_in_silence(one, other, len(times))
-        unpaired += made(one) + made(other) - 2 * (len(times) + silent)
-        matrix[_HOLD, _HOLD] += silent
+        unchanged = alike_in_silence(one, other, len(times))
+        unpaired += made(one) + made(other) - 2 * (len(times) + unchanged)
+        matrix[_HOLD, _HOLD] += unchanged
         if not len(times):
             continue
         first, second = _at(one, first, times), _at(other, second, times)
@@ -184,7 +184,7 @@ def _at(run: Run, actions: pl.DataFrame, times: np.ndarray) -> pl.DataFrame:
 
 def _market_returns(run: Run, times: np.ndarray) -> np.ndarray:
     """Simple returns of the market from one of `times` to the next; of many symbols, the mean of theirs."""
-    if not over_many(run):
+    if not multi_symbol(run):
         prices = run.equity["price"].to_numpy()[np.searchsorted(_times(run), times)]
         return _changes(prices[:, np.newaxis])
     bars = pl.read_parquet(run.folder.market, columns=["close_time", "symbol", "close"])
@@ -225,8 +225,8 @@ def _trades(run: Run) -> list[float]:
 
 
 def _response_format(run: Run) -> str:
-    effective = (run.manifest.get("llm") or {}).get("effective") or {}
-    return str(effective.get("response_format", ""))
+    negotiated = (run.manifest.get("llm") or {}).get("effective") or {}
+    return str(negotiated.get("response_format", ""))
 
 
 def _actions(run: Run) -> pl.DataFrame:

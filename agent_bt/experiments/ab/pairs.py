@@ -20,7 +20,7 @@ Grid = Sequence[Sequence[Run]]
 """The runs of an arm: one row a replicate, one column a window."""
 
 
-def over_many(run: Run) -> bool:
+def multi_symbol(run: Run) -> bool:
     """Whether a run held several symbols in one account."""
     identity = run.manifest["identity"]
     return identity.get("mode") == "cross_sectional" or bool(identity["market"].get("symbols"))

@@ -18,7 +18,7 @@ import orjson
 import polars as pl
 
 from agent_bt.core.errors import RecordError
-from agent_bt.experiments.ab.pairs import decided, over_many, read_targets, whole_percent
+from agent_bt.experiments.ab.pairs import decided, multi_symbol, read_targets, whole_percent
 from agent_bt.records.direction import buys, direction_column, sells
 from agent_bt.records.read import Run
 from agent_bt.reports.html_decisions import SIDES, SOURCES
@@ -52,7 +52,7 @@ class Cells:
         self.times = np.concatenate(times) if times else np.empty(0, np.int64)
         self.windows = np.repeat(np.arange(len(times)), [len(each) for each in times])
         # Row of each lane's run at every time of the matrix; a time belongs to one window alone.
-        self.by_targets = bool(lanes) and over_many(lanes[0].runs[0])
+        self.by_targets = bool(lanes) and multi_symbol(lanes[0].runs[0])
         self._decided = [
             np.concatenate(
                 [decided(run, _times(frame), at) for run, frame, at in zip(lane.runs, frames, times, strict=True)]

@@ -158,7 +158,7 @@ def _loading_once() -> Callable[[Config], LoadedBars]:
 
 def _shape(config: Config) -> tuple[bool, bool]:
     """What else the bars depend on: whether there are several symbols, and whether funding comes with them."""
-    return config.over_many, config.execution.funding
+    return config.multi_symbol, config.execution.funding
 
 
 def _identity(experiment: Experiment, planned: Sequence[_Planned]) -> str:

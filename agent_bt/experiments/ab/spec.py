@@ -21,7 +21,7 @@ from agent_bt.config.model import Config, Count, Duration, Section
 from agent_bt.config.yaml import dotted, parse_yaml
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import ConfigError, UsageError
-from agent_bt.core.rhythm import longest_period
+from agent_bt.core.frequency import longest_period
 from agent_bt.evaluation.stats.measures import METRICS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -216,10 +216,11 @@ def _check_paired(experiment: Experiment, origins: Origins) -> None:
                     f"arm {name}: {key} is {other}, but {one} in arm {declared.baseline}; all arms share it: `set`"
                 )
                 complaints.append(Complaint(origin=origin, message=message))
-        if config.over_many != base.over_many:
+        if config.multi_symbol != base.multi_symbol:
             counts = {True: "several symbols", False: "one symbol"}
             message = (
-                f"arm {name} trades {counts[config.over_many]}, and arm {declared.baseline} {counts[base.over_many]}: "
+                f"arm {name} trades {counts[config.multi_symbol]}, and arm "
+                f"{declared.baseline} {counts[base.multi_symbol]}: "
                 "there is nothing to compare; give all arms the same mode and market.symbols, with `set`"
             )
             complaints.append(Complaint(origin=_origin(origins, ("arms", name, "mode")), message=message))

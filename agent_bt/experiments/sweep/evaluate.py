@@ -19,10 +19,10 @@ import numpy as np
 
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.protocols import VectorisedStrategy
-from agent_bt.engine.many import OUTCOME, Accounts, Lane, last_rows_of_days, spoken_rows
+from agent_bt.engine.batch import OUTCOME, Accounts, Lane, changed_rows, last_rows_of_days
 from agent_bt.engine.market import Market
 from agent_bt.experiments.sweep.columns import SharedColumns
-from agent_bt.experiments.sweep.rules import Key, Program, Said, listen, program_of
+from agent_bt.experiments.sweep.rules import Key, Program, Signals, listen, program_of
 
 BLOCK_BYTES = 160 * 2**20
 """Shared columns that are kept at the same time."""
@@ -141,10 +141,10 @@ def _slice_or(rows: np.ndarray) -> slice | np.ndarray:
 
 
 def _lanes(market: Market, span: Span, delay: int, threads: int) -> SimpleQueue[Lane]:
-    tape = market.head(span.last + 1)
+    prices = market.head(span.last + 1)
     lanes: SimpleQueue[Lane] = SimpleQueue()
     for _ in range(threads):
-        lanes.put(Lane(tape, cash=span.cash, first=span.first, delay=delay))
+        lanes.put(Lane(prices, cash=span.cash, first=span.first, delay=delay))
     return lanes
 
 
@@ -206,13 +206,13 @@ def _evaluate_some(
     )
     lane = lanes.get()
     try:
-        lane.drive(accounts, result.outcomes[here], result.marks[here])
+        lane.run_batch(accounts, result.outcomes[here], result.marks[here])
     finally:
         lanes.put(lane)
     result.decisions[here] = end - begins
 
 
-def _ask(seen: _Seen, strategies: Sequence[VectorisedStrategy], begins: np.ndarray, end: int) -> Said:
+def _ask(seen: _Seen, strategies: Sequence[VectorisedStrategy], begins: np.ndarray, end: int) -> Signals:
     """What strategies say by `decide_all`, without what says nothing new."""
     rows, targets = [], []
     for strategy, begin in zip(strategies, begins.tolist(), strict=True):
@@ -228,8 +228,8 @@ def _ask(seen: _Seen, strategies: Sequence[VectorisedStrategy], begins: np.ndarr
                 f"strategy {strategy.name}: decide_all gave targets of shape {wanted.shape} for {len(bars)} decisions"
                 f" on {len(seen.market.symbols)} symbols"
             )
-        spoken = spoken_rows(wanted, strategy.on_change)
-        rows.append(bars[spoken])
-        targets.append(wanted[spoken])
+        changed = changed_rows(wanted, strategy.on_change)
+        rows.append(bars[changed])
+        targets.append(wanted[changed])
     starts = np.concatenate([[0], np.cumsum([len(each) for each in rows])]).astype(np.int64)
-    return Said(starts=starts, rows=np.concatenate(rows), targets=np.concatenate(targets))
+    return Signals(starts=starts, rows=np.concatenate(rows), targets=np.concatenate(targets))

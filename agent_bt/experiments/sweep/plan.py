@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent_bt.backtest.account import Books, open_books
+from agent_bt.backtest.account import ExecutionSetup, build_execution
 from agent_bt.backtest.bars import LoadedBars, load_bars
 from agent_bt.backtest.identity import identity_of
 from agent_bt.config.model import Config
@@ -22,11 +22,11 @@ _INNER = "strategy.params."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outer:
+class SharedSetup:
     """What combinations share that differ in parameters of the strategy alone."""
 
     config: Config
-    books: Books
+    setup: ExecutionSetup
     identity: Mapping[str, Any]
     ground: bytes
 
@@ -36,7 +36,7 @@ class Planned:
     """One combination that can be tried."""
 
     values: Mapping[str, Any]
-    outer: Outer
+    shared: SharedSetup
     config: Config
     strategy: Strategy
     identity: Mapping[str, Any]
@@ -55,7 +55,7 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     Raises:
         ConfigError: there is none, or one would ask a model.
     """
-    outers: dict[bytes, Outer | str] = {}
+    shared_setups: dict[bytes, SharedSetup | str] = {}
     loaded: dict[str, LoadedBars] = {}
     hashes: dict[str, str] = {}
     skipped: Counter[str] = Counter()
@@ -65,23 +65,25 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
         inner = {path.removeprefix(_INNER): value for path, value in values.items() if path.startswith(_INNER)}
         outside = {path: value for path, value in values.items() if not path.startswith(_INNER)}
         key = canonical(outside)
-        if key not in outers:
-            outers[key] = _outer(sweep.config, outside, loaded, hashes)
-        outer = outers[key]
-        if isinstance(outer, str):
-            skipped[outer] += 1
+        if key not in shared_setups:
+            shared_setups[key] = _shared_setup(sweep.config, outside, loaded, hashes)
+        shared = shared_setups[key]
+        if isinstance(shared, str):
+            skipped[shared] += 1
             continue
-        params = _with(outer.config.strategy.params, inner)
-        _refuse_agents(outer.config.strategy.kind, params)
+        params = _with(shared.config.strategy.params, inner)
+        _refuse_agents(shared.config.strategy.kind, params)
         try:
-            strategy = make_strategy(outer.config.strategy.kind, params)
+            strategy = make_strategy(shared.config.strategy.kind, params)
         except ConfigError as error:
             skipped[str(error)] += 1
             continue
-        chosen = outer.config.strategy.model_copy(update={"params": params})
-        config = outer.config.model_copy(update={"strategy": chosen})
+        chosen = shared.config.strategy.model_copy(update={"params": params})
+        config = shared.config.model_copy(update={"strategy": chosen})
         planned.append(
-            Planned(values=values, outer=outer, config=config, strategy=strategy, identity=_own(outer, config, hashes))
+            Planned(
+                values=values, shared=shared, config=config, strategy=strategy, identity=_own(shared, config, hashes)
+            )
         )
         if len(planned) == wanted:
             break
@@ -93,13 +95,13 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
     return SweepPlan(combinations=planned, skipped=skipped, loaded=loaded)
 
 
-def _outer(
+def _shared_setup(
     base: Config, changes: Mapping[str, Any], loaded: dict[str, LoadedBars], hashes: dict[str, str]
-) -> Outer | str:
+) -> SharedSetup | str:
     """The shared part, or why it cannot be."""
     try:
         config = config_with(base, changes) if changes else base
-        books = open_books(config)
+        setup = build_execution(config)
     except ConfigError as error:
         return str(error)
     interval = config.market.interval
@@ -109,19 +111,19 @@ def _outer(
     _refuse_agents(config.strategy.kind, {})
     plainly = config if ":" not in config.strategy.kind else config_with(config, {"strategy.kind": "stay_out"})
     parts = config.model_dump(include={"mode", "market", "pool", "rebalance"}, mode="json")
-    return Outer(
+    return SharedSetup(
         config=config,
-        books=books,
+        setup=setup,
         identity=identity_of(plainly, prompt=None, data=hashes[interval], limit=None),
-        ground=canonical([parts, config.strategy.every, int(books.rules[0]["delay"])]),
+        ground=canonical([parts, config.strategy.every, int(setup.rules[0]["delay"])]),
     )
 
 
-def _own(outer: Outer, config: Config, hashes: Mapping[str, str]) -> Mapping[str, Any]:
+def _own(shared: SharedSetup, config: Config, hashes: Mapping[str, str]) -> Mapping[str, Any]:
     """The identity that a run of this combination has; of a registered strategy, without dumping the config again."""
     if ":" in config.strategy.kind:
         return identity_of(config, prompt=None, data=hashes[config.market.interval], limit=None)
-    return {**outer.identity, "strategy": {**outer.identity["strategy"], "params": config.strategy.params}}
+    return {**shared.identity, "strategy": {**shared.identity["strategy"], "params": config.strategy.params}}
 
 
 def _with(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

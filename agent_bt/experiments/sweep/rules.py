@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import carray
 
+from agent_bt.core.array_pointers import pointer
 from agent_bt.core.jit import njit
 from agent_bt.core.protocols import Strategy
-from agent_bt.core.wires import pointer
 from agent_bt.strategies.rules import AnyOf, Condition, RuleCondition, RuleSignalGenerator
 from agent_bt.strategies.states import share_of_cell
 from agent_bt.strategies.technical import TechnicalRuleGenerator
@@ -103,7 +103,7 @@ def _add_comparison(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Signals:
     """What C strategies say over N symbols, in the form of `engine.many.Accounts`: starts (C + 1,), rows, targets."""
 
     starts: np.ndarray
@@ -118,7 +118,7 @@ def listen(
     eligible: np.ndarray,
     rows: np.ndarray,
     begins: np.ndarray,
-) -> Said:
+) -> Signals:
     """What the programs say, each at the decisions from its own begin on.
 
     Args:
@@ -147,7 +147,7 @@ def listen(
     shorts = np.array([program.allow_short for program in programs])
     deepest = max((program.deepest for program in programs), default=1)
     starts, found, targets = _listen(addresses, eligible, rows, begins, steps, numbers, sides, sizes, shorts, deepest)
-    return Said(starts=starts, rows=found, targets=targets)
+    return Signals(starts=starts, rows=found, targets=targets)
 
 
 @njit

@@ -32,7 +32,7 @@ from agent_bt.experiments.sweep.evaluate import Candidate, evaluate
 from agent_bt.experiments.sweep.folder import SweepFolder, folder_of
 from agent_bt.experiments.sweep.measures import choose, column, measure, plain, returns_of
 from agent_bt.experiments.sweep.plan import Planned, SweepPlan, plan_sweep
-from agent_bt.experiments.sweep.single import Alone, Stretch, drive_alone, walk_all
+from agent_bt.experiments.sweep.single import Period, SimulatedAccount, simulate_account, simulate_all
 from agent_bt.experiments.sweep.spec import Sweep
 from agent_bt.experiments.sweep.tables import curves_frame, results_frame, with_out_of_sample
 from agent_bt.experiments.sweep.verdict import judge_best, sentence
@@ -69,28 +69,28 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> tuple[SweepFolder, dict[st
     folder = folder_of(Path(config.output), f"{sweep.declared.name}-{identity[:10]}")
     windows = _windows(sweep)
     start, end = time_us(config.market.start), time_us(config.market.end)
-    stretches = [
-        Stretch(start=start, end=end),
-        *(Stretch(start=window.start, end=window.cut) for window in windows),
-        *(Stretch(start=window.cut, end=window.end) for window in windows),
+    periods = [
+        Period(start=start, end=end),
+        *(Period(start=window.start, end=window.cut) for window in windows),
+        *(Period(start=window.cut, end=window.end) for window in windows),
     ]
     with compiling_announced(progress.note):
         progress.start(0, f"{sweep.declared.name}: {len(combinations):,} combinations")
         try:
-            results = _evaluate(plan, stretches, cash, progress.update)
+            results = _evaluate(plan, periods, cash, progress.update)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; a sweep is quick, the same command begins it anew") from None
         finally:
             progress.stop()
         registry = Registry(Path(config.output))
         registry.add_many((each.identity for each in combinations), name=config.name, run_id=folder.path.name)
-        held = _alone(plan, combinations[0], BuyAndHold(), [stretches[0], *stretches[1 + len(windows) :]])
+        held = _alone(plan, combinations[0], BuyAndHold(), [periods[0], *periods[1 + len(windows) :]])
         best = choose(column(results.performances[0], sweep.declared.metric))
         forward, stitched = _walk_forward(sweep, plan, results, windows)
     table = results_frame([each.values for each in combinations], results.performances[0], results.fills)
     curves = {"buy_and_hold": (held[0].days, held[0].marks)}
     if best is not None:
-        alone = _alone(plan, combinations[best], combinations[best].strategy, stretches[:1])[0]
+        alone = _alone(plan, combinations[best], combinations[best].strategy, periods[:1])[0]
         curves["best"] = (alone.days, alone.marks)
     if forward is not None:
         forward["buy_and_hold"] = plain(asdict(_measured(_chained(held[1:]), cash)))
@@ -132,25 +132,25 @@ def _windows(sweep: Sweep) -> list[Window]:
     return [] if declared is None else windows_of(declared, time_us(market.start), time_us(market.end))
 
 
-def _evaluate(plan: SweepPlan, stretches: Sequence[Stretch], cash: float, tell: Callable[[int], None]) -> _Results:
+def _evaluate(plan: SweepPlan, periods: Sequence[Period], cash: float, tell: Callable[[int], None]) -> _Results:
     """Every combination over every stretch, in the order of the plan; `tell` hears how many have been walked."""
     count = len(plan.combinations)
-    performances: list[list[Any]] = [[None] * count for _ in stretches]
-    marks: list[list[Any]] = [[None] * count for _ in stretches]
+    performances: list[list[Any]] = [[None] * count for _ in periods]
+    marks: list[list[Any]] = [[None] * count for _ in periods]
     fills = [0] * count
     grounds: dict[bytes, list[int]] = {}
     walking = []
     for at, each in enumerate(plan.combinations):
         if isinstance(each.strategy, VectorisedStrategy):
-            grounds.setdefault(each.outer.ground, []).append(at)
+            grounds.setdefault(each.shared.ground, []).append(at)
         else:
             walking.append(at)
     for members in grounds.values():
-        outer = plan.combinations[members[0]].outer
-        market = _market(outer.config, plan.loaded[outer.config.market.interval])
+        shared = plan.combinations[members[0]].shared
+        market = _market(shared.config, plan.loaded[shared.config.market.interval])
         candidates = [_candidate(plan.combinations[at]) for at in members]
-        spans = [each.span(market, cash) for each in stretches]
-        due = make_schedule(outer.config, market, time_us(outer.config.market.end)).due
+        spans = [each.span(market, cash) for each in periods]
+        due = make_schedule(shared.config, market, time_us(shared.config.market.end)).due
         for number, found in enumerate(evaluate(market, due, candidates, spans)):
             span = spans[number]
             elapsed = int(market.times[span.last] - market.times[span.first]) + market.interval
@@ -163,7 +163,7 @@ def _evaluate(plan: SweepPlan, stretches: Sequence[Stretch], cash: float, tell: 
                     fills[at] = int(found.outcomes[place]["fills"])
     configs = [plan.combinations[at].config for at in walking]
     bars = {interval: loaded.bars for interval, loaded in plan.loaded.items()}
-    for through, (at, walked) in enumerate(zip(walking, walk_all(configs, bars, stretches), strict=True), 1):
+    for through, (at, walked) in enumerate(zip(walking, simulate_all(configs, bars, periods), strict=True), 1):
         for number, alone in enumerate(walked):
             performances[number][at] = _measured([alone], cash)
             marks[number][at] = alone.marks
@@ -173,9 +173,11 @@ def _evaluate(plan: SweepPlan, stretches: Sequence[Stretch], cash: float, tell: 
 
 
 def _alone(
-    plan: SweepPlan, planned: Planned, strategy: Strategy, stretches: Sequence[Stretch], cash: float | None = None
-) -> list[Alone]:
-    return drive_alone(planned.config, plan.loaded[planned.config.market.interval].bars, strategy, stretches, cash=cash)
+    plan: SweepPlan, planned: Planned, strategy: Strategy, periods: Sequence[Period], cash: float | None = None
+) -> list[SimulatedAccount]:
+    return simulate_account(
+        planned.config, plan.loaded[planned.config.market.interval].bars, strategy, periods, cash=cash
+    )
 
 
 def _tested(results: _Results, windows: int, cash: float) -> list[np.ndarray]:
@@ -188,7 +190,7 @@ def _tested(results: _Results, windows: int, cash: float) -> list[np.ndarray]:
 
 def _candidate(planned: Planned) -> Candidate:
     assert isinstance(planned.strategy, VectorisedStrategy)
-    return Candidate(strategy=planned.strategy, rules=planned.outer.books.rules, limits=planned.outer.books.limits)
+    return Candidate(strategy=planned.strategy, rules=planned.shared.setup.rules, limits=planned.shared.setup.limits)
 
 
 def _market(config: Config, loaded: LoadedBars) -> Market:
@@ -196,7 +198,7 @@ def _market(config: Config, loaded: LoadedBars) -> Market:
     return build_market(config, loaded.bars, BuyAndHold())
 
 
-def _measured(parts: Sequence[Alone], cash: float) -> Performance:
+def _measured(parts: Sequence[SimulatedAccount], cash: float) -> Performance:
     """The performance of an account whose parts follow each other."""
     return performance(
         times=np.concatenate([part.times for part in parts]),
@@ -220,7 +222,7 @@ def _verdict(
 
 def _walk_forward(
     sweep: Sweep, plan: SweepPlan, results: _Results, windows: Sequence[Window]
-) -> tuple[dict[str, Any] | None, list[Alone]]:
+) -> tuple[dict[str, Any] | None, list[SimulatedAccount]]:
     """Choose in each training stretch, go on with the choice in the stretch after it; the capital carries over."""
     if not windows:
         return None, []
@@ -229,11 +231,11 @@ def _walk_forward(
     for number, window in enumerate(windows):
         scores = column(results.performances[1 + number], metric)
         chosen = choose(scores)
-        stretch = Stretch(start=window.cut, end=window.end)
+        period = Period(start=window.cut, end=window.end)
         # Where no combination has the measure (nothing traded, say), nothing is traded.
         each = plan.combinations[0 if chosen is None else chosen]
         strategy = make_strategy("stay_out", {}) if chosen is None else each.strategy
-        (alone,) = _alone(plan, each, strategy, [stretch], cash=capital)
+        (alone,) = _alone(plan, each, strategy, [period], cash=capital)
         tested = _measured([alone], capital)
         rows.append(
             {
@@ -259,7 +261,7 @@ def _walk_forward(
     }, stitched
 
 
-def _chained(parts: Sequence[Alone]) -> list[Alone]:
+def _chained(parts: Sequence[SimulatedAccount]) -> list[SimulatedAccount]:
     """Accounts that each began with the same cash, each scaled to go on where the one before ended."""
     chained, factor = [], 1.0
     for part in parts:

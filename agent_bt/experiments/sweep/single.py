@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.prepare import build_market, make_schedule
 from agent_bt.config.model import Config
 from agent_bt.core.clock import time_us
@@ -20,17 +20,17 @@ from agent_bt.core.errors import DataError
 from agent_bt.core.protocols import Strategy, VectorisedStrategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Fill
-from agent_bt.engine.loop import walk
-from agent_bt.engine.many import last_rows_of_days
+from agent_bt.engine.batch import last_rows_of_days
+from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import drive
+from agent_bt.engine.vectorised import run_targets
 from agent_bt.experiments.sweep.evaluate import Span
 from agent_bt.experiments.sweep.walk_forward import rows_between
 from agent_bt.strategies.registry import make_strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class Period:
     """Time over which an account lives, UTC us, the end exclusive."""
 
     start: int
@@ -49,7 +49,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
+class SimulatedAccount:
     """An account over one stretch: per bar `times`, `equity`, `exposure` (T,), its `fills`, and equity by day."""
 
     times: np.ndarray
@@ -67,66 +67,68 @@ class Alone:
         days: np.ndarray = self.times[last_rows_of_days(self.times, 0)]
         return days
 
-    def scaled(self, factor: float) -> Alone:
+    def scaled(self, factor: float) -> SimulatedAccount:
         """The same with other cash, lots and minimum sizes apart; the fills are left out."""
         return replace(self, equity=self.equity * factor, marks=self.marks * factor, cash=self.cash * factor, fills=[])
 
 
-def drive_alone(
-    config: Config, bars: pl.DataFrame, strategy: Strategy, stretches: Sequence[Stretch], cash: float | None = None
-) -> list[Alone]:
+def simulate_account(
+    config: Config, bars: pl.DataFrame, strategy: Strategy, periods: Sequence[Period], cash: float | None = None
+) -> list[SimulatedAccount]:
     """The account of one strategy over each stretch, each begun anew with `cash` (None: the config's).
 
     Raises:
         StrategyError: the strategy failed.
     """
     market = build_market(config, bars, strategy)
-    books = open_books(config)
+    setup = build_execution(config)
     schedule = make_schedule(config, market, time_us(config.market.end))
     alone = []
-    for stretch in stretches:
-        span = stretch.span(market, config.account.cash if cash is None else cash)
-        tape = copy(market.head(span.last + 1))
-        tape.first = span.first
-        broker = books.broker(tape)
+    for period in periods:
+        span = period.span(market, config.account.cash if cash is None else cash)
+        prices = copy(market.head(span.last + 1))
+        prices.first = span.first
+        broker = setup.broker(prices)
         if cash is not None:
-            broker = type(broker)(tape=tape, rules=books.rules, cash=cash, first=span.first)
+            broker = type(broker)(prices=prices, rules=setup.rules, cash=cash, first=span.first)
         made = schedule.due[(schedule.due >= span.first) & (schedule.due <= span.last)]
         fills: list[Fill] = []
         if isinstance(strategy, VectorisedStrategy):
             targets = strategy.decide_all(market, made)
-            fills = drive(broker=broker, limits=books.limits, bars=made, targets=targets, on_change=strategy.on_change)
+            fills = run_targets(
+                broker=broker, limits=setup.limits, bars=made, targets=targets, on_change=strategy.on_change
+            )
         else:
-            desk = books.desk(tape)
-            walk(
-                market=tape,
+            sizer = setup.sizer(prices)
+            run_decisions(
+                market=prices,
                 bars=made.tolist(),
                 strategy=strategy,
-                desk=desk,
+                sizer=sizer,
                 broker=broker,
                 journal=_Unkept(),
                 fills=fills,
             )
         rows = slice(span.first, span.last + 1)
         alone.append(
-            Alone(
-                times=tape.times[rows],
+            SimulatedAccount(
+                times=prices.times[rows],
                 equity=broker.equity[rows],
                 exposure=broker.exposure[rows],
                 fills=fills,
-                marks=broker.equity[last_rows_of_days(tape.times, span.first)],
+                marks=broker.equity[last_rows_of_days(prices.times, span.first)],
                 funding=float(broker.account[0]["funding"]),
-                start=int(tape.times[span.first]) - tape.interval,
+                start=int(prices.times[span.first]) - prices.interval,
                 cash=span.cash,
             )
         )
     return alone
 
 
-def walk_all(
-    configs: Sequence[Config], bars: Mapping[str, pl.DataFrame], stretches: Sequence[Stretch]
-) -> Iterator[list[Alone]]:
-    """`drive_alone` of each config's strategy, on all processors; in order. `bars`: by interval.
+def simulate_all(
+    configs: Sequence[Config], bars: Mapping[str, pl.DataFrame], periods: Sequence[Period]
+) -> Iterator[list[SimulatedAccount]]:
+    """`simulate_account` of each config's strategy, on all processors; in order. `bars`: by interval.
 
     Raises:
         StrategyError: a strategy failed.
@@ -139,7 +141,7 @@ def walk_all(
         max_workers=processes,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_remember,
-        initargs=(bars, stretches),
+        initargs=(bars, periods),
     ) as pool:
         try:
             yield from pool.map(_walk_one, configs, chunksize=1)
@@ -148,17 +150,17 @@ def walk_all(
             raise
 
 
-_given: dict[str, tuple[Mapping[str, pl.DataFrame], Sequence[Stretch]]] = {}
+_given: dict[str, tuple[Mapping[str, pl.DataFrame], Sequence[Period]]] = {}
 
 
-def _remember(bars: Mapping[str, pl.DataFrame], stretches: Sequence[Stretch]) -> None:
-    _given["all"] = (bars, stretches)
+def _remember(bars: Mapping[str, pl.DataFrame], periods: Sequence[Period]) -> None:
+    _given["all"] = (bars, periods)
 
 
-def _walk_one(config: Config) -> list[Alone]:
-    bars, stretches = _given["all"]
+def _walk_one(config: Config) -> list[SimulatedAccount]:
+    bars, periods = _given["all"]
     strategy = make_strategy(config.strategy.kind, config.strategy.params)
-    return drive_alone(config, bars[config.market.interval], strategy, stretches)
+    return simulate_account(config, bars[config.market.interval], strategy, periods)
 
 
 class _Unkept:

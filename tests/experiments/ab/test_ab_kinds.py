@@ -86,19 +86,19 @@ def test_a_decision_that_a_rule_did_not_record_is_a_hold(folder: Path) -> None:
     found = {base: run(write_experiment(folder, arms, base=TRADERS, baseline=base)) for base in ("rule", "spoken")}
     assert all(silent_count(each) > 0 for each in runs_of(folder, found["rule"], "rule"))
     assert all(silent_count(each) == 0 for each in runs_of(folder, found["rule"], "spoken"))
-    silent, told = (found[base]["arms"] for base in ("rule", "spoken"))
+    unchanged, told = (found[base]["arms"] for base in ("rule", "spoken"))
     for arm, same in (("agent", "agent"), ("other", "spoken_other"), ("spoken_other", "other")):
-        one, other = silent[arm]["decisions"], told[same]["decisions"]
+        one, other = unchanged[arm]["decisions"], told[same]["decisions"]
         assert one["kind"] == "actions"
         assert one["flip_matrix"] == other["flip_matrix"]
         assert (one["paired"], one["unpaired"]) == (other["paired"], other["unpaired"]) == (84, 0)
         assert np.allclose(one["flip_pnl"], other["flip_pnl"])
         assert one["pnl_before_first_flip"] == pytest.approx(other["pnl_before_first_flip"])
-    matrix = np.array(silent["agent"]["decisions"]["flip_matrix"])
+    matrix = np.array(unchanged["agent"]["decisions"]["flip_matrix"])
     made = runs_of(folder, found["rule"], "rule")[0].summary["decisions"]
     assert matrix[:2].sum() == made["buy"] + made["sell"] > 2
-    assert silent["spoken"]["decisions"]["agreement"]["rate"]["share"] == 1.0
-    assert silent["spoken"]["sentence"].startswith("Cannot tell")
+    assert unchanged["spoken"]["decisions"]["agreement"]["rate"]["share"] == 1.0
+    assert unchanged["spoken"]["sentence"].startswith("Cannot tell")
     page = write_ab_report(folder / "runs" / "ab" / found["rule"]["experiment_id"], single_file=False)
     assert "Flips" in page.read_text()
 
@@ -228,15 +228,15 @@ def test_arms_may_differ_in_rhythm_and_pool(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rhythm", "every", "fits"), [("W-MON", "7d", True), ("W-MON", "5d", False), ("MS", "7d", False)]
+    ("frequency", "every", "fits"), [("W-MON", "7d", True), ("W-MON", "5d", False), ("MS", "7d", False)]
 )
-def test_every_window_of_rankers_holds_a_rebalance(folder: Path, rhythm: str, every: str, fits: bool) -> None:
-    base = RANKERS.replace("12h", rhythm).replace("2024-07-08", "2024-09-01")
+def test_every_window_of_rankers_holds_a_rebalance(folder: Path, frequency: str, every: str, fits: bool) -> None:
+    base = RANKERS.replace("12h", frequency).replace("2024-07-08", "2024-09-01")
     path = write_experiment(folder, {"a": {}, "b": {}}, base=base, windows={"every": every})
     if fits:
         loaded(path)
     else:
-        with pytest.raises(ConfigError, match=f"too short for a rebalance in every window, here {rhythm}"):
+        with pytest.raises(ConfigError, match=f"too short for a rebalance in every window, here {frequency}"):
             loaded(path)
 
 

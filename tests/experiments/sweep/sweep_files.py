@@ -11,15 +11,15 @@ import polars as pl
 import yaml
 from whole_runs import START, minutes
 
-from agent_bt.backtest.account import open_books
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
-from agent_bt.backtest.prepare import set_stage
+from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.strategy import build_strategy
 from agent_bt.config.model import Config
 from agent_bt.core.progress import SilentProgress
 from agent_bt.core.step import Step
 from agent_bt.core.types import Fill
-from agent_bt.engine.loop import walk
+from agent_bt.engine.loop import run_decisions
 from agent_bt.evaluation.performance import Performance, performance
 from agent_bt.experiments.sweep.folder import SweepFolder
 from agent_bt.experiments.sweep.run import run_sweep
@@ -66,11 +66,11 @@ def slow_way(config: Config, params: dict[str, Any]) -> tuple[Performance, Seque
     chosen = config.strategy.model_copy(update={"params": params})
     config = config.model_copy(update={"strategy": chosen})
     strategy = build_strategy(config, None)
-    stage = set_stage(config, load_bars(config).bars, strategy)
-    books, market, fills = open_books(config), stage.market, list[Fill]()
-    broker = books.broker(market)
-    walk(
-        market=market, bars=stage.schedule.due.tolist(), strategy=strategy, desk=books.desk(market), broker=broker,
+    prepared = prepare_market(config, load_bars(config).bars, strategy)
+    setup, market, fills = build_execution(config), prepared.market, list[Fill]()
+    broker = setup.broker(market)
+    run_decisions(
+        market=market, bars=prepared.schedule.due.tolist(), strategy=strategy, sizer=setup.sizer(market), broker=broker,
         journal=Forgetful(), fills=fills,
     )  # fmt: skip
     first = market.first

@@ -148,8 +148,8 @@ def test_a_window_is_chosen_and_reported_as_runs_over_its_days_are(tmp_path: Pat
     assert len(curve) == 8
 
 
-def bounds(stretch: dict[str, str]) -> dict[str, str]:
-    return {"start": stretch["start"].removesuffix("T00:00Z"), "end": stretch["end"].removesuffix("T00:00Z")}
+def bounds(period: dict[str, str]) -> dict[str, str]:
+    return {"start": period["start"].removesuffix("T00:00Z"), "end": period["end"].removesuffix("T00:00Z")}
 
 
 def test_windows_roll_or_are_anchored() -> None:

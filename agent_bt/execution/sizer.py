@@ -37,7 +37,7 @@ def opening_rows(times: np.ndarray, bars: np.ndarray) -> np.ndarray:
     return rows
 
 
-class Desk:
+class RiskLimitedSizer:
     """Sizing and risk limits of one run."""
 
     def __init__(self, *, symbols: Sequence[str], rules: np.ndarray, limits: np.ndarray) -> None:
@@ -60,7 +60,7 @@ class Desk:
             return NOTHING
         shares = self._shares(wanted, limit=1.0 if decision.trades is not None else MOST_SHARE)
         state = (broker.account, broker.positions, self._rules)
-        closes, eligible = broker.closes, broker.tape.eligible[broker.bar]
+        closes, eligible = broker.closes, broker.prices.eligible[broker.bar]
         told: Sequence[float] = ()
         if decision.trades is not None:
             basis = sizing.AVAILABLE if decision.sizing == "available" else sizing.EQUITY
@@ -93,7 +93,7 @@ class Desk:
         """Equity at the beginning of the UTC day of the current bar; 0 where no limit asks for it."""
         if np.isinf(self._limits[0]["max_daily_loss"]):
             return 0.0
-        return broker.equity_of(int(opening_rows(broker.tape.times, np.array([broker.bar]))[0]))
+        return broker.equity_of(int(opening_rows(broker.prices.times, np.array([broker.bar]))[0]))
 
     def _shares(self, wanted: Mapping[str, float], limit: float) -> np.ndarray:
         shares = np.full(len(self._symbols), np.nan)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_books import CASH, Case, random_case, walk
-from slow_books import SlowBooks, told
+from random_accounts import CASH, Case, random_case, run_decisions
+from slow_account import SlowBooks, told
 
 
 def check_against_slow(case: Case) -> int:
     """Every fill, every mark, and what is left; returns how many fills there were."""
-    walked, slow = walk(case), SlowBooks(case=case)
+    walked, slow = run_decisions(case), SlowBooks(case=case)
     slow.run()
     fills = told(walked.fills, case)
     assert [fill[:4] for fill in fills] == [fill[:4] for fill in slow.log]

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent_bt.core.types import Decision, Fill, RiskCut
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 
 INTERVAL = 2 * 3_600_000_000
@@ -21,7 +21,7 @@ CASH = 10_000.0
 
 
 @dataclass
-class Tape:
+class PriceArrays:
     """What a broker reads; see `core.accounting`."""
 
     symbols: Sequence[str]
@@ -43,7 +43,7 @@ def tape_of(
     funding: np.ndarray | None = None,
     ends: np.ndarray | None = None,
     eligible: np.ndarray | None = None,
-) -> Tape:
+) -> PriceArrays:
     """A tape from candles, float64 (T, N, 4), NaN before a listing; `ends`: the last row of each symbol, T for none."""
     rows, symbols = candles.shape[:2]
     opens, highs, lows, closes = (np.ascontiguousarray(candles[:, :, at]) for at in range(4))
@@ -51,7 +51,7 @@ def tape_of(
     ends = np.full(symbols, rows, np.int64) if ends is None else np.asarray(ends, np.int64)
     funding = np.empty((0, symbols)) if funding is None else np.ascontiguousarray(funding)
     alive = listed & (np.arange(rows)[:, None] < ends)
-    return Tape(
+    return PriceArrays(
         symbols=tuple(f"S{at}" for at in range(symbols)),
         times=(np.arange(rows, dtype=np.int64) + 1) * INTERVAL,
         open=opens, high=highs, low=lows, close=closes,
@@ -63,7 +63,7 @@ def tape_of(
     )  # fmt: skip
 
 
-def random_tape(rng: np.random.Generator, symbols: int, rows: int, *, perpetual: bool) -> Tape:
+def random_tape(rng: np.random.Generator, symbols: int, rows: int, *, perpetual: bool) -> PriceArrays:
     """Jumpy prices; bars without a trade, late listings, symbols that vanish or leave the pool, settlements."""
     candles = np.empty((rows, symbols, 4))
     traded = rng.random((rows, symbols)) > rng.choice([0.0, 0.1, 0.4])
@@ -99,7 +99,7 @@ def random_tape(rng: np.random.Generator, symbols: int, rows: int, *, perpetual:
 class Case:
     """One account over one tape, and what is asked of it: `targets` (D, N) at the rows `bars` (D,)."""
 
-    tape: Tape
+    prices: PriceArrays
     rules: dict[str, Any]
     limits: dict[str, Any]
     bars: np.ndarray
@@ -108,7 +108,7 @@ class Case:
     first: int = 0
 
     def broker(self) -> SimulatedBroker:
-        return SimulatedBroker(tape=self.tape, rules=make_rules(**self.rules), cash=CASH, first=self.first)
+        return SimulatedBroker(prices=self.prices, rules=make_rules(**self.rules), cash=CASH, first=self.first)
 
     def limit_records(self) -> np.ndarray:
         return make_limits(**self.limits)
@@ -116,7 +116,7 @@ class Case:
     def decision(self, at: int) -> Decision:
         wanted = {
             symbol: float(share)
-            for symbol, share in zip(self.tape.symbols, self.targets[at], strict=True)
+            for symbol, share in zip(self.prices.symbols, self.targets[at], strict=True)
             if not np.isnan(share)
         }
         return Decision.to(wanted, on_change=self.on_change)
@@ -129,7 +129,7 @@ def random_case(seed: int, *, symbols: int | None = None, rows: int | None = Non
     short = margin and rng.random() < 0.8
     rows = rows or int(rng.integers(5, 70))
     count = symbols or int(rng.integers(1, 5))
-    tape = random_tape(rng, count, rows, perpetual=margin)
+    prices = random_tape(rng, count, rows, perpetual=margin)
 
     def some(*values: Any, off: Any = None, chance: float = 0.3) -> Any:
         return values[rng.integers(len(values))] if rng.random() < chance else off
@@ -154,7 +154,7 @@ def random_case(seed: int, *, symbols: int | None = None, rows: int | None = Non
         if key in limits:
             limits[key] = value
     every = int(rng.choice([1, 1, 3, 7]))
-    bars = np.flatnonzero(tape.traded.any(axis=1))[::every].astype(np.int64)
+    bars = np.flatnonzero(prices.traded.any(axis=1))[::every].astype(np.int64)
     size = (len(bars), count)
     low = -1.3 * leverage if short else (-0.1 if rng.random() < 0.1 else 0.0)
     targets = np.round(rng.uniform(low, 1.3 * leverage, size) / (1 if rng.random() < 0.3 else count), 2)
@@ -164,7 +164,7 @@ def random_case(seed: int, *, symbols: int | None = None, rows: int | None = Non
     for at in np.flatnonzero(again[1:]) + 1:
         targets[at] = targets[at - 1]
     return Case(
-        tape=tape, rules=rules, limits=limits, bars=bars, targets=targets, on_change=bool(rng.random() < 0.5),
+        prices=prices, rules=rules, limits=limits, bars=bars, targets=targets, on_change=bool(rng.random() < 0.5),
         first=0 if rng.random() < 0.7 or not len(bars) else int(rng.integers(0, bars[0] + 1)),
     )  # fmt: skip
 
@@ -178,17 +178,17 @@ class Walked:
     cuts: list[tuple[int, RiskCut]] = field(default_factory=list)
 
 
-def walk(case: Case) -> Walked:
+def run_decisions(case: Case) -> Walked:
     """The stepwise driver: decision after decision."""
     broker = case.broker()
-    desk = Desk(symbols=case.tape.symbols, rules=broker.rules, limits=case.limit_records())
+    sizer = RiskLimitedSizer(symbols=case.prices.symbols, rules=broker.rules, limits=case.limit_records())
     walked = Walked(broker=broker)
     for at, bar in enumerate(case.bars.tolist()):
         walked.fills += broker.advance(bar)
         if broker.halted:
             break
-        sized = desk.size(case.decision(at), broker)
+        sized = sizer.size(case.decision(at), broker)
         walked.cuts += [(bar, cut) for cut in sized.cuts]
         walked.fills += broker.submit(sized.orders)
-    walked.fills += broker.advance(len(case.tape.times) - 1)
+    walked.fills += broker.advance(len(case.prices.times) - 1)
     return walked

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from random_books import CASH, INTERVAL, Case
+from random_accounts import CASH, INTERVAL, Case
 
 DAY = 86_400_000_000
 
@@ -69,7 +69,7 @@ class SlowBooks:
 
     def __post_init__(self) -> None:
         rules = self.case.rules
-        self.symbols = range(len(self.case.tape.symbols))
+        self.symbols = range(len(self.case.prices.symbols))
         self.step = rules["lot_step"]
         self.at_close = rules["fill"] == "close"
         self.delay = rules["latency_bars"] + (not self.at_close)
@@ -77,33 +77,33 @@ class SlowBooks:
         self.held = [Holding(slots=[None] * (self.delay + 2), short=rules["allow_short"]) for _ in self.symbols]
 
     def run(self) -> None:
-        tape = self.case.tape
+        prices = self.case.prices
         decisions = {bar: at for at, bar in enumerate(self.case.bars.tolist())}
-        for row in range(self.case.first, len(tape.times)):
+        for row in range(self.case.first, len(prices.times)):
             self.live(row)
             if row in decisions and not self.halted:
                 self.decide(row, self.case.targets[decisions[row]].tolist())
-                self.fill_due(row, tape.close[row].tolist(), closing=True)
+                self.fill_due(row, prices.close[row].tolist(), closing=True)
                 self.mark(row)
 
     # One bar.
 
     def live(self, row: int) -> None:
-        tape = self.case.tape
-        closes = tape.close[row].tolist()
-        self.fill_due(row, tape.open[row].tolist(), closing=False)
+        prices = self.case.prices
+        closes = prices.close[row].tolist()
+        self.fill_due(row, prices.open[row].tolist(), closing=False)
         for symbol in self.symbols:
-            if tape.traded[row, symbol] and self.held[symbol].lots:
+            if prices.traded[row, symbol] and self.held[symbol].lots:
                 self.protect(row, symbol)
-        if len(tape.funding):
+        if len(prices.funding):
             for symbol in self.symbols:
                 if self.held[symbol].lots:
-                    paid = self.value(symbol, closes) * float(tape.funding[row, symbol])
+                    paid = self.value(symbol, closes) * float(prices.funding[row, symbol])
                     self.cash -= paid
                     self.funding += paid
         self.fill_due(row, closes, closing=True)
         for symbol in self.symbols:
-            if tape.ends[symbol] == row:
+            if prices.ends[symbol] == row:
                 self.held[symbol].slots = [None] * (self.delay + 2)
                 self.trade(row, symbol, -self.held[symbol].lots, closes[symbol], "delisted")
         self.mark(row)
@@ -114,7 +114,7 @@ class SlowBooks:
         return lots * self.step * prices[symbol] if lots else 0.0
 
     def mark(self, row: int) -> None:
-        closes = self.case.tape.close[row].tolist()
+        closes = self.case.prices.close[row].tolist()
         self.equity[row] = self.cash + sum(self.value(symbol, closes) for symbol in self.symbols)
         self.peak = max(self.peak, self.equity[row])
 
@@ -131,15 +131,15 @@ class SlowBooks:
         for symbol in self.symbols:
             held = self.held[symbol]
             held.slots = [None] * (self.delay + 2)
-            if self.case.tape.traded[row, symbol]:
+            if self.case.prices.traded[row, symbol]:
                 self.trade(row, symbol, -held.lots, closes[symbol], self.halted)
             elif held.lots:
                 held.slots[0] = Waiting(lots=-held.lots, due=row, at_close=True, forced=self.halted)
         self.mark(row)
 
     def protect(self, row: int, symbol: int) -> None:
-        tape, rules, held = self.case.tape, self.case.rules, self.held[symbol]
-        opened, high, low = (float(prices[row, symbol]) for prices in (tape.open, tape.high, tape.low))
+        prices, rules, held = self.case.prices, self.case.rules, self.held[symbol]
+        opened, high, low = (float(prices[row, symbol]) for prices in (prices.open, prices.high, prices.low))
         long = held.lots > 0
         for rule, against in (("stop_loss", True), ("take_profit", False)):
             if rules[rule] is None:
@@ -166,7 +166,7 @@ class SlowBooks:
             (symbol, slot, order)
             for symbol in self.symbols
             for slot, order in enumerate(self.held[symbol].slots)
-            if order and self.case.tape.traded[row, symbol] and self.is_due(order, row, closing)
+            if order and self.case.prices.traded[row, symbol] and self.is_due(order, row, closing)
         ]
         later = []
         for symbol, slot, order in due:
@@ -238,7 +238,7 @@ class SlowBooks:
         self.cash -= lots * self.step * price + fee
         self.realised += realised
         self.fees += fee
-        self.log.append((row, self.case.tape.symbols[symbol], why, lots, price, fee, realised))
+        self.log.append((row, self.case.prices.symbols[symbol], why, lots, price, fee, realised))
 
     def small(self, lots: int, price: float) -> bool:
         rules = self.case.rules
@@ -252,8 +252,8 @@ class SlowBooks:
     # Decisions.
 
     def decide(self, row: int, targets: list[float]) -> None:
-        tape, limits, now = self.case.tape, self.case.limits, self.equity[row]
-        closes = tape.close[row].tolist()
+        prices, limits, now = self.case.prices, self.case.limits, self.equity[row]
+        closes = prices.close[row].tolist()
         closed, opened = [0 for _ in self.symbols], [0 for _ in self.symbols]
         lost = limits["max_daily_loss"] is not None and now < self.opening(row) * (1 - limits["max_daily_loss"])
         for symbol in self.symbols:
@@ -264,7 +264,7 @@ class SlowBooks:
             shut, new = parts(asked, held)
             if not new and self.small(shut, close):
                 shut = 0
-            if new and (lost or not tape.eligible[row, symbol]):
+            if new and (lost or not prices.eligible[row, symbol]):
                 new = 0
                 shut = 0 if self.small(shut, close) else shut
             if new:
@@ -289,7 +289,7 @@ class SlowBooks:
 
     def opening(self, row: int) -> float:
         """The equity at the last close of the UTC day before."""
-        midnight = (int(self.case.tape.times[row]) - 1) // DAY * DAY
+        midnight = (int(self.case.prices.times[row]) - 1) // DAY * DAY
         return self.equity.get(midnight // INTERVAL - 1, CASH)
 
     def asked(self, symbol: int, target: float, now: float, close: float) -> int:

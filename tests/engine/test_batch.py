@@ -1,4 +1,4 @@
-"""Many accounts driven one after another have the bits that each has alone."""
+"""Many accounts run in one batch have the bits that each has alone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_bt.core.clock import DAY, HOUR
-from agent_bt.engine.many import OUTCOME, Accounts, Lane, last_rows_of_days, spoken_rows
-from agent_bt.engine.vectorised import drive, news
+from agent_bt.engine.batch import OUTCOME, Accounts, Lane, changed_rows, last_rows_of_days
+from agent_bt.engine.vectorised import changed_targets, run_targets
 from agent_bt.evaluation import metrics
 from agent_bt.evaluation.performance import performance
 from agent_bt.execution.broker import SimulatedBroker
@@ -26,7 +26,7 @@ SUMS = ("profit_factor", "turnover", "exposure", "realised_pnl", "unrealised_pnl
 """Measures that are sums of many numbers, added in another order than Python or numpy do."""
 
 
-class Tape:
+class PriceArrays:
     """Hours of a random market; some without a trade, one symbol that vanishes, funding now and then."""
 
     def __init__(self, seed: int, symbols: int, *, margin: bool) -> None:
@@ -81,7 +81,7 @@ limits = st.fixed_dictionaries(
 def test_every_account_has_the_bits_that_it_has_alone(
     data: st.DataObject, symbols: int, margin: bool, seed: int
 ) -> None:
-    tape, draw = Tape(seed, symbols, margin=margin), np.random.default_rng(seed + 1)
+    prices, draw = PriceArrays(seed, symbols, margin=margin), np.random.default_rng(seed + 1)
     first = data.draw(st.sampled_from([0, 7]))
     delay = data.draw(st.sampled_from([{}, {"fill": "next_open"}, {"latency_bars": 2}]))
     orders = data.draw(st.lists(st.tuples(executions, limits, st.booleans()), min_size=1, max_size=4))
@@ -96,13 +96,13 @@ def test_every_account_has_the_bits_that_it_has_alone(
         rows=np.concatenate([rows for rows, _ in told]),
         targets=np.concatenate([targets for _, targets in told]),
     )
-    lane = Lane(tape, cash=CASH, first=first, delay=int(rules[0][0]["delay"]))
+    lane = Lane(prices, cash=CASH, first=first, delay=int(rules[0][0]["delay"]))
     outcomes, marks = np.zeros(len(orders), OUTCOME), np.zeros((len(orders), lane.days))
     for _ in range(2):  # a lane that was used is as good as new
-        lane.drive(accounts, outcomes, marks)
+        lane.run_batch(accounts, outcomes, marks)
     for at, (rows, targets) in enumerate(told):
-        alone = SimulatedBroker(tape=tape, rules=rules[at], cash=CASH, first=first)
-        fills = drive(broker=alone, limits=bounds[at], bars=rows, targets=targets, on_change=orders[at][2])
+        alone = SimulatedBroker(prices=prices, rules=rules[at], cash=CASH, first=first)
+        fills = run_targets(broker=alone, limits=bounds[at], bars=rows, targets=targets, on_change=orders[at][2])
         _compare(outcomes[at], marks[at], alone, fills)
 
 
@@ -114,7 +114,7 @@ def _targets(draw: np.random.Generator, symbols: int, first: int, *, short: bool
 
 
 def _compare(outcome: Any, marks: np.ndarray, alone: SimulatedBroker, fills: Sequence[Any]) -> None:
-    times, first = alone.tape.times, alone.first
+    times, first = alone.prices.times, alone.first
     own = performance(
         times=times[first:], equity=alone.equity[first:], exposure=alone.exposure[first:], fills=fills,
         initial_cash=CASH, start=int(times[first]) - HOUR, funding=float(alone.account[0]["funding"]),
@@ -138,7 +138,7 @@ def _compare(outcome: Any, marks: np.ndarray, alone: SimulatedBroker, fills: Seq
 @settings(max_examples=50, deadline=None)
 def test_what_is_passed_over_says_nothing_new(cells: list[float], symbols: int, on_change: bool) -> None:
     targets = np.array(cells).reshape(-1, symbols)
-    assert spoken_rows(targets, on_change).tolist() == np.flatnonzero(news(targets, on_change)).tolist()
+    assert changed_rows(targets, on_change).tolist() == np.flatnonzero(changed_targets(targets, on_change)).tolist()
 
 
 def test_daily_marks_are_those_of_the_daily_returns() -> None:

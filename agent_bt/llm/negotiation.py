@@ -100,18 +100,18 @@ def negotiate(
 
 
 def apply(negotiated: Negotiated, body: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The effective body: `body` as the endpoint takes it. Below json_schema the schema goes into the messages."""
-    effective = {key: value for key, value in body.items() if key not in negotiated.dropped}
-    effective.pop("response_format", None)
-    if negotiated.token_parameter == "max_completion_tokens" and "max_tokens" in effective:
-        effective.setdefault("max_completion_tokens", effective.pop("max_tokens"))
+    """Return `body` as the endpoint takes it. Below json_schema the schema goes into the messages."""
+    sent = {key: value for key, value in body.items() if key not in negotiated.dropped}
+    sent.pop("response_format", None)
+    if negotiated.token_parameter == "max_completion_tokens" and "max_tokens" in sent:
+        sent.setdefault("max_completion_tokens", sent.pop("max_tokens"))
     if negotiated.response_format == "json_schema":
         named = {"name": "reply", "strict": True, "schema": strict_schema(schema)}
-        return {**effective, "response_format": {"type": "json_schema", "json_schema": named}}
-    effective["messages"] = with_schema(effective["messages"], schema)
+        return {**sent, "response_format": {"type": "json_schema", "json_schema": named}}
+    sent["messages"] = with_schema(sent["messages"], schema)
     if negotiated.response_format == "json_object":
-        effective["response_format"] = {"type": "json_object"}
-    return effective
+        sent["response_format"] = {"type": "json_object"}
+    return sent
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Many accounts over one market, one after another in a compiled loop: what a sweep of parameters is made of.
 
-Every account goes through `vectorised.drive_wired`, so it has the bits it would have alone. What is kept of each is
-small: its measures, and its equity at the end of every UTC day. The loop holds no lock on the interpreter: each thread
-has a lane of its own, and as many lanes as processors run side by side.
+Every account goes through `vectorised.run_targets_compiled`, so it has the bits it would have alone. What is kept of
+each is small: its measures, and its equity at the end of every UTC day. The loop holds no lock on the interpreter: each
+thread has a lane of its own, and as many lanes as processors run side by side.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agent_bt.core.array_pointers import arrays_at
 from agent_bt.core.clock import DAY
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.jit import njit
 from agent_bt.core.records import FILLED, RULES
-from agent_bt.core.wires import unwire
-from agent_bt.engine.vectorised import drive_wired
-from agent_bt.execution.broker import SimulatedBroker, Tape
-from agent_bt.execution.desk import opening_rows
+from agent_bt.engine.vectorised import run_targets_compiled
+from agent_bt.execution.broker import PriceArrays, SimulatedBroker
+from agent_bt.execution.sizer import opening_rows
 
 OUTCOME = np.dtype(
     [
@@ -71,32 +71,39 @@ def last_rows_of_days(times: np.ndarray, first: int) -> np.ndarray:
 class Lane:
     """The state of one thread: an account that is used over and over again, on `tape` from row `first` to its end."""
 
-    def __init__(self, tape: Tape, *, cash: float, first: int, delay: int) -> None:
+    def __init__(self, prices: PriceArrays, *, cash: float, first: int, delay: int) -> None:
         """`delay`: that of the rules of all accounts."""
         rules = np.zeros(1, RULES)
         rules[0]["delay"] = delay
-        self._broker = SimulatedBroker(tape=tape, rules=rules, cash=cash, first=first)
+        self._broker = SimulatedBroker(prices=prices, rules=rules, cash=cash, first=first)
         self._fresh = (self._broker.account.copy(), self._broker.positions.copy())
-        self._days = last_rows_of_days(tape.times, first)
+        self._days = last_rows_of_days(prices.times, first)
 
     @property
     def days(self) -> int:
         """UTC days that the tape touches from its first row on."""
         return len(self._days)
 
-    def drive(self, accounts: Accounts, outcomes: np.ndarray, marks: np.ndarray) -> None:
+    def run_batch(self, accounts: Accounts, outcomes: np.ndarray, marks: np.ndarray) -> None:
         """Drive every account from fresh cash; write `outcomes` (`OUTCOME` (C,)) and `marks` (float64 (C, days)).
 
         Equal to `vectorised.drive` of each to the last bit.
         """
-        tape, symbols = self._broker.tape, len(self._broker.tape.symbols)
+        prices, symbols = self._broker.prices, len(self._broker.prices.symbols)
         room = 2 * symbols * (int(np.diff(accounts.starts).max(initial=0)) + 1)
         if room > len(self._broker.events):
             self._broker.use_events(room)
         asked = np.isfinite(accounts.limits["max_daily_loss"]).any()
-        openings = opening_rows(tape.times, accounts.rows) if asked else np.empty(0, np.int64)
-        _drive_many(
-            *(self._broker.wires, tape.eligible, accounts.rules, accounts.limits, *self._fresh, self._broker.first),
+        openings = opening_rows(prices.times, accounts.rows) if asked else np.empty(0, np.int64)
+        _run_batch(
+            *(
+                self._broker.pointers,
+                prices.eligible,
+                accounts.rules,
+                accounts.limits,
+                *self._fresh,
+                self._broker.first,
+            ),
             *(openings, accounts.starts, accounts.rows, accounts.targets, accounts.on_change),
             *(self._days, outcomes, marks),
         )
@@ -105,7 +112,7 @@ class Lane:
 
 
 @njit
-def spoken_rows(targets, on_change):
+def changed_rows(targets, on_change):
     """The indices of the decisions that say something (as `vectorised.news` tells), int64, ascending.
 
     `targets`: float64 (D, N), NaN: left alone.
@@ -127,11 +134,11 @@ def spoken_rows(targets, on_change):
 
 
 @njit
-def _drive_many(
-    wires, eligible, rules_of, limits_of, fresh_account, fresh_positions, first, openings, starts, rows, targets,
+def _run_batch(
+    pointers, eligible, rules_of, limits_of, fresh_account, fresh_positions, first, openings, starts, rows, targets,
     on_change, days, outcomes, marks,
 ):  # fmt: skip
-    account, positions, queue, rules, events, equity, exposure = unwire(wires)[8:]
+    account, positions, queue, rules, events, equity, exposure = arrays_at(pointers)[8:]
     held = np.zeros(len(positions))
     entry_fees = np.zeros(len(positions))
     for at in range(len(rules_of)):
@@ -143,8 +150,8 @@ def _drive_many(
         rules[0] = rules_of[at]
         low, high = starts[at], starts[at + 1]
         opening = openings[low:high] if len(openings) > 0 else openings
-        drive_wired(
-            wires, eligible, limits_of[at : at + 1], first, opening, rows[low:high], targets[low:high], on_change[at]
+        run_targets_compiled(
+            pointers, eligible, limits_of[at : at + 1], first, opening, rows[low:high], targets[low:high], on_change[at]
         )
         for day in range(len(days)):
             marks[at, day] = equity[days[day]]

@@ -17,7 +17,7 @@ from agent_bt.agents.reply import REPLY_SCHEMA, check
 from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, RequestRejected, UnknownModel
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.chat_response import ParameterRefused
-from agent_bt.llm.ladder import PROBE, Negotiated, apply, negotiate, strict_schema, with_schema
+from agent_bt.llm.negotiation import PROBE, Negotiated, apply, negotiate, strict_schema, with_schema
 from agent_bt.llm.openai_provider import OpenAILLM
 from agent_bt.llm.scripted import ScriptedLLM
 

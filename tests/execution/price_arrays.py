@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.desk import Desk
+from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 
 MINUTE = 60_000_000
@@ -37,13 +37,15 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def account(rows: Sequence[Sequence[float]], cash: float = 10_000.0, **changes: Any) -> tuple[SimulatedBroker, Desk]:
+def account(
+    rows: Sequence[Sequence[float]], cash: float = 10_000.0, **changes: Any
+) -> tuple[SimulatedBroker, RiskLimitedSizer]:
     """A broker and a desk over the candles; `changes` to costless defaults."""
     limits = {"max_position": 1.0, "max_gross": 1.0, "no_trade_band": 0.0, "allow_short": False}
     limits.update(
         {key: changes.pop(key) for key in list(changes) if key in ("max_position", "max_gross", "no_trade_band")}
     )
     rules = make_rules(**{**DEFAULTS, **changes})
-    tape = Candles(rows)
-    broker = SimulatedBroker(tape=tape, rules=rules, cash=cash)
-    return broker, Desk(symbols=tape.symbols, rules=rules, limits=make_limits(**limits))
+    prices = Candles(rows)
+    broker = SimulatedBroker(prices=prices, rules=rules, cash=cash)
+    return broker, RiskLimitedSizer(symbols=prices.symbols, rules=rules, limits=make_limits(**limits))

@@ -12,13 +12,13 @@ WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _FIRST_WEEKDAY = 3  # 1970-01-01 was a Thursday
 
 
-def fixed_period(rhythm: str) -> tuple[int, int] | None:
+def fixed_period(frequency: str) -> tuple[int, int] | None:
     """(length, offset) in us of a rhythm of fixed length; None for months and quarters.
 
     Raises:
         ValueError: the text is no rhythm.
     """
-    text = rhythm.strip()
+    text = frequency.strip()
     if text in ("MS", "QS"):
         return None
     if text == "D":
@@ -33,34 +33,34 @@ def fixed_period(rhythm: str) -> tuple[int, int] | None:
         length = 0
     if length <= 0 or (DAY % length and length % DAY):
         raise ValueError(
-            f"{rhythm!r} is no rhythm; write W-MON (a weekday), MS (first of the month), QS (first of the quarter), D, "
-            "or a duration that divides the day or is made of whole days: 4h, 3d"
+            f"{frequency!r} is not a frequency; write W-MON (a weekday), MS (first of the month), "
+            "QS (first of the quarter), D, or a duration that divides the day or is made of whole days: 4h, 3d"
         )
     return length, 0
 
 
-def longest_period(rhythm: str) -> int:
+def longest_period(frequency: str) -> int:
     """The longest time from one instant of a rhythm to the next, us.
 
     Raises:
         ValueError: the text is no rhythm.
     """
-    period = fixed_period(rhythm)
-    return period[0] if period is not None else (31 if rhythm.strip() == "MS" else 92) * DAY
+    period = fixed_period(frequency)
+    return period[0] if period is not None else (31 if frequency.strip() == "MS" else 92) * DAY
 
 
-def instants(rhythm: str, start: int, end: int) -> np.ndarray:
+def instants(frequency: str, start: int, end: int) -> np.ndarray:
     """The instants of a rhythm in [start, end], int64, ascending, UTC us.
 
     Raises:
         ValueError: the text is no rhythm.
     """
-    period = fixed_period(rhythm)
+    period = fixed_period(frequency)
     if period is not None:
         length, offset = period
         first = -(-(start - offset) // length) * length + offset
         return np.arange(first, end + 1, length, dtype=np.int64)
-    step = 1 if rhythm.strip() == "MS" else 3
+    step = 1 if frequency.strip() == "MS" else 3
     first_year = datetime.fromtimestamp(start // 1_000_000, UTC).year
     last_year = datetime.fromtimestamp(end // 1_000_000, UTC).year
     begins = [
