@@ -38,8 +38,8 @@ def test_no_module_hides_behind_a_name_once_it_is_imported() -> None:
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'backtest'"):
-        agent_bt.backtest  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'engines'"):
+        agent_bt.engines  # noqa: B018
     assert not hasattr(agent_bt, "_anything")
 
 

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import agent_bt.app
 import openai  # noqa: F401
 import polars as pl
 import pyarrow.parquet as pq
 
+import agent_bt.backtest.run
 import agent_bt.llm.openai_provider
 import agent_bt.reports.terminal  # noqa: F401
 from agent_bt.cli import main as cli
