@@ -87,9 +87,9 @@ PARSED = {
     "agent-bt resume latest": "needs an interrupted run: tests/resume",
     "agent-bt cache export evidence.jsonl.xz --run runs/<run>": "run with the page on replay",
     "agent-bt ab run configs/ab.yaml": "six runs of three months: tests/experiments",
-    "agent-bt ab run configs/ab_rule.yaml": "tests/experiments/test_ab_kinds.py runs it",
+    "agent-bt ab run configs/ab_rule.yaml": "tests/experiments/ab/test_ab_kinds.py runs it",
     "agent-bt ab run configs/ab_rule.yaml --set market.source=store": "the same on stored data",
-    "agent-bt ab run configs/ab_rankers.yaml": "tests/experiments/test_ab_kinds.py runs it",
+    "agent-bt ab run configs/ab_rankers.yaml": "tests/experiments/ab/test_ab_kinds.py runs it",
     "agent-bt data backfill --symbol BTCUSDT --months 3": "needs the network: tests/data",
     "agent-bt data backfill --kind um": "needs the network: tests/data",
     "agent-bt ab report": "needs an experiment: tests/experiments",
@@ -100,7 +100,7 @@ PARSED = {
 
 for kind in ("rules", "rankers"):
     for config in sorted((ROOT / "configs" / kind).glob("*.yaml")):
-        PARSED[f"agent-bt run configs/{kind}/{config.name}"] = "tests/test_backtesting.py runs it"
+        PARSED[f"agent-bt run configs/{kind}/{config.name}"] = "tests/backtest/test_in_memory.py runs it"
 
 KNOWN = {*RUN, *NEEDS_MARKET, *PARSED, *(line for line, _, _ in REPLAY_PAGE)}
 
