@@ -1,43 +1,19 @@
 """The one door to numba: compiled, cached on disk, no fastmath, so that every driver computes the same bits.
 
-Machine code is kept under a name made of the source of every kernel: numba itself looks at the file of the function
-alone, and would go on with an old copy of a kernel that this one calls.
+`core.jit_cache` keeps the machine code.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numba
 from numba.core import event
+from numba.core.dispatcher import Dispatcher
 
-
-def _keep_machine_code() -> None:
-    """Name the folder of the machine code after the sources; what other sources left goes away after a day."""
-    package = Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
-        text = source.read_bytes()
-        if b"njit" in text:
-            digest.update(source.name.encode() + text)
-    folder = package / "__pycache__" / f"numba-{digest.hexdigest()[:16]}"
-    for other in folder.parent.glob("numba-*"):
-        # Another process may still run what was there before an update, or clean up as well.
-        with suppress(OSError):
-            if other != folder and time.time() - other.stat().st_mtime > 86_400:
-                shutil.rmtree(other, ignore_errors=True)
-    numba.config.CACHE_DIR = str(folder)
-
-
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    _keep_machine_code()
+from agent_bt.core.jit_cache import keep
 
 
 @contextmanager
@@ -61,9 +37,12 @@ class _Once(event.Listener):  # type: ignore[misc]
 
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` in nopython mode; strict IEEE arithmetic; the machine code is cached beside the module.
+    """Compile `function` in nopython mode; strict IEEE arithmetic; the machine code is kept on disk.
 
     Compiled callers take it in whole: handing a dozen arrays over costs more than most of what is done with them.
     """
-    compile = numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy", forceinline=True)
-    return cast("Callable[..., Any]", compile(function))
+    kernel = numba.njit(nogil=True, fastmath=False, error_model="numpy", forceinline=True)(function)
+    # With NUMBA_DISABLE_JIT=1 it is the function itself.
+    if isinstance(kernel, Dispatcher):
+        keep(kernel)
+    return cast("Callable[..., Any]", kernel)
