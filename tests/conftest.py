@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Generator
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import Any
 
 import pytest
 from browser_page import browser  # noqa: F401 - a fixture for every test
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 LOCAL = {"127.0.0.1", "::1", "localhost"}
 
 
+# How long an example takes depends on the machine, and fails no test.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # The same examples every time, so that a change is told from chance; `make verify` draws new ones.
-settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("repeatable", settings.get_profile("untimed"), derandomize=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("-m") != "verify":
-        settings.load_profile("repeatable")
+    settings.load_profile("untimed" if config.getoption("-m") == "verify" else "repeatable")
+    # A shell starts jobs in the background with SIGINT ignored, which the processes that tests start would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

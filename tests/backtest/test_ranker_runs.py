@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,12 @@ def test_over_http_with_and_without_prefetch_from_the_cache_and_offline_all_is_t
 
 def test_prompts_without_the_account_all_go_out_at_once(tmp_path: Path) -> None:
     settings = ("strategy.prompt=panel_ranker/v1-blind", "llm.max_in_flight=12")
-    with ChatServer(stand_in_answer(), latency_ms=100) as server:
+    with ChatServer(stand_in_answer()) as server:
+        server.hold(after=9)  # the window of calls in flight grows with every answer
+        six_more = threading.Thread(target=lambda: (server.wait_for_calls(15), server.release()))
+        six_more.start()
         result = run_config(ranking(tmp_path, *over(server), *settings), report=False)
+        six_more.join()
         assert server.peak >= 6
         assert server.calls == result.summary["decisions"]["total"] + 1
     assert result.summary["llm"]["speculation_wasted"] == 0

@@ -409,7 +409,7 @@ def test_ctrl_c_stops_with_what_is_finished(exchange: FakeExchange, store: Store
     command = [sys.executable, "-m", "agent_bt", *words, "--archive-url", exchange.archive_url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=100)
     finally:
         process.kill()
     assert (process.returncode, stdout) == (130, "")

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -69,22 +68,22 @@ def stopped(folder: Path, server: ChatServer, **settings: Any) -> tuple[Path, Pa
 def test_ctrl_c_ends_with_130_and_the_same_command_continues(
     folder: Path, whole: dict[str, str], by: signal.Signals
 ) -> None:
-    with ChatServer(stand_in_answer(eagerness=0.6), latency_ms=100) as slow:
+    with ChatServer(stand_in_answer(eagerness=0.6)) as slow:
+        slow.hold(after=12)
         config = small_config(folder, slow.url)
         command = [sys.executable, "-m", "agent_bt", "run", str(config), "--json", "--progress", "none"]
         process = subprocess.Popen(
             command, cwd=folder, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        while slow.calls < 12 and process.poll() is None:
-            time.sleep(0.01)
+        slow.wait_for_calls(13)
         process.send_signal(by)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=100)
         assert process.returncode == 130, err
         assert "the same command continues" in err
         interrupted = json.loads(out)
         assert interrupted["status"] == "interrupted"
         assert 0 < interrupted["decisions"]["total"] < 30
-        slow.latency_ms = 0.0
+        slow.release()
         done = cli("run", config, "--json", "--progress", "none")
     assert (done.code, done.json["run_id"], done.json["hashes"]) == (0, interrupted["run_id"], whole)
 
@@ -246,16 +245,17 @@ def test_a_finished_run_is_never_touched(folder: Path, server: ChatServer) -> No
 
 
 def test_two_processes_never_write_to_one_run(folder: Path, whole: dict[str, str]) -> None:
-    with ChatServer(stand_in_answer(eagerness=0.6), latency_ms=60) as slow:
+    with ChatServer(stand_in_answer(eagerness=0.6)) as slow:
+        slow.hold(after=6)
         config = small_config(folder, slow.url, prefetch__depth=1)
         command = [sys.executable, "-m", "agent_bt", "run", str(config), "--json", "--progress", "none"]
         process = subprocess.Popen(
             command, cwd=folder, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        while slow.calls < 6 and process.poll() is None:
-            time.sleep(0.01)
+        slow.wait_for_calls(7)
         second = cli("run", config, "-q")
-        out, err = process.communicate(timeout=60)
+        slow.release()
+        out, err = process.communicate(timeout=100)
     assert second.code == 1
     assert "another process is writing" in second.err
     assert process.returncode == 0, err

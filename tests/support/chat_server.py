@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import socket
 import sys
 import threading
@@ -19,6 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+HANG_S = 60.0
+"""Waits that end earlier on any machine; they only end a hang."""
 
 HOLD = '{"action": "HOLD", "note": "constant"}'
 Answer = Callable[[dict[str, Any]], "str | dict[str, Any]"]
@@ -101,6 +105,7 @@ class ChatServer:
         retry_after: the header sent with 429 and 503; None: no header.
         stall_s: how long a `stall` takes.
         usage: the usage object of every answer; None: counted from the text.
+        together: answers are held back until so many calls have been under way at once.
     """
 
     def __init__(
@@ -116,6 +121,7 @@ class ChatServer:
         retry_after: str | None = "0.02",
         stall_s: float = 1.0,
         usage: dict[str, Any] | None = None,
+        together: int = 0,
         port: int = 0,
     ) -> None:
         self.answer = answer or stand_in_answer()
@@ -128,8 +134,10 @@ class ChatServer:
         self.retry_after = retry_after
         self.stall_s = stall_s
         self.usage = usage
+        self.together = together
         self.record = Record()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._held_after = math.inf
         self._seen: Counter[bytes] = Counter()
         self._http = _Server(("127.0.0.1", port), self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), name="chat-server", daemon=True)
@@ -162,18 +170,41 @@ class ChatServer:
             self.record = Record(in_flight=self.record.in_flight)
             self._seen.clear()
 
+    def hold(self, *, after: int = 0) -> None:
+        """From now on answer only the first `after` calls; the others wait for `release`."""
+        with self._lock:
+            self._held_after = after
+
+    def release(self) -> None:
+        """Answer what is held back, and every further call."""
+        with self._lock:
+            self._held_after = math.inf
+            self._lock.notify_all()
+
+    def wait_for_calls(self, count: int) -> None:
+        """Wait until `count` calls have arrived."""
+        with self._lock:
+            if not self._lock.wait_for(lambda: self.record.calls >= count, HANG_S):
+                raise AssertionError(f"{self.record.calls} calls came within {HANG_S:g} s, not {count}")
+
+    def wait_for_turn(self, call: int) -> None:
+        """Wait until the call with this number, from 1, may be answered."""
+        with self._lock:
+            self._lock.wait_for(lambda: call <= self._held_after and self.record.peak >= self.together, HANG_S)
+
     def __enter__(self) -> ChatServer:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
         self._http.shutdown()
         self._http.close_connections()
         self._http.server_close()
         self._thread.join()
 
-    def arrive(self, raw: bytes, headers: dict[str, str]) -> tuple[dict[str, Any], str | None]:
-        """Count a request; returns its body and the fault it meets."""
+    def arrive(self, raw: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any], str | None]:
+        """Count a request; returns its number, its body and the fault it meets."""
         body = json.loads(raw)
         with self._lock:
             record = self.record
@@ -188,7 +219,8 @@ class ChatServer:
             fault = self.script.pop(0) if self.script else drawn
             if fault is not None:
                 record.faults[fault] += 1
-        return body, fault
+            self._lock.notify_all()
+            return record.calls, body, fault
 
     def leave(self, status: int) -> None:
         with self._lock:
@@ -293,10 +325,11 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path != "/v1/chat/completions":
             return self._send(404, json.dumps(_error("no such path")))
-        body, fault = owner.arrive(raw, {name.lower(): value for name, value in self.headers.items()})
+        call, body, fault = owner.arrive(raw, {name.lower(): value for name, value in self.headers.items()})
         status = 0
         try:
             status, text, content_type, headers = self._prepare(body, fault)
+            owner.wait_for_turn(call)
             latency_s = owner.stall_s if fault == "stall" else owner.latency_ms / 1000
             time.sleep(max(0.0, arrived + latency_s - time.perf_counter()))
         finally:

@@ -7,7 +7,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +132,15 @@ def test_an_arm_whose_decisions_failed_gets_no_verdict(tmp_path: Path) -> None:
 
 def test_a_killed_experiment_is_continued_without_a_repeated_call(tmp_path: Path) -> None:
     """kill -9 in the middle; the same command finishes the same folder, and asks only what had not been answered."""
-    with ChatServer(lambda body: '{"action": "HOLD"}', latency_ms=60) as server:
+    with ChatServer(lambda body: '{"action": "HOLD"}') as server:
+        server.hold(after=15)
         path = write_experiment(tmp_path, PROMPTS, set=endpoint(server.url, **{"llm.max_in_flight": 2}))
         command = [sys.executable, "-m", "agent_bt", "ab", "run", str(path), "--json", "--progress", "none"]
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while server.calls < 15 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        server.wait_for_calls(16)
         process.kill()
         process.wait()
-        time.sleep(0.2)  # what was in flight is answered into the void
-        before = server.calls
-        assert before >= 15
+        server.release()  # what was in flight is answered into the void
         finished = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100, check=True)
     record = json.loads(finished.stdout)
     assert len(list((tmp_path / "runs" / "ab").iterdir())) == 1
@@ -154,16 +150,18 @@ def test_a_killed_experiment_is_continued_without_a_repeated_call(tmp_path: Path
 
 def test_ctrl_c_ends_with_130_and_the_same_command_continues(tmp_path: Path) -> None:
     def answer(body: dict[str, Any]) -> str:
-        if server.calls == 10:
+        if server.calls == 11:
             _thread.interrupt_main()
         return '{"action": "HOLD"}'
 
-    with ChatServer(answer, latency_ms=30) as server:
+    with ChatServer(answer) as server:
+        server.hold(after=10)
         path = write_experiment(tmp_path, PROMPTS, set=endpoint(server.url, **{"llm.max_in_flight": 2}))
         with pytest.raises(Interrupted, match="the same command continues the experiment") as caught:
             run(path)
         assert caught.value.exit_code == 130
-        assert server.calls < 20
+        assert server.calls <= 12
+        server.release()
         record = run(path)
         total = sum(arm["decisions"]["total"] for arm in record["results"].values())
         assert record["status"] == "done"
