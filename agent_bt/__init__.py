@@ -85,8 +85,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded when asked for, so that `agent-bt --help` does not wait for Polars and numba.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'agent_bt' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or a type checker would take every misspelt name for `Any`
+
+    def __getattr__(name: str) -> Any:
+        # Loaded when asked for, so that `agent-bt --help` does not wait for Polars and numba.
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'agent_bt' has no attribute {name!r}")

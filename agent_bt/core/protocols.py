@@ -40,10 +40,15 @@ class Strategy(Protocol):
     `summary` whether the 7-day summary is needed.
     """
 
-    name: str
-    lookback: int
-    features: Sequence[FeatureSpec]
-    summary: str | None
+    # Read only, so that a class may declare them with narrower types: `features = (FeatureSpec(...),)`.
+    @property
+    def name(self) -> str: ...
+    @property
+    def lookback(self) -> int: ...
+    @property
+    def features(self) -> Sequence[FeatureSpec]: ...
+    @property
+    def summary(self) -> str | None: ...
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
         """The decision at `view.now`; a pure function of its arguments."""
@@ -57,7 +62,8 @@ class VectorisedStrategy(Strategy, Protocol):
     `on_change`: a target that is the one given last is left alone (rules), or established again (rankers).
     """
 
-    on_change: bool
+    @property
+    def on_change(self) -> bool: ...
 
     def decide_all(self, market: Any, bars: np.ndarray) -> np.ndarray:
         """Target shares at the rows `bars` (int64 (D,)) of an `engine.market.Market`; float64 (D, N), NaN: leave alone.
