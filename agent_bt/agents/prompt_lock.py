@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from agent_bt.core.errors import PromptError
-from agent_bt.core.files import publish
+from agent_bt.core.files import whole_file
 
 LOCK = "lock.json"
 
@@ -42,15 +42,12 @@ def write_lock(root: Path, entries: Mapping[str, str]) -> Path:
         PromptError: it cannot be written.
     """
     path = root / LOCK
-    temporary = path.with_name(f"{LOCK}.partial")
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     try:
-        temporary.write_bytes(orjson.dumps(dict(entries), option=options))
-        publish(temporary, path)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(orjson.dumps(dict(entries), option=options))
     except OSError as error:
         raise PromptError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -24,13 +24,13 @@ from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, reco
 from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.llm.ledger import spent_in
-from agent_bt.records.exports import exports_of
+from agent_bt.records.exports import build_exports
 from agent_bt.records.holdings import CONVENTION as HOLDINGS
-from agent_bt.records.holdings import compute_holdings, portfolio_of
+from agent_bt.records.holdings import compute_holdings, summarise_holdings
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
 from agent_bt.records.summary import BASELINES, Waste, build_summary
-from agent_bt.records.tables import equity_frame, fills_frame, price_of, write_table
+from agent_bt.records.tables import compute_benchmark_price, equity_frame, fills_frame, write_table
 from agent_bt.records.tally import Tally
 
 NAMED = 30
@@ -86,7 +86,7 @@ def finish(
         time=market.times[curve],
         equity=outcome.equity[curve],
         exposure=outcome.exposure[curve],
-        price=price_of(market),
+        price=compute_benchmark_price(market),
         initial_cash=cash,
     )
     hashes = folder.write_tables(
@@ -105,7 +105,7 @@ def finish(
             market=market, fills=fills, equity=outcome.equity[curve], decisions=decided, execution=config.execution
         )
         folder.write_holdings(holdings.tables)
-        portfolio = portfolio_of(market, holdings, fills)
+        portfolio = summarise_holdings(market, holdings, fills)
     due, walked = (bars[bars < reached] for bars in (prepared.schedule.due, prepared.schedule.bars))
     baselines = run_baselines(
         market=market,
@@ -156,7 +156,7 @@ def finish(
         warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally, portfolio)],
     )
     summary["sensitivity"] = [variant.to_dict() for variant in variants]
-    folder.write_exports(exports_of(summary, equity, fills))
+    folder.write_exports(build_exports(summary, equity, fills))
     folder.finish(summary=summary, telemetry=journal.telemetry_head, finished=finished)
     return summary
 

@@ -13,10 +13,10 @@ from agent_bt.config.model import Config
 from agent_bt.core.types import Reply
 from agent_bt.llm.ledger import Ledger
 from agent_bt.records import run_folder
+from agent_bt.records.decision_record import extract_replies
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.journal import JournalReader
 from agent_bt.records.run_folder import RunFolder
-from agent_bt.records.schema import replies_of
 
 
 def find_folder(root: Path, identity: Mapping[str, Any], *, fresh: bool) -> RunFolder | None:
@@ -69,5 +69,5 @@ def recorded_replies(folder: RunFolder) -> dict[str, Reply]:
     return {
         address: reply
         for content, telemetry in JournalReader(folder.journal)
-        for address, reply in replies_of(content, telemetry)
+        for address, reply in extract_replies(content, telemetry)
     }

@@ -35,9 +35,9 @@ from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.llm.offline import difference
 from agent_bt.records import hashes
+from agent_bt.records.decision_record import build_content, extract_replies, iterate_records
 from agent_bt.records.read import Run, load_run
-from agent_bt.records.schema import content_of, replies_of, rows_of
-from agent_bt.records.tables import equity_frame, fills_frame, price_of
+from agent_bt.records.tables import compute_benchmark_price, equity_frame, fills_frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class _Records:
             content, telemetry = next(self._rows, (None, None))
             if content is None or telemetry is None:
                 raise RecordError("the replay makes more decisions than the run recorded")
-            self._ahead = content, dict(replies_of(content, telemetry))
+            self._ahead = content, dict(extract_replies(content, telemetry))
         return self._ahead
 
     def take(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class _Records:
 
 def _recorded(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     for rows in run.decision_slices():
-        yield from rows_of(rows)
+        yield from iterate_records(rows)
 
 
 class _RecordedLLM:
@@ -231,7 +231,7 @@ class _Check:
             _Diverged: a field differs.
         """
         recorded = self._records.take()
-        replayed = content_of(step, prompt=recorded["prompt"], window="window" in recorded)
+        replayed = build_content(step, prompt=recorded["prompt"], window="window" in recorded)
         data = hashes.content_bytes(replayed)
         if data != hashes.content_bytes(recorded):
             raise _Diverged(_first_field(recorded, replayed))
@@ -292,7 +292,7 @@ def _hashes(
         time=market.times[first:reached],
         equity=broker.equity[first:reached],
         exposure=broker.exposure[first:reached],
-        price=price_of(market),
+        price=compute_benchmark_price(market),
         initial_cash=config.account.cash,
     )
     return {

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from agent_bt.core.errors import DataError
-from agent_bt.core.files import publish
+from agent_bt.core.files import whole_file
 
 TEMPORARY = ".tmp-"
 
@@ -21,15 +21,10 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-        temporary = Path(name)
-        try:
+        with whole_file(path, Path(name)) as temporary:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
             temporary.chmod(0o644)
-            publish(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written: {error.strerror or error}; make room, then run the same command again"

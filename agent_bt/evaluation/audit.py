@@ -41,7 +41,7 @@ class Subject:
         strategy: makes it anew for every walk.
         stage: bars (`BAR_SCHEMA`) -> the market it would see, and the rows of its decision bars.
         desk, broker: of a market, as in a run.
-        content: a step as plain data (`records.schema.content_of`).
+        content: a step as plain data (`records.decision_record.build_content`).
     """
 
     strategy: Callable[[], Strategy]

@@ -21,8 +21,8 @@ from agent_bt.core.protocols import Strategy
 from agent_bt.engine.market import Market
 from agent_bt.evaluation.audit import Audit, Subject, audit
 from agent_bt.llm.drawn import DrawnLLM
+from agent_bt.records.decision_record import build_content
 from agent_bt.records.read import load_run
-from agent_bt.records.schema import content_of
 
 
 def audit_config(config: Config, config_path: Path | None = None, *, cuts: int = 12) -> Audit:
@@ -60,7 +60,7 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
         staged = prepare_market(config, bars, strategy)
         return staged.market, staged.schedule.bars.tolist()
 
-    subject = Subject(strategy=strategy, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=content_of)
+    subject = Subject(strategy=strategy, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=build_content)
     return audit(subject, bars, cuts=cuts, seed=config.seed)
 
 

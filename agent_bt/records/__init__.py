@@ -1,1 +1,1 @@
-"""The run folder: journal, tables, manifest, reading and verifying."""
+"""The run folder: journal, tables, manifest, reading and verifying; the registry that counts trials."""

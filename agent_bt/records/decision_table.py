@@ -1,4 +1,4 @@
-"""Writes `decisions.parquet` while the run runs, a row group at a time, in memory that does not grow."""
+"""Writes `decisions.parquet` during a run, one row group at a time, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agent_bt.records.files import publish, temporary_of, unwritable
+from agent_bt.core.files import publish, temporary_path
+from agent_bt.records.files import unwritable
 from agent_bt.records.schema import decision_schema
 
 _ROWS, _BYTES = 512, 16 << 20
-"""The most rows, and about the most bytes, that are in memory at once: one row group."""
+"""Maximum rows, and approximate maximum bytes, in memory at once: one row group."""
 
 
 class DecisionTable:
-    """Collects records and writes them; the file appears at `close`, whole.
+    """A writer of the table of decisions; the file gets its name at `close`, when it is complete.
 
-    The schema follows from the first record: the columns of its window are the strategy's. A row group is encoded and
-    written by a thread of its own while the next one is collected; one at a time, so that memory stays bounded.
+    The schema follows from the first record: its window has the strategy's columns. A thread encodes and writes a row
+    group while the next one is collected; one at a time, so that memory stays bounded.
     """
 
     def __init__(self, path: Path) -> None:
-        """Nothing is written before the first row group is full."""
+        """Open nothing yet: the first row group is written when it is full."""
         self.path = path
         self._rows: list[dict[str, Any]] = []
         self._windows: list[dict[str, np.ndarray]] = []
@@ -38,7 +39,12 @@ class DecisionTable:
         self._writing: Future[None] | None = None
 
     def append(self, content: dict[str, Any], telemetry: dict[str, Any], size: int) -> None:
-        """Take one record, as made by `schema.content_of` and `telemetry_of`; `size` is about its bytes.
+        """Add one record.
+
+        Args:
+            content: as built by `decision_record.build_content`.
+            telemetry: as built by `decision_record.build_telemetry`.
+            size: approximate size of the record in bytes.
 
         Raises:
             RecordError: the table cannot be written.
@@ -53,7 +59,7 @@ class DecisionTable:
             self._write_group()
 
     def close(self) -> None:
-        """Write what is left; the file gets its name.
+        """Write the remaining records and give the file its name.
 
         Raises:
             RecordError: the table cannot be written.
@@ -65,16 +71,16 @@ class DecisionTable:
             self._thread.shutdown()
             assert self._writer is not None
             self._writer.close()
-            publish(self.path)
+            publish(temporary_path(self.path), self.path)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
     def discard(self) -> None:
-        """Forget everything; what was written disappears."""
+        """Drop all records and remove what was written."""
         self._thread.shutdown()
         if self._writer is not None and self._writer.is_open:
             self._writer.close()
-        temporary_of(self.path).unlink(missing_ok=True)
+        temporary_path(self.path).unlink(missing_ok=True)
 
     def _write_group(self) -> None:
         if self._schema is None:
@@ -88,15 +94,15 @@ class DecisionTable:
         self._writing = self._thread.submit(self._write, table)
 
     def _wait(self) -> None:
-        """Wait for the row group that is being written; raises what went wrong with it."""
+        """Wait for the row group that is being written, and raise its error if it failed."""
         if self._writing is not None:
             self._writing.result()
 
     def _write(self, table: pa.Table) -> None:
         if self._writer is None:
-            # Dictionaries cost time and save nothing on prompts, replies and prices, which hardly ever repeat.
+            # Dictionary encoding costs time and saves nothing on prompts, replies and prices, which rarely repeat.
             self._writer = pq.ParquetWriter(
-                temporary_of(self.path), table.schema, compression="zstd", compression_level=1, use_dictionary=False
+                temporary_path(self.path), table.schema, compression="zstd", compression_level=1, use_dictionary=False
             )
         self._writer.write_table(table)
 

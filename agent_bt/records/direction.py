@@ -1,6 +1,6 @@
-"""What a decision amounts to, BUY, SELL or HOLD: a decision by target shares is what its orders do.
+"""The direction of a decision, BUY, SELL or HOLD; that of target weights follows from the orders.
 
-Orders of both signs, as a portfolio gives them, count as BUY.
+Orders of both signs, as in a portfolio, count as BUY.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 BY_TARGETS = "TARGETS"
+"""The action of a decision that gives target weights."""
 
 
 def direction(content: Mapping[str, Any]) -> str:
-    """BUY, SELL or HOLD of one record (`schema.content_of`)."""
+    """Return BUY, SELL or HOLD for the content of one record (`decision_record.build_content`)."""
     action: str = content["action"]
     if action != BY_TARGETS:
         return action
@@ -23,18 +24,18 @@ def direction(content: Mapping[str, Any]) -> str:
 
 
 def direction_column() -> pl.Expr:
-    """The same for every row of a decisions table."""
+    """Return the expression that gives the direction of every row of a decisions table."""
     ordered = pl.when(buys()).then(pl.lit("BUY")).when(sells()).then(pl.lit("SELL")).otherwise(pl.lit("HOLD"))
     return pl.when(pl.col("action") == BY_TARGETS).then(ordered).otherwise(pl.col("action"))
 
 
 def buys() -> pl.Expr:
-    """Whether any order of a row of a decisions table buys."""
+    """Return the expression that is true where a row of a decisions table has an order to buy."""
     return (_lots().list.max() > 0).fill_null(False)
 
 
 def sells() -> pl.Expr:
-    """Whether any order of a row of a decisions table sells."""
+    """Return the expression that is true where a row of a decisions table has an order to sell."""
     return (_lots().list.min() < 0).fill_null(False)
 
 

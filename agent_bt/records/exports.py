@@ -1,4 +1,4 @@
-"""The result of a run in files that any other program reads: CSV and JSON, told from the tables and the summary."""
+"""The result of a run as CSV and JSON for other programs, derived from its tables and summary."""
 
 from __future__ import annotations
 
@@ -12,22 +12,32 @@ _PERIOD = ("start", "end", "interval")
 _ISO = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def exports_of(summary: Mapping[str, Any], equity: pl.DataFrame, fills: pl.DataFrame) -> dict[str, bytes]:
-    """The files by name; none for a run of one symbol whose decisions a model made, which has its report and tables."""
+def build_exports(summary: Mapping[str, Any], equity: pl.DataFrame, fills: pl.DataFrame) -> dict[str, bytes]:
+    """Build the files, by name; none for a run of one symbol whose decisions a model made.
+
+    Args:
+        summary: of the run.
+        equity: columns of `EQUITY_SCHEMA`.
+        fills: columns of `FILL_SCHEMA`.
+    """
     if summary.get("portfolio") is None and summary["about"].get("model"):
         return {}
     return {
-        "nav_history.csv": nav_history(equity, summary["about"]["initial_cash"]),
-        "trade_log.json": trade_log(fills),
-        "backtest_summary.json": backtest_summary(summary),
+        "nav_history.csv": build_nav_history(equity, summary["about"]["initial_cash"]),
+        "trade_log.json": build_trade_log(fills),
+        "backtest_summary.json": build_backtest_summary(summary),
     }
 
 
-def nav_history(equity: pl.DataFrame, initial_cash: float) -> bytes:
-    """`nav_history.csv`: one row a bar, from the columns of `EQUITY_SCHEMA`.
+def build_nav_history(equity: pl.DataFrame, initial_cash: float) -> bytes:
+    """Build `nav_history.csv`, one row per bar.
 
-    `time` is the close of the bar, `nav` the equity, `return` its change since the row before (at first: since the
-    starting cash), `drawdown` <= 0; `cash` in quote units, `exposure` a share of the equity.
+    `time` is the close of the bar, `nav` the equity, `return` its change since the previous row (in the first row:
+    since the starting cash), `drawdown` <= 0, `cash` in quote units, `exposure` a fraction of equity.
+
+    Args:
+        equity: columns of `EQUITY_SCHEMA`.
+        initial_cash: starting cash, quote units.
     """
     before = pl.col("equity").shift(1, fill_value=initial_cash)
     table = equity.select(
@@ -41,13 +51,13 @@ def nav_history(equity: pl.DataFrame, initial_cash: float) -> bytes:
     return table.write_csv().encode()
 
 
-def trade_log(fills: pl.DataFrame) -> bytes:
-    """`trade_log.json`: every fill in order, its columns those of `FILL_SCHEMA`, times in ISO 8601."""
+def build_trade_log(fills: pl.DataFrame) -> bytes:
+    """Build `trade_log.json`: every fill in order, columns of `FILL_SCHEMA`, times in ISO 8601."""
     return _json(fills.with_columns(time=_ISO).to_dicts())
 
 
-def backtest_summary(summary: Mapping[str, Any]) -> bytes:
-    """`backtest_summary.json`: the part of `summary.json` that says what came out."""
+def build_backtest_summary(summary: Mapping[str, Any]) -> bytes:
+    """Build `backtest_summary.json`: the results in `summary.json`."""
     about = summary["about"]
     return _json(
         {

@@ -1,4 +1,4 @@
-"""The hashes that say whether two runs are the same: over canonical content, never over file bytes."""
+"""The hashes by which two runs are compared: over canonical content, never over file bytes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TELEMETRY_TAG = "agent-bt/telemetry/v1"
 
 
 def content_bytes(content: Mapping[str, Any]) -> bytes:
-    """The canonical JSON that stands for a decision's content: the window in it is represented by its hash.
+    """Return the canonical JSON of a decision's content, with the features window replaced by its hash.
 
-    A window is thousands of numbers; hashed as bytes they cost a tenth of what they would as text.
+    A window is thousands of numbers: hashing them as bytes takes a tenth of the time of hashing them as text.
     """
     if content.get("window") is None:
         return canonical(content)
@@ -26,7 +26,7 @@ def content_bytes(content: Mapping[str, Any]) -> bytes:
 
 
 def window_hash(window: Mapping[str, Any]) -> str:
-    """Hash of a features window: `close_time` (us) and columns of numbers, each a list or an array; None is NaN."""
+    """Hash a features window: `close_time` (us) and columns of numbers, each a list or an array; None is NaN."""
     names = sorted(name for name in window if name != "close_time")
     times = np.asarray(window["close_time"], "<i8")
     values = np.concatenate([np.asarray(window[name], "<f8") for name in names])
@@ -35,7 +35,7 @@ def window_hash(window: Mapping[str, Any]) -> str:
 
 
 def decisions_hash(contents: Iterable[Mapping[str, Any]]) -> str:
-    """The head of the chain over the contents of all decisions, in order."""
+    """Return the head of the hash chain over the contents of all decisions, in order."""
     chain = HashChain(DECISION_TAG)
     for content in contents:
         chain.link(content_bytes(content))
@@ -43,22 +43,22 @@ def decisions_hash(contents: Iterable[Mapping[str, Any]]) -> str:
 
 
 def config_hash(identity: Mapping[str, Any]) -> str:
-    """Hash of what makes a run this run: the identity part of its configuration, plain data."""
+    """Hash the identity of a run: the part of its configuration that determines its result, as plain data."""
     return content_hash("agent-bt/config/v1", identity)
 
 
 def data_hash(bars: pl.DataFrame) -> str:
-    """Hash of the bars that a run walked over: names and values of all columns."""
+    """Hash the bars of a run: names and values of all columns."""
     return _frame_hash("agent-bt/data/v1", bars)
 
 
 def equity_hash(equity: pl.DataFrame) -> str:
-    """Hash of the equity curve: names and values of all columns."""
+    """Hash the equity curve: names and values of all columns."""
     return _frame_hash("agent-bt/equity/v1", equity)
 
 
 def fills_hash(fills: pl.DataFrame) -> str:
-    """Hash of the fills in order."""
+    """Hash the fills, in order."""
     return content_hash("agent-bt/fills/v1", fills.select(list(FILL)).cast(json_schema(fills.schema)).to_dicts())
 
 
@@ -70,7 +70,7 @@ def _frame_hash(tag: str, frame: pl.DataFrame) -> str:
 
 
 def _values(column: pl.Series) -> bytes:
-    """Little-endian bytes of a complete numeric column, canonical JSON of any other."""
+    """Return the little-endian bytes of a numeric column without nulls, or the canonical JSON of any other."""
     if column.null_count() or not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
         return canonical(column.to_list())
     values = column.to_numpy()

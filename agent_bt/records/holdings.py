@@ -1,9 +1,9 @@
-"""What an account of many symbols held and what each of them brought: told from its fills and the market alone.
+"""Computes what a run over several symbols held, and the PnL of each symbol, from its fills and the market alone.
 
-1. positions follow from the fills, in whole lots, so that they are those of the account to the last bit      `_Trades`
-2. symbol by symbol, held values and settlements are added up along the bars                      `compute_holdings`
-3. a leg's PnL up to a bar is the value it holds there less what was paid for it: a fill that turns a position closes
-   on one side and opens on the other; slippage is inside the prices, fees and funding stand apart
+1. positions follow from the fills, in whole lots, so that they equal the account's to the last bit   `FillArrays`
+2. for each symbol, held values and funding are added up along the bars                               `compute_holdings`
+3. the PnL of a leg up to a bar is the value held then minus the net amount paid for it: a fill that reverses a position
+   closes one leg and opens the other; slippage is inside the prices, fees and funding are separate
 """
 
 from __future__ import annotations
@@ -16,60 +16,26 @@ import numpy as np
 import polars as pl
 
 from agent_bt.config.model import ExecutionConfig
-from agent_bt.core.lots import lot_of
-from agent_bt.core.schema import TIME
 from agent_bt.engine.market import Market
+from agent_bt.records.fill_arrays import FillArrays, SymbolFills, compute_funding
+from agent_bt.records.holdings_schema import ATTRIBUTION_SCHEMA, LEGS_SCHEMA, REBALANCE_SCHEMA, SNAPSHOT_SCHEMA
 
 CONVENTION = (
-    "Over several symbols, exposure is net: long less short. PnL of a symbol is after all its costs; PnL of a leg is "
-    "before fees and funding. The price beside the equity is an index of the eligible symbols, equal in weight at "
-    "every bar, without costs."
+    "Over several symbols, exposure is net: long minus short. The PnL of a symbol is after all its costs; the PnL of a "
+    "leg is before fees and funding. The price next to the equity is an index of the eligible symbols, equally "
+    "weighted at every bar, without costs."
 )
-
-_LEGS: dict[str, Any] = {
-    "time": TIME,
-    **dict.fromkeys(("long_pnl", "short_pnl", "fees", "funding", "gross", "long", "short"), pl.Float64),
-}
-LEGS_SCHEMA = pl.Schema(_LEGS)
-"""Per bar: cumulative PnL of what was held long and short (quote units, before fees and funding), fees and funding
-paid so far; value held in all, long (>= 0) and short (<= 0), shares of equity."""
-
-_SNAPSHOT: dict[str, Any] = {
-    "time": TIME,
-    "bar": pl.Int64,
-    "symbol": pl.String,
-    **dict.fromkeys(("quantity", "price", "value", "share"), pl.Float64),
-}
-SNAPSHOT_SCHEMA = pl.Schema(_SNAPSHOT)
-"""Per recorded decision and symbol held right after it: signed quantity, close, value (quote units), share of equity.
-
-What fills later (at the next open, with latency) is not in it yet."""
-
-_REBALANCE: dict[str, Any] = {
-    "time": TIME,
-    "bar": pl.Int64,
-    **dict.fromkeys(("equity", "turnover", "gross", "net", "long", "short"), pl.Float64),
-    "positions": pl.Int64,
-    "fees": pl.Float64,
-}
-REBALANCE_SCHEMA = pl.Schema(_REBALANCE)
-"""Per recorded decision: equity and what is held right after it (shares of equity, how many symbols); one-way turnover
-(half of what its orders traded, a share of that equity) and fees of its orders, whenever they filled."""
-
-_ATTRIBUTION: dict[str, Any] = {
-    "symbol": pl.String,
-    **dict.fromkeys(("pnl", "long_pnl", "short_pnl", "fees", "funding", "slippage"), pl.Float64),
-    "trades": pl.Int64,
-    **dict.fromkeys(("turnover", "share_of_time"), pl.Float64),
-}
-ATTRIBUTION_SCHEMA = pl.Schema(_ATTRIBUTION)
-"""Per symbol: pnl = long_pnl + short_pnl - fees - funding (quote units; slippage is inside the prices), closed trades,
-one-way turnover (half the traded notional over the equity at the time), share of the bars in which it was held."""
+"""How the figures of a run over several symbols are defined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """The tables of a run over many symbols, in the schemas of this module; `positions` held per bar, int64 (T,)."""
+    """The tables of a run over several symbols.
+
+    Attributes:
+        legs, snapshots, rebalances, attribution: in the schemas of `holdings_schema`.
+        positions: symbols held at each bar, int64 (T,).
+    """
 
     legs: pl.DataFrame
     snapshots: pl.DataFrame
@@ -79,7 +45,7 @@ class Holdings:
 
     @property
     def tables(self) -> dict[str, pl.DataFrame]:
-        """Each table by the name of its file."""
+        """Each table under the name of its file."""
         names = ("legs", "snapshots", "rebalances", "attribution")
         return {name: getattr(self, name) for name in names}
 
@@ -87,47 +53,47 @@ class Holdings:
 def compute_holdings(
     *, market: Market, fills: pl.DataFrame, equity: np.ndarray, decisions: np.ndarray, execution: ExecutionConfig
 ) -> Holdings:
-    """Tell what was held from the fills of a run.
+    """Compute what was held from the fills of a run.
 
     Args:
-        market: the market of the run, ended where the run ended; T bars from its `first` on.
+        market: the market of the run, cut where the run ended; T bars from its `first` on.
         fills: in order, columns of `FILL_SCHEMA`.
-        equity: marks at the closes of these T bars, float64 (T,), quote units.
-        decisions: rows of the recorded decisions in the market, int64 (D,), ascending.
-        execution: the config's; its lot step makes quantities exact, its way to fill says which decision a fill is of.
+        equity: equity at the closes of these T bars, float64 (T,), quote units.
+        decisions: bars of the recorded decisions, int64 (D,), ascending.
+        execution: its lot step makes quantities exact, its fill convention assigns each fill to a decision.
 
     Raises:
-        ValueError: the lot step is no decimal number.
+        ValueError: the lot step is not a decimal number.
     """
     first, rows = market.first, len(market) - market.first
-    trades = _Trades(market, fills, decisions, execution)
+    trades = FillArrays(market, fills, decisions, execution)
     long_value, short_value, funding = np.zeros(rows), np.zeros(rows), np.zeros(rows)
     positions = np.zeros(rows, np.int64)
-    told, held_at = [], []
+    attribution, held_at = [], []
     for number, symbol in enumerate(market.symbols):
-        mine = trades.of(number)
-        spans = np.diff(np.concatenate([[0], mine.rows, [rows]]))
-        held = np.repeat(np.concatenate([[0.0], mine.held]), spans)
+        own = trades.select(number)
+        spans = np.diff(np.concatenate([[0], own.rows, [rows]]))
+        held = np.repeat(np.concatenate([[0.0], own.held]), spans)
         there = np.flatnonzero(held)
         value = held[there] * market.close[first:, number][there]
         long_value[there] += np.maximum(value, 0.0)
         short_value[there] += np.minimum(value, 0.0)
         positions[there] += 1
-        paid = _settlements(market, number, mine)
+        paid = compute_funding(market, number, own)
         funding += paid
-        marked = float(value[-1]) if held[-1] else 0.0
-        told.append(_brought(symbol, mine, marked, float(paid.sum()), equity, len(there) / rows))
-        then = held[decisions - first]
-        holding = np.flatnonzero(then)
-        held_at.append((holding, np.full(len(holding), number), then[holding]))
+        last_value = float(value[-1]) if held[-1] else 0.0
+        attribution.append(_attribution_row(symbol, own, last_value, float(paid.sum()), equity, len(there) / rows))
+        at_decisions = held[decisions - first]
+        holding = np.flatnonzero(at_decisions)
+        held_at.append((holding, np.full(len(holding), number), at_decisions[holding]))
     with np.errstate(divide="ignore", invalid="ignore"):
         long, short = long_value / equity, short_value / equity
     legs = pl.DataFrame(
         {
             "time": market.times[first:],
-            "long_pnl": trades.cumulative(trades.long_flow) + long_value,
-            "short_pnl": trades.cumulative(trades.short_flow) + short_value,
-            "fees": trades.cumulative(trades.fee),
+            "long_pnl": trades.accumulate(trades.long_flow) + long_value,
+            "short_pnl": trades.accumulate(trades.short_flow) + short_value,
+            "fees": trades.accumulate(trades.fee),
             "funding": np.cumsum(funding),
             "gross": long - short,
             "long": long,
@@ -138,100 +104,21 @@ def compute_holdings(
         legs=legs,
         snapshots=_snapshots(market, equity, decisions, held_at),
         rebalances=_rebalances(legs, trades, equity, decisions, first, positions),
-        attribution=pl.DataFrame(told, schema=ATTRIBUTION_SCHEMA),
+        attribution=pl.DataFrame(attribution, schema=ATTRIBUTION_SCHEMA),
         positions=positions,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Own:
-    """The fills of one symbol, arrays (F,) in order; `rows` from the first bar of the run, lots before and after."""
+def summarise_holdings(market: Market, holdings: Holdings, fills: pl.DataFrame) -> dict[str, Any]:
+    """Summarise the holdings for `summary.portfolio`: means over all bars, turnover over the decisions.
 
-    rows: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
-    held: np.ndarray
-    early: np.ndarray
-    fee: np.ndarray
-    slippage: np.ndarray
-    notional: np.ndarray
-    long_flow: np.ndarray
-    short_flow: np.ndarray
+    `best` and `worst` are the symbols that gained and lost most, at most five each; `delisted` are those that stopped
+    trading during the run, held or not.
 
-
-class _Trades:
-    """All fills as arrays (F,): where, how much, and what each paid (-) or brought (+) to its leg."""
-
-    def __init__(self, market: Market, fills: pl.DataFrame, decisions: np.ndarray, execution: ExecutionConfig) -> None:
-        self._multiple, self._scale = lot_of(execution.lot_step)
-        self._bars = len(market) - market.first
-        self.at_once = execution.fill == "close" and not execution.latency_bars
-        numbers = {symbol: number for number, symbol in enumerate(market.symbols)}
-        bars = fills["bar"].to_numpy()
-        self.symbol = np.array([numbers[symbol] for symbol in fills["symbol"]], np.int64)
-        self.rows = bars - market.first
-        self.ordered = (fills["reason"] == "order").to_numpy()
-        self.fee, self.slippage = fills["fee"].to_numpy(), fills["slippage"].to_numpy()
-        price, quantity = fills["price"].to_numpy(), fills["quantity"].to_numpy()
-        self.notional = np.abs(quantity * price)
-        due = decisions + execution.latency_bars if execution.fill == "close" else decisions[:0]
-        self.early = self._before_close(market, fills, bars, np.isin(bars, due))
-        lots = np.rint(quantity * self._scale / self._multiple).astype(np.int64)
-        self.after = np.zeros(len(lots), np.int64)
-        for number in range(len(market.symbols)):
-            own = self.symbol == number
-            self.after[own] = np.cumsum(lots[own])
-        self.before = self.after - lots
-        self.held = self.quantity(self.after)
-        self.long_flow = self.quantity(np.maximum(self.before, 0) - np.maximum(self.after, 0)) * price
-        self.short_flow = self.quantity(np.minimum(self.before, 0) - np.minimum(self.after, 0)) * price
-
-    def quantity(self, lots: np.ndarray) -> np.ndarray:
-        """Base units of whole lots."""
-        return lots * self._multiple / self._scale
-
-    def of(self, number: int) -> _Own:
-        """Those of one symbol."""
-        own = self.symbol == number
-        return _Own(**{name: getattr(self, name)[own] for name in _Own.__slots__})
-
-    def cumulative(self, amounts: np.ndarray) -> np.ndarray:
-        """Running sum of amounts (F,) along the bars, float64 (T,)."""
-        return np.cumsum(np.bincount(self.rows, weights=amounts, minlength=self._bars))
-
-    def _before_close(self, market: Market, fills: pl.DataFrame, bars: np.ndarray, due: np.ndarray) -> np.ndarray:
-        """Whether each fill lies before the close of its bar, where funding is settled, bool (F,).
-
-        A fill says at what price it was made, not when. At the price of the close it was made there if an order was
-        `due` then (bool (F,)), or if a limit or a delisting closed the position.
-        """
-        reference, reason = fills["reference_price"].to_numpy(), fills["reason"].to_numpy()
-        late = (reference == market.close[bars, self.symbol]) & (due | (reason != "order"))
-        early: np.ndarray = np.isin(reason, ("stop_loss", "take_profit")) | ~late
-        return early
-
-
-def _settlements(market: Market, number: int, mine: _Own) -> np.ndarray:
-    """Funding that one symbol paid in each bar, float64 (T,)."""
-    paid = np.zeros(len(market) - market.first)
-    if not len(market.funding) or not len(mine.rows):
-        return paid
-    rates = market.funding[market.first :, number]
-    settled = np.flatnonzero(rates)
-    # What is held at a settlement: after all fills of the bars before, and those of its own bar before the close.
-    count = np.searchsorted(2 * mine.rows + ~mine.early, 2 * settled, side="right")
-    quantity = np.concatenate([[0.0], mine.held])[count]
-    paying = quantity != 0.0
-    settled, quantity = settled[paying], quantity[paying]
-    paid[settled] = quantity * market.close[market.first + settled, number] * rates[settled]
-    return paid
-
-
-def portfolio_of(market: Market, holdings: Holdings, fills: pl.DataFrame) -> dict[str, Any]:
-    """The holdings in a few numbers, for `summary.portfolio`; means over all bars, turnover over the decisions.
-
-    `best` and `worst`: the symbols that gained and lost most, at most five each. `delisted`: those that vanished during
-    the run, held or not.
+    Args:
+        market: the market of the run, cut where the run ended.
+        holdings: as computed for it.
+        fills: in order, columns of `FILL_SCHEMA`.
     """
     legs, rebalances = holdings.legs, holdings.rebalances
     pnl = [(row["symbol"], row["pnl"]) for row in holdings.attribution.iter_rows(named=True)]
@@ -259,23 +146,23 @@ def _mean(values: pl.Series) -> float | None:
     return _finite(float(values.to_numpy().mean())) if len(values) else None
 
 
-def _shares(traded: np.ndarray, equity: np.ndarray) -> np.ndarray:
-    """What was traded as shares of equity; of one that is used up it is none, and counts as nothing."""
-    alive = equity > 0.0
-    return np.where(alive, traded / np.where(alive, equity, 1.0), 0.0)
-
-
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _brought(
-    symbol: str, mine: _Own, marked: float, funding: float, equity: np.ndarray, share_of_time: float
+def _relative_to_equity(traded: np.ndarray, equity: np.ndarray) -> np.ndarray:
+    """Return traded notional as a fraction of equity; 0 where the equity is used up."""
+    positive = equity > 0.0
+    return np.where(positive, traded / np.where(positive, equity, 1.0), 0.0)
+
+
+def _attribution_row(
+    symbol: str, own: SymbolFills, last_value: float, funding: float, equity: np.ndarray, share_of_time: float
 ) -> dict[str, Any]:
-    """The row of one symbol in `attribution`; `marked`: value held at the end, `funding` paid, quote units."""
-    fees = float(mine.fee.sum())
-    long_pnl = float(mine.long_flow.sum()) + max(marked, 0.0)
-    short_pnl = float(mine.short_flow.sum()) + min(marked, 0.0)
+    """Build the row of one symbol; `last_value`: value held at the end, `funding`: paid in all, both in quote units."""
+    fees = float(own.fee.sum())
+    long_pnl = float(own.long_flow.sum()) + max(last_value, 0.0)
+    short_pnl = float(own.short_flow.sum()) + min(last_value, 0.0)
     return {
         "symbol": symbol,
         "pnl": long_pnl + short_pnl - fees - funding,
@@ -283,9 +170,9 @@ def _brought(
         "short_pnl": short_pnl,
         "fees": fees,
         "funding": funding,
-        "slippage": float(mine.slippage.sum()),
-        "trades": int(np.count_nonzero((mine.before != 0) & ((mine.before > 0) != (mine.after > mine.before)))),
-        "turnover": 0.5 * float(np.sum(_shares(mine.notional, equity[mine.rows]))),
+        "slippage": float(own.slippage.sum()),
+        "trades": int(np.count_nonzero((own.before != 0) & ((own.before > 0) != (own.after > own.before)))),
+        "turnover": 0.5 * float(np.sum(_relative_to_equity(own.notional, equity[own.rows]))),
         "share_of_time": share_of_time,
     }
 
@@ -315,7 +202,7 @@ def _snapshots(
 
 def _rebalances(
     legs: pl.DataFrame,
-    trades: _Trades,
+    trades: FillArrays,
     equity: np.ndarray,
     decisions: np.ndarray,
     first: int,
@@ -335,7 +222,7 @@ def _rebalances(
         "time": then["time"],
         "bar": decisions,
         "equity": equity[rows],
-        "turnover": 0.5 * _shares(traded, equity[rows]),
+        "turnover": 0.5 * _relative_to_equity(traded, equity[rows]),
         "gross": then["gross"],
         "net": then["long"] + then["short"],
         "long": then["long"],

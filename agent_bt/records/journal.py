@@ -1,7 +1,7 @@
-"""The journal of a running run: one line a decision, appended in batches, chained by hash, continued after a crash.
+"""The journal of an unfinished run: one line per decision, appended in batches, chained by hash.
 
-A line is canonical JSON: `{"chain": head, "content": {...}, "telemetry": {...}}`. The chain covers content only. The
-features window stands in it as a hash: a continued run computes it again, and the table of decisions holds it.
+A line is canonical JSON: `{"chain": head, "content": {...}, "telemetry": {...}}`. The chain covers the content only.
+The features window is recorded as its hash: a continued run computes it again, and the table of decisions holds it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from agent_bt.core.canonical import HashChain, canonical
 from agent_bt.core.clock import iso
 from agent_bt.core.errors import RecordError
 from agent_bt.core.step import Step
+from agent_bt.records.decision_record import build_content, build_telemetry
 from agent_bt.records.decision_table import DecisionTable
 from agent_bt.records.files import unwritable
 from agent_bt.records.hashes import DECISION_TAG, TELEMETRY_TAG, content_bytes
-from agent_bt.records.schema import content_of, telemetry_of
 from agent_bt.records.tally import Tally
 
 if sys.platform != "win32":
@@ -37,7 +37,7 @@ _CONTENT_AT = _CHAIN.stop + len(_MIDDLE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One checked line of a journal: its number (from 1), the chain's head after it, and the bytes of its parts."""
+    """A verified line of a journal: its number (from 1), the chain's head after it, and the bytes of its parts."""
 
     number: int
     chain: str
@@ -47,10 +47,10 @@ class Line:
 
 
 class JournalReader:
-    """Streams a journal and checks its chain on the way; a torn last line is left out and reported.
+    """A reader that streams a journal and verifies its chain; an incomplete last line is skipped and reported.
 
     Attributes:
-        torn: bytes of an unfinished last line, known after reading to the end; 0 if it is whole.
+        torn: bytes of an incomplete last line, known after reading to the end; 0 if it is complete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,10 +58,10 @@ class JournalReader:
         self.torn = 0
 
     def lines(self) -> Iterator[Line]:
-        """Every whole line.
+        """Yield every complete line.
 
         Raises:
-            RecordError: a line is damaged, or its chain does not follow from the line before; names the line.
+            RecordError: a line is damaged, or its hash does not follow from the previous line; names the line.
         """
         chain = HashChain(DECISION_TAG)
         try:
@@ -75,23 +75,23 @@ class JournalReader:
             raise RecordError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """(content, telemetry) of every whole line, as plain data."""
+        """Yield (content, telemetry) of every complete line, as plain data."""
         for line in self.lines():
             yield orjson.loads(line.content), orjson.loads(line.telemetry)
 
 
 class JournalWriter:
-    """Appends steps to a journal (`core.step.Journal`), and to `decisions.parquet` beside it, which appears at `close`.
+    """A writer of steps to a journal (`core.step.Journal`) and to `decisions.parquet`, which gets its name at `close`.
 
-    On a journal that already has lines, the first steps are compared with them, and only new ones are written: a run
-    is continued by running it again. The telemetry of the first time is kept.
+    On a journal that already has lines, the first steps are compared with them and only new ones are written: a run is
+    continued by running it again. The telemetry of the first time is kept.
 
     Attributes:
         head: the chain's head after the last step.
-        telemetry_head: the same over the steps' telemetry.
-        count: steps so far, compared ones included.
+        telemetry_head: the head of the chain over the steps' telemetry.
+        count: steps so far, including compared ones.
         tally: running counts over them.
-        recovered: bytes of a torn last line that were cut off on opening.
+        recovered: bytes of an incomplete last line that were removed on opening.
     """
 
     def __init__(
@@ -103,10 +103,14 @@ class JournalWriter:
         flush_every: int = 64,
         flush_seconds: float = 1.0,
     ) -> None:
-        """Open for appending; nobody else may write to it meanwhile.
+        """Open the journal for appending, and lock it against other writers.
 
-        `prompt` is the name/version that goes into each record; `window=False` leaves the features windows out.
-        Lines are written every `flush_every` steps, or after `flush_seconds` at the next step.
+        Args:
+            path: the file; created if missing.
+            prompt: `name/version`, written into each record; None for a strategy without a prompt.
+            window: False leaves the features windows out.
+            flush_every: steps after which lines are written.
+            flush_seconds: seconds after which they are written at the next step.
 
         Raises:
             RecordError: the journal cannot be opened, is damaged, or another process writes to it.
@@ -146,12 +150,12 @@ class JournalWriter:
         return self._telemetry.head
 
     def append(self, step: Step) -> None:
-        """Keep the step; on a continued journal, check it against what is there.
+        """Record the step; on a continued journal, compare it with the recorded one.
 
         Raises:
-            RecordError: the journal cannot be written, or the step differs from the one that is recorded.
+            RecordError: the journal cannot be written, or the step differs from the recorded one.
         """
-        content = content_of(step, prompt=self._prompt, window=self._window)
+        content = build_content(step, prompt=self._prompt, window=self._window)
         data = content_bytes(content)
         head = self._chain.link(data)
         known = self._next_known()
@@ -160,7 +164,7 @@ class JournalWriter:
                 raise _diverged(self.path, known, content)
             telemetry, raw, length = orjson.loads(known.telemetry), known.telemetry, len(known.raw)
         else:
-            telemetry = telemetry_of(step, time.time_ns() // 1000)
+            telemetry = build_telemetry(step, time.time_ns() // 1000)
             raw = canonical(telemetry)
             line = b"".join((_OPENING, head.encode(), _MIDDLE, data, b',"telemetry":', raw, b"}\n"))
             self._buffer.append(line)
@@ -177,16 +181,19 @@ class JournalWriter:
             self.flush()
 
     def flush(self, *, durable: bool = False) -> None:
-        """Write what is buffered; with `durable`, wait until it is on the disk.
+        """Write the buffered lines.
+
+        Args:
+            durable: wait until they are on the disk.
 
         Raises:
-            RecordError: the journal cannot be written; the lines before are intact.
+            RecordError: the journal cannot be written; the earlier lines are intact.
         """
         data = memoryview(b"".join(self._buffer))
         self._buffer.clear()
         self._flushed = time.monotonic()
         if self._failed:
-            raise RecordError(f"{self.path} could not be written before, so nothing more is written to it")
+            raise RecordError(f"{self.path} could not be written earlier, so nothing more is written to it")
         try:
             written = 0
             while written < len(data):
@@ -199,11 +206,14 @@ class JournalWriter:
         self._end += len(data)
 
     def drop_failures(self, reach: int = 1) -> None:
-        """Take the transport failures at the end out of the journal, so that a continued run asks again.
+        """Remove the transport failures at the end of the journal, so that a continued run sends the requests again.
 
-        A failure belongs to the end if at most `reach` decisions lie between it and the end, or the next failure that
-        does: requests that were sent ahead of it may still have been answered. What stands behind it goes too; replies
-        that had arrived are in the cache. The table and the tally keep everything: it happened.
+        A failure belongs to the end if at most `reach` decisions lie between it and the end, or between it and the next
+        failure that does: prefetched requests may have been answered after it. All later decisions are removed too;
+        their replies are in the cache. The table and the tally keep everything.
+
+        Args:
+            reach: how many decisions ahead requests are sent.
 
         Raises:
             RecordError: the journal cannot be written.
@@ -222,7 +232,7 @@ class JournalWriter:
             self._end = self._position = position
 
     def close(self) -> None:
-        """Write what is left, durably; the table appears; the journal is free for others. Idempotent.
+        """Write the remaining lines durably, complete the table and release the lock. Idempotent.
 
         Raises:
             RecordError: the journal or the table cannot be written.
@@ -267,20 +277,20 @@ def _check_line(path: Path, number: int, raw: bytes, chain: HashChain) -> Line:
     split = raw.rfind(_TELEMETRY)
     whole = raw.startswith(_OPENING) and raw.endswith(b"}}\n") and split > _CONTENT_AT
     if not whole or raw[_CHAIN.stop : _CONTENT_AT] != _MIDDLE:
-        raise RecordError(f"{path}, line {number} is damaged; what stands before it is usable, the rest is not")
+        raise RecordError(f"{path}, line {number} is damaged; the lines before it can be used, the rest cannot")
     content = raw[_CONTENT_AT:split]
     head = chain.link(content)
     if head.encode() != raw[_CHAIN]:
         raise RecordError(
-            f"{path}, line {number} does not continue the chain of the lines before it: "
-            "it or an earlier line was changed, removed or added"
+            f"{path}, line {number} does not continue the hash chain of the lines before it: "
+            "this line or an earlier one was changed, removed or added"
         )
     telemetry = raw[split + len(_TELEMETRY) - 1 : -2]
     return Line(number=number, chain=head, raw=raw, content=content, telemetry=telemetry)
 
 
 def _cut_torn_line(file: int) -> tuple[int, int]:
-    """Cut the file after its last whole line; returns its length now, and how many bytes went."""
+    """Truncate the file after its last complete line; return its new length, and the number of removed bytes."""
     size = os.fstat(file).st_size
     end = size
     while end > 0:
@@ -297,9 +307,9 @@ def _cut_torn_line(file: int) -> tuple[int, int]:
 
 def _diverged(path: Path, known: Line, content: dict[str, Any]) -> RecordError:
     before, now = orjson.loads(known.content), orjson.loads(content_bytes(content))
-    keys = [key for key in now if now[key] != before.get(key)] or ["something in"]
+    keys = [key for key in now if now[key] != before.get(key)] or ["something"]
     return RecordError(
         f"decision {content['index']} at {iso(content['time'])} came out differently than in {path}: "
-        f"{', '.join(keys)} changed. The run cannot be continued; data, code or a strategy with state of its own "
-        "is not what it was. Start a new run, or restore what changed"
+        f"{', '.join(keys)} changed. The run cannot be continued: the data, the code, or the state of the strategy "
+        "has changed. Start a new run, or restore what changed"
     )

@@ -1,4 +1,4 @@
-"""What a run was made of: hashes, identity, code and package versions, the machine's kind."""
+"""The manifest of a run: hashes, identity, versions of code and packages, platform."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
     "pydantic",
     "ta-lib",
 )
-"""Packages that a result may depend on."""
+"""Packages that a result may depend on; their versions are recorded."""
 
 
 def start_manifest(
@@ -43,14 +43,16 @@ def start_manifest(
     prompt: Mapping[str, Any] | None = None,
     llm: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a run that begins; `status` is `running` until it is finished.
+    """Build the manifest of a new run; `status` is `running` until the run is finished.
 
     Args:
+        run_id: name of the run folder.
+        name: of the config.
         started: ISO 8601, UTC.
-        identity: the part of the config that makes the run this run; plain data.
-        config_file: the file that the config was read from, as it was named; prompts beside it are found again.
+        identity: the part of the config that determines the result; plain data.
+        config_file: the file that the config was read from, as it was named; used to find prompts next to it again.
         prompt: name/version, hash and text of the prompt, for an agent.
-        llm: `requested` and `effective` model parameters, version of the price table.
+        llm: `requested` and `effective` (negotiated) model parameters, version of the price table.
     """
     return {
         "version": MANIFEST_VERSION,
@@ -72,7 +74,7 @@ def start_manifest(
 
 @cache
 def code_hash() -> str:
-    """Hash of the source text of this package: relative paths and contents."""
+    """Hash the source text of this package: relative paths and contents."""
     root = Path(agent_bt.__file__).parent
     parts: list[bytes] = []
     for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):

@@ -1,7 +1,7 @@
-"""Counts what was tried: the more variants see the same data, the better the best of them looks by chance.
+"""Counts trials: the more variants are tested on the same data, the better the best of them looks by chance.
 
-A trial is a distinct identity (market, features, strategy, prompt, model, account, execution, risk) on a stretch of
-data. What repeats a trial is none of its own: a run continued or replayed, another replicate, another window.
+A trial is a distinct identity (market, features, strategy, prompt, model, account, execution, risk) on a period of
+data. Repetitions are not counted again: a run continued or replayed, another replicate, another window.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ _WAIT_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What was tried (a hash), on which series of prices, over which span of it: UTC us, the end exclusive."""
+    """A variant that was tested on a series of prices.
+
+    Attributes:
+        hash: of the variant.
+        series: kind, symbols and source of the prices.
+        start, end: the period, UTC us, the end exclusive.
+    """
 
     hash: str
     series: str
@@ -41,8 +47,8 @@ class Trial:
     end: int
 
 
-def trial_of(identity: Mapping[str, Any]) -> Trial:
-    """The trial that a run of this identity is."""
+def identify_trial(identity: Mapping[str, Any]) -> Trial:
+    """Derive the trial that a run of this identity counts as."""
     market = dict(identity["market"])
     start, end = time_us(market.pop("start")), time_us(market.pop("end"))
     market.pop("warmup", None)
@@ -58,34 +64,51 @@ def trial_of(identity: Mapping[str, Any]) -> Trial:
 
 
 class Registry:
-    """The trials under a folder of runs, in one SQLite file that processes share.
+    """The trials of a folder of runs, in one SQLite file that processes share.
 
     Raises:
-        RecordError: from every method; the file cannot be used.
+        RecordError: from every method, if the file cannot be used.
     """
 
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
 
     def add(self, identity: Mapping[str, Any], *, name: str, run_id: str) -> None:
-        """Note that a run of this identity has shown its result; what is known already stays as it is."""
+        """Record that a run of this identity has shown its result; a known trial stays as it is.
+
+        Args:
+            identity: of the run, plain data.
+            name: of the config.
+            run_id: the run.
+        """
         self.add_many([identity], name=name, run_id=run_id)
 
     def add_many(self, identities: Iterable[Mapping[str, Any]], *, name: str, run_id: str) -> None:
-        """The same for many, all of them or none."""
+        """Record several trials in one transaction.
+
+        Args:
+            identities: of the runs, plain data.
+            name: of the experiment.
+            run_id: its id.
+        """
         seen = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        trials = map(trial_of, identities)
+        trials = map(identify_trial, identities)
         rows = [(trial.hash, trial.series, trial.start, trial.end, name, run_id, seen) for trial in trials]
         with self._open() as db:
             db.executemany("INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def count(self, series: str, start: int, end: int) -> int:
-        """Distinct trials whose data overlap this span of a series (see `Trial`)."""
+        """Count the distinct trials whose data overlap a period.
+
+        Args:
+            series: as in `Trial`.
+            start, end: the period, UTC us, the end exclusive.
+        """
         if not self.path.exists():
             return 0
-        question = "SELECT count(DISTINCT hash) FROM trial WHERE series = ? AND start < ? AND end > ?"
+        query = "SELECT count(DISTINCT hash) FROM trial WHERE series = ? AND start < ? AND end > ?"
         with self._open() as db:
-            return int(db.execute(question, (series, end, start)).fetchone()[0])
+            return int(db.execute(query, (series, end, start)).fetchone()[0])
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -96,5 +119,5 @@ class Registry:
                 yield db
         except (sqlite3.Error, OSError) as error:
             raise RecordError(
-                f"the registry of trials {self.path} cannot be used: {error}; move it away to start counting anew"
+                f"the registry of trials {self.path} cannot be used: {error}; move it away to start a new count"
             ) from error

@@ -1,9 +1,9 @@
-"""The folder of one run: created at its start, filled at its end; a journal in it says that it is unfinished.
+"""The folder of one run: created at its start, filled at its end; a journal in it marks an unfinished run.
 
-1. `create` makes the folder with `config.yaml` and `manifest.json` (status `running`)
-2. the journal grows while the run runs
+1. `create` creates the folder with `config.yaml` and `manifest.json` (status `running`)
+2. the journal grows during the run
 3. `write_tables` writes the Parquet tables and returns their hashes
-4. `finish` writes `summary.json` and the final manifest, then removes the journal unless the run is to be continued
+4. `finish` writes `summary.json` and the final manifest, then removes the journal unless the run can be continued
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from agent_bt.records.manifest import start_manifest
 Status = Literal["done", "failed", "interrupted", "budget"]
 
 RESUMABLE = ("interrupted", "budget")
+"""Statuses of runs that can be continued."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths of one run's files, and what writes them."""
+    """The files of one run: their paths, and how they are written."""
 
     path: Path
 
@@ -51,7 +52,7 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """What the run was made of."""
+        """Hashes, identity and versions."""
         return self.path / "manifest.json"
 
     @property
@@ -61,69 +62,69 @@ class RunFolder:
 
     @property
     def ledger(self) -> Path:
-        """What the run has spent, call by call."""
+        """What the run has spent, one line per call."""
         return self.path / "ledger.jsonl"
 
     @property
     def decisions(self) -> Path:
-        """One row a decision."""
+        """One row per decision."""
         return self.path / "decisions.parquet"
 
     @property
     def fills(self) -> Path:
-        """One row a fill."""
+        """One row per fill."""
         return self.path / "fills.parquet"
 
     @property
     def equity(self) -> Path:
-        """One row a bar."""
+        """One row per bar."""
         return self.path / "equity.parquet"
 
     @property
     def market(self) -> Path:
-        """The bars the run walked over, warm-up included, so that the folder alone can be replayed."""
+        """The bars of the run, including warm-up, so that the folder alone can be replayed."""
         return self.path / "market.parquet"
 
     @property
     def legs(self) -> Path:
-        """One row a bar of what was held long and short; runs over many symbols only, like the next three."""
+        """One row per bar: long and short legs; only in runs over several symbols, like the next three."""
         return self.path / "legs.parquet"
 
     @property
     def snapshots(self) -> Path:
-        """One row a decision and symbol held after it."""
+        """One row per decision and symbol held after it."""
         return self.path / "snapshots.parquet"
 
     @property
     def rebalances(self) -> Path:
-        """One row a decision: turnover, and what was held after it."""
+        """One row per decision: turnover, and exposure after it."""
         return self.path / "rebalances.parquet"
 
     @property
     def attribution(self) -> Path:
-        """One row a symbol: what it brought."""
+        """One row per symbol: its PnL and costs."""
         return self.path / "attribution.parquet"
 
     @property
     def summary(self) -> Path:
-        """What came out."""
+        """The results."""
         return self.path / "summary.json"
 
     @property
     def report(self) -> Path:
-        """The report for readers."""
+        """The HTML report."""
         return self.path / "report.html"
 
     @property
     def unfinished(self) -> bool:
-        """Whether the run can be continued: its journal is still there, or nothing but the start was written."""
+        """Whether the run can be continued: it still has a journal, or it has no summary yet."""
         return self.journal.exists() or not self.summary.exists()
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest.
+        """Read the manifest.
 
         Raises:
-            RecordError: there is none, or it is damaged.
+            RecordError: it is missing or damaged.
         """
         return read_json(self.manifest)
 
@@ -138,9 +139,16 @@ class RunFolder:
     def write_tables(
         self, *, journal: JournalWriter, fills: Sequence[Fill], equity: pl.DataFrame, market: pl.DataFrame
     ) -> dict[str, str]:
-        """Close the journal and write every table; returns the hashes `data`, `decisions`, `fills`, `equity`.
+        """Close the journal, write the tables of every run, and return their hashes.
 
-        `equity` as made by `tables.equity_frame`, `market` in `BAR_SCHEMA`.
+        Args:
+            journal: of the run.
+            fills: in order.
+            equity: as built by `tables.equity_frame`.
+            market: in `BAR_SCHEMA`, with `symbol` for several symbols.
+
+        Returns:
+            The hashes `data`, `decisions`, `fills`, `equity`.
 
         Raises:
             RecordError: a file cannot be written.
@@ -158,7 +166,7 @@ class RunFolder:
         }
 
     def write_holdings(self, holdings: Mapping[str, pl.DataFrame]) -> None:
-        """Write the tables of a run over many symbols, by name as in `holdings.Holdings.tables`.
+        """Write the tables of a run over several symbols, by name as in `holdings.Holdings.tables`.
 
         Raises:
             RecordError: a file cannot be written.
@@ -167,7 +175,7 @@ class RunFolder:
             tables.write_table(self.path / f"{name}.parquet", table)
 
     def write_exports(self, files: Mapping[str, bytes]) -> None:
-        """Write the result for other programs, by file name as in `exports.exports_of`.
+        """Write the results for other programs, by file name as in `exports.build_exports`.
 
         Raises:
             RecordError: a file cannot be written.
@@ -176,9 +184,12 @@ class RunFolder:
             write_whole(self.path / name, data)
 
     def finish(self, *, summary: Mapping[str, Any], telemetry: str, finished: str) -> None:
-        """Write the summary and the final manifest; the journal goes last, and stays if the run can be continued.
+        """Write the summary and the final manifest, then remove the journal unless the run can be continued.
 
-        `summary` as made by `records.summary`, `telemetry` the journal's `telemetry_head`, `finished` ISO 8601 UTC.
+        Args:
+            summary: as built by `records.summary`.
+            telemetry: the journal's `telemetry_head`.
+            finished: ISO 8601, UTC.
 
         Raises:
             RecordError: a file cannot be written.
@@ -210,10 +221,17 @@ def create(
     llm: Mapping[str, Any] | None = None,
     now: datetime | None = None,
 ) -> RunFolder:
-    """Make `root/<utc>-<name>-<random>/` with its config and manifest; arguments as in `manifest.start_manifest`.
+    """Create `root/<utc>-<name>-<random>/` with its config and manifest.
+
+    Args:
+        root: the folder of runs.
+        name: of the config; part of the folder's name.
+        config_text: the resolved config, YAML.
+        identity, config_file, prompt, llm: as in `manifest.start_manifest`.
+        now: when the run starts; default: the current time.
 
     Raises:
-        RecordError: the folder cannot be made.
+        RecordError: the folder cannot be created.
     """
     now = (now or datetime.now(UTC)).astimezone(UTC)
     run_id = f"{now:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
@@ -222,7 +240,7 @@ def create(
         folder.path.mkdir(parents=True)
     except OSError as error:
         raise RecordError(
-            f"{folder.path} cannot be made: {error.strerror or error}; choose another `output`, or make room"
+            f"{folder.path} cannot be created: {error.strerror or error}; choose another `output`, or free disk space"
         ) from error
     started = f"{now:%Y-%m-%dT%H:%M:%SZ}"
     manifest = start_manifest(
@@ -232,27 +250,36 @@ def create(
         write_whole(folder.config, config_text.encode())
         write_json(folder.manifest, manifest)
     except BaseException:
-        # Without a manifest nothing would ever find it again.
+        # A folder without a manifest would never be found again.
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return folder
 
 
 def find_unfinished(root: Path, config_hash: str) -> RunFolder | None:
-    """The newest unfinished run of this identity (`hashes.config_hash`) under `root`, if there is one."""
+    """Find the newest unfinished run of an identity; None if there is none.
+
+    Args:
+        root: the folder of runs.
+        config_hash: of the identity (`hashes.config_hash`).
+    """
     for path in sorted(root.glob("*/manifest.json"), reverse=True):
         folder = RunFolder(path.parent)
         try:
             manifest = folder.read_manifest()
         except RecordError:
-            continue  # a damaged folder is nothing to continue; `runs list` shows it
+            continue  # a damaged folder cannot be continued; `runs list` shows it
         if folder.unfinished and manifest.get("hashes", {}).get("config") == config_hash:
             return folder
     return None
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write indented JSON; the file appears whole.
+    """Write indented JSON; the file is complete or unchanged.
+
+    Args:
+        path: the file to create or replace.
+        data: what it holds.
 
     Raises:
         RecordError: the file cannot be written.
@@ -261,7 +288,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
         RecordError: the file is missing or holds something else.
@@ -270,20 +297,20 @@ def read_json(path: Path) -> dict[str, Any]:
         data = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         raise RecordError(
-            f"{path.parent} has no {path.name}; it is no run folder, or the run did not get far"
+            f"{path.parent} has no {path.name}; it is not a run folder, or the run ended too early"
         ) from None
     except (OSError, orjson.JSONDecodeError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
     if not isinstance(data, dict):
-        raise RecordError(f"{path} holds no JSON object")
+        raise RecordError(f"{path} does not hold a JSON object")
     return data
 
 
 def summary_hash(summary: Mapping[str, Any]) -> str:
-    """Hash of a summary as it stands in its file."""
+    """Hash a summary as it is in its file."""
     return content_hash("agent-bt/summary/v1", summary)
 
 
 def config_file_hash(text: bytes) -> str:
-    """Hash of the text of `config.yaml`."""
+    """Hash the text of `config.yaml`."""
     return tagged_hash("agent-bt/config-file/v1", text)

@@ -1,4 +1,4 @@
-"""`summary.json`: what came out of a run, with fixed keys."""
+"""`summary.json`: the results of a run, with fixed keys."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ HASHES = ("config", "data", "prompt", "decisions", "fills", "equity")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waste:
-    """Calls that were paid for and used by no decision, with their tokens and their cost in US dollars.
+    """Calls that were paid for but not used by a decision.
 
     Attributes:
-        calls: those sent ahead and never needed, or lost when the process was killed.
-        probes: those that found out what the endpoint takes.
-        unpriced: how many of all these have no known price.
+        calls: prefetched calls that were never needed, and calls lost when the process was killed.
+        probes: calls that negotiated which parameters the endpoint accepts.
+        prompt_tokens, completion_tokens: of all these calls.
+        cost_usd: of all these calls, US dollars.
+        unpriced: how many of them have no known price.
     """
 
     calls: int = 0
@@ -75,20 +77,26 @@ def build_summary(
     banners: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The summary of a run as plain data.
+    """Build the summary of a run as plain data.
 
     Args:
-        about: what ran on what, for the heading: name, strategy, model, symbol, interval, start, end, ...
+        run_id: name of the run folder.
+        status: how the run ended.
+        about: what was run, for the heading: name, strategy, model, symbol, interval, start, end, ...
         bars: bars in [start, end).
+        tally: counts over the recorded decisions.
         skipped: decisions that fell into an outage.
-        silent: decisions that had nothing new to say, and were not recorded.
-        performance, baselines: measures with exactly `PERFORMANCE_KEYS`; a baseline that could not be run is None.
+        unchanged: decisions that repeated the current target, and were not recorded; `decisions.silent` in the file.
+        performance: measures with exactly `PERFORMANCE_KEYS`.
+        baselines: the same measures of each of `BASELINES`; None for one that could not be run.
         hashes: exactly `HASHES`; `prompt` is None for a strategy that has none.
-        timing: started, finished (ISO 8601 UTC), seconds, and what else is worth knowing.
-        random_beaten: share of the random agents that ended below the strategy.
-        portfolio: what a run over many symbols held, see `records.holdings`; None for any other.
-        conventions: how the measures are defined, in words.
+        timing: started, finished (ISO 8601, UTC), seconds, and other times.
+        waste: calls that were paid for but not used.
+        random_beaten: fraction of the random agents that ended below the strategy.
+        portfolio: see `holdings.summarise_holdings`; None for a run over one symbol.
+        conventions: how the measures are defined, in sentences.
         banners: what a reader must not overlook: SAMPLE MARKET, STAND-IN MODEL.
+        warnings: what limits the result, in sentences.
 
     Raises:
         ValueError: keys are missing or unknown.
@@ -119,7 +127,7 @@ def build_summary(
 
 
 def decision_counts(tally: Tally) -> dict[str, Any]:
-    """How many decisions of each kind; model + invalid + transport + budget = buy + sell + hold = total."""
+    """Count the decisions of each kind; model + invalid + transport + budget = buy + sell + hold = total."""
     return {
         "total": tally.total,
         "model": tally.provenance["model"],
@@ -138,10 +146,14 @@ def decision_counts(tally: Tally) -> dict[str, Any]:
 
 
 def llm_usage(tally: Tally, waste: Waste = NO_WASTE) -> dict[str, Any]:
-    """Calls, tokens, cost and latency; a cost is None where the price of any of its calls is unknown.
+    """Sum up calls, tokens, cost and latency; a cost is None where the price of any of its calls is unknown.
 
-    Latencies are of answered calls that were used; `cost_saved_usd` is what cached replies cost when they were made.
-    Tokens and cost of a call whose fate is unknown (killed while in flight, timed out) are its worst case.
+    Latencies are those of used calls that got a reply; `cost_saved_usd` is what cached replies cost when they were
+    requested. Tokens and cost of a call whose outcome is unknown (killed in flight, timed out) are its worst case.
+
+    Args:
+        tally: counts over the recorded decisions.
+        waste: calls that were paid for but not used.
     """
     unpriced = tally.unpriced + waste.unpriced
     return {
@@ -164,4 +176,4 @@ def llm_usage(tally: Tally, waste: Waste = NO_WASTE) -> dict[str, Any]:
 
 def _check(what: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
     if set(given) != set(keys):
-        raise ValueError(f"{what} of a summary must have the keys {', '.join(keys)}; it has {', '.join(given)}")
+        raise ValueError(f"{what} of a summary must have exactly the keys {', '.join(keys)}, got {', '.join(given)}")

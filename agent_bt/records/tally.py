@@ -1,4 +1,4 @@
-"""Counts what the decisions of a run amount to, one record after another, in memory that does not grow."""
+"""Running counts over the records of a run, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERDICTS = ("clipped", "rejected")
 _NEVER_SENT = ("budget", "offline_miss")
 
 _BINS_PER_E = 100
-"""Latencies are kept as counts of logarithmic bins, each 1 % wide: a quantile is right to within 1 %."""
+"""Latencies are counted in logarithmic bins, each 1 % wide: quantiles are accurate to 1 %."""
 
 
 @dataclass(slots=True)
@@ -25,15 +25,20 @@ class Tally:
     """Running counts over the records of a run.
 
     Attributes:
-        provenance, action, risk: how many decisions of each.
-        cuts: how many orders were clipped or rejected, by the limit that did it.
-        reasons: how many failed decisions (all but `model`) by `kind: reason`.
-        calls: calls that were sent to the provider and used; `failed` of them brought no answer, and `unbilled` of
-            these cost nothing for certain.
-        cached: replies that came from the cache.
-        speculation_hits: replies that had been asked for ahead of time.
-        cost_usd: what the priced calls cost; `unpriced` calls have no known price.
-        cost_saved_usd: what the cached replies had cost when they were paid for; of `saved_unpriced` nobody knows.
+        total: decisions.
+        provenance, action, risk: decisions by each of these.
+        cuts: orders that were clipped or rejected, by the limit that cut them.
+        reasons: failed decisions (all but `model`) by `kind: reason`.
+        calls: calls that were sent to the provider and used.
+        failed: calls of these without a reply.
+        unbilled: calls of `failed` that certainly cost nothing.
+        cached: replies from the cache.
+        speculation_hits: used replies to prefetched requests.
+        unpriced: calls without a known price.
+        saved_unpriced: cached replies without a known price.
+        prompt_tokens, completion_tokens: of the calls.
+        cost_usd: what the priced calls cost, US dollars.
+        cost_saved_usd: what the cached replies cost when they were requested, US dollars.
     """
 
     total: int = 0
@@ -56,7 +61,12 @@ class Tally:
     _latencies: Counter[int] = field(default_factory=Counter)
 
     def add(self, content: Mapping[str, Any], telemetry: Mapping[str, Any]) -> None:
-        """Count one record."""
+        """Count one record.
+
+        Args:
+            content: as built by `decision_record.build_content`.
+            telemetry: as built by `decision_record.build_telemetry`.
+        """
         self.total += 1
         kind = content["provenance"]
         self.provenance[kind] += 1
@@ -72,11 +82,11 @@ class Tally:
 
     @property
     def failed_share(self) -> float:
-        """Share of decisions that are not the strategy's own answer, in [0, 1]."""
+        """Fraction of decisions that failed (all but `model`), in [0, 1]."""
         return 1.0 - self.provenance["model"] / self.total if self.total else 0.0
 
     def latency_ms(self, quantile: float) -> float | None:
-        """A quantile of the latency of calls that were answered by the provider, in ms; None without any."""
+        """Return a quantile of the latency of the calls that got a reply, in ms; None without any."""
         rank = math.ceil(quantile * self._latencies.total())
         for bin_, count in sorted(self._latencies.items()):
             rank -= count

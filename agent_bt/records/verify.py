@@ -1,4 +1,4 @@
-"""Derives every hash and count of a run folder again, and says what differs."""
+"""Recomputes every hash and count of a run folder, and reports the differences."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from agent_bt.core.clock import interval_us, time_us
 from agent_bt.core.errors import AgentBtError, RecordError
 from agent_bt.engine.market import Market
 from agent_bt.records import hashes
-from agent_bt.records.exports import exports_of
-from agent_bt.records.holdings import compute_holdings, portfolio_of
+from agent_bt.records.decision_record import iterate_records
+from agent_bt.records.exports import build_exports
+from agent_bt.records.holdings import compute_holdings, summarise_holdings
 from agent_bt.records.journal import JournalReader
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.run_folder import RunFolder, config_file_hash, summary_hash
-from agent_bt.records.schema import decision_schema, rows_of
+from agent_bt.records.schema import decision_schema
 from agent_bt.records.summary import decision_counts, llm_usage
 from agent_bt.records.tally import Tally
 
 _OF_USED_CALLS = ("failed", "cached", "speculation_hits", "cost_saved_usd", "latency_ms_p50", "latency_ms_p95")
-"""What of `summary.llm` follows from the decisions alone; the rest counts wasted calls too."""
+"""The keys of `summary.llm` that follow from the decisions alone; the others count wasted calls too."""
 
 _ROUNDING = 1e-9
 
@@ -41,7 +42,13 @@ _TABLES: dict[str, Callable[[Run], str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing that is not what the run folder says: what, what is written, what was derived again."""
+    """A value of a run folder that does not match what its tables give.
+
+    Attributes:
+        what: the value, by its key or file.
+        recorded: what the folder holds.
+        derived: what was recomputed.
+    """
 
     what: str
     recorded: Any
@@ -52,12 +59,12 @@ class Difference:
 
 
 def verify(path: str | Path) -> list[Difference]:
-    """Derive again what can be derived; an empty list means that the folder is what it was when it was written.
+    """Recompute what can be derived from the tables of a run; an empty list means that nothing was changed.
 
-    Of an unfinished run without a summary the chain of the journal is checked.
+    For an unfinished run without a summary, the hash chain of the journal is checked.
 
     Raises:
-        RecordError: it is no run folder.
+        RecordError: it is not a run folder.
     """
     folder = RunFolder(Path(path))
     if folder.path.is_dir() and folder.journal.exists() and not folder.summary.exists():
@@ -81,7 +88,7 @@ def _check_run(run: Run) -> Iterator[Difference]:
     for name, derive in _TABLES.items():
         sources += _attempt(f"hashes.{name}", partial(_compare_table, run, name, derive))
     yield from sources
-    # What follows from these tables is told from what they hold: from changed ones it would say nothing.
+    # The holdings follow from these tables: derived from changed ones they would mean nothing.
     if run.multi_symbol and not sources:
         yield from _attempt("holdings", partial(_check_holdings, run))
     yield from _attempt("exports", partial(_check_exports, run))
@@ -98,12 +105,12 @@ def _compare_config(run: Run, recorded: str | None) -> Iterator[Difference]:
 
 
 def _check_decisions(run: Run) -> Iterator[Difference]:
-    """The chains over content and telemetry, and every count that follows from them, in slices of the table."""
+    """Check the hash chains over content and telemetry, and the counts that follow, in slices of the table."""
     content_chain, telemetry_chain = HashChain(hashes.DECISION_TAG), HashChain(hashes.TELEMETRY_TAG)
     tally = Tally()
     for rows in run.decision_slices():
         _check_schema(rows)
-        for content, telemetry in rows_of(rows):
+        for content, telemetry in iterate_records(rows):
             content_chain.link(hashes.content_bytes(content))
             telemetry_chain.link(canonical(telemetry))
             tally.add(content, telemetry)
@@ -118,7 +125,7 @@ def _check_decisions(run: Run) -> Iterator[Difference]:
 
 
 def _check_holdings(run: Run) -> Iterator[Difference]:
-    """The tables of a run over many symbols, told again from its fills and its market, to within rounding."""
+    """Check the tables of a run over several symbols, recomputed from fills and market, to within rounding."""
     config = load_config(run.folder.config, env={})
     market = Market(
         symbols=run.market["symbol"].unique(maintain_order=True).to_list(),
@@ -138,16 +145,15 @@ def _check_holdings(run: Run) -> Iterator[Difference]:
         execution=config.execution,
     )
     for name, derived in holdings.tables.items():
-        if (differs := _other_column(getattr(run, name), derived)) is not None:
-            yield Difference(what=f"{name}.parquet", recorded=f"another {differs}", derived=f"its {differs}")
-    told = portfolio_of(market, holdings, run.fills)
-    for key, value in told.items():
+        if (differs := _first_difference(getattr(run, name), derived)) is not None:
+            yield Difference(what=f"{name}.parquet", recorded=f"another {differs}", derived=f"the original {differs}")
+    for key, value in summarise_holdings(market, holdings, run.fills).items():
         if not _close(run.summary["portfolio"].get(key), value):
             yield Difference(what=f"portfolio.{key}", recorded=run.summary["portfolio"].get(key), derived=value)
 
 
-def _other_column(recorded: pl.DataFrame, derived: pl.DataFrame) -> str | None:
-    """What of a table is not what was derived: its shape, or the first column that differs."""
+def _first_difference(recorded: pl.DataFrame, derived: pl.DataFrame) -> str | None:
+    """Return what differs between two tables: the shape, or the first column; None if they are equal."""
     if recorded.schema != derived.schema or len(recorded) != len(derived):
         return f"shape ({len(recorded)} rows of {', '.join(recorded.columns)})"
     return next((f"column {c.name}" for c in derived if not _same(recorded[c.name], c)), None)
@@ -172,19 +178,19 @@ def _close(one: Any, other: Any) -> bool:
 
 
 def _check_exports(run: Run) -> Iterator[Difference]:
-    for name, data in exports_of(run.summary, run.equity, run.fills).items():
+    for name, data in build_exports(run.summary, run.equity, run.fills).items():
         path = run.path / name
         if not path.exists():
             yield Difference(what=name, recorded="no such file", derived=f"{len(data):,} bytes")
         elif path.read_bytes() != data:
-            yield Difference(what=name, recorded="another text", derived="its text")
+            yield Difference(what=name, recorded="a different text", derived="the original text")
 
 
 def _check_schema(decisions: pl.DataFrame) -> None:
     window = decisions.schema.get("window")
     columns = [field.name for field in window.fields] if isinstance(window, pl.Struct) else []
     if decisions.schema != decision_schema([name for name in columns if name != "close_time"]):
-        raise RecordError("the table has other columns than the records of this version of agent-bt")
+        raise RecordError("its columns are not those of this version of agent-bt")
 
 
 def _compare(what: str, recorded: Any, derived: Any) -> Iterator[Difference]:
@@ -193,7 +199,7 @@ def _compare(what: str, recorded: Any, derived: Any) -> Iterator[Difference]:
 
 
 def _attempt(what: str, check: Callable[[], Iterator[Difference]]) -> Iterator[Difference]:
-    """A check whose file may be missing, damaged or hold what no record holds: that is a difference too."""
+    """Run a check; a file that is missing, damaged or of another format counts as a difference."""
     try:
         yield from check()
     except (AgentBtError, pl.exceptions.PolarsError, TypeError, ValueError) as error:

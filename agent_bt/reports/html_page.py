@@ -121,11 +121,9 @@ def _plotly_script() -> tuple[Path, str]:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file so that it is there whole or not at all, also when two runs end at once."""
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, partial)
-        partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise unwritable(target, error) from error
+    with whole_file(target, target.with_name(f"{target.name}.{os.getpid()}.partial")) as temporary:
+        shutil.copyfile(source, temporary)

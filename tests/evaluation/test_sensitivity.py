@@ -23,7 +23,8 @@ from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, reco
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
-from agent_bt.records.schema import content_of, decision_schema, json_schema, telemetry_of
+from agent_bt.records.decision_record import build_content, build_telemetry
+from agent_bt.records.schema import decision_schema, json_schema
 
 MINUTE = 60_000_000
 CASH = 1_000.0
@@ -150,7 +151,7 @@ def test_decisions_come_back_from_the_table_of_a_run(tmp_path: Path) -> None:
         Decision.sell("BTCUSDT", 0.25, sizing="equity"), Decision.sell("BTCUSDT"), Decision.to({}),
     ]  # fmt: skip
     broker, _, steps = run(market, decisions, rules_of())
-    rows = [{**content_of(step, window=False), "telemetry": telemetry_of(step, 0)} for step in steps]
+    rows = [{**build_content(step, window=False), "telemetry": build_telemetry(step, 0)} for step in steps]
     schema = decision_schema([])
     pl.DataFrame(rows, schema=json_schema(schema)).cast(schema).write_parquet(tmp_path / "decisions.parquet")
     recorded = recorded_decisions(pl.read_parquet(tmp_path / "decisions.parquet", columns=list(COLUMNS)))

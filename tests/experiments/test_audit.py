@@ -27,7 +27,7 @@ from agent_bt.core.view import HIDDEN, MarketView
 from agent_bt.engine.market import Market
 from agent_bt.evaluation.audit import Audit, Subject, audit, random_future
 from agent_bt.experiments.audit import audit_config, audit_run
-from agent_bt.records.schema import content_of
+from agent_bt.records.decision_record import build_content
 from agent_bt.strategies.base import Strategy
 from agent_bt.strategies.simple import BuyAndHold
 
@@ -49,7 +49,7 @@ def audited(make: type[Decider], *, config: Config = CONFIG, leak: bool = False,
             staged.market._data[:, 0, -1 - HIDDEN] = ahead
         return staged.market, staged.schedule.bars.tolist()
 
-    subject = Subject(strategy=make, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=content_of)
+    subject = Subject(strategy=make, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=build_content)
     return audit(subject, BARS, seed=seed)
 
 

@@ -14,9 +14,10 @@ from record_examples import FEATURES, make_step, rule_step, steps
 from agent_bt.core.canonical import canonical
 from agent_bt.core.step import Step
 from agent_bt.core.types import Reply
+from agent_bt.records.decision_record import build_content, build_telemetry, extract_replies, iterate_records
 from agent_bt.records.hashes import decisions_hash
 from agent_bt.records.journal import JournalReader, JournalWriter
-from agent_bt.records.schema import content_of, decision_schema, replies_of, rows_of, telemetry_of
+from agent_bt.records.schema import decision_schema
 
 
 def through_parquet(folder: Path, given_steps: list[Step], **options: bool) -> tuple[pl.DataFrame, str]:
@@ -34,8 +35,8 @@ def test_parquet_row_gives_back_the_content_that_was_hashed(examples: int = 30) 
         with tempfile.TemporaryDirectory() as name:
             table, head = through_parquet(Path(name), given_steps)
             read = [record for _, record in JournalReader(Path(name) / "journal.jsonl")]
-        contents, telemetries = zip(*rows_of(table), strict=True) if len(table) else ((), ())
-        expected = [content_of(step, prompt="trader/v1") for step in given_steps]
+        contents, telemetries = zip(*iterate_records(table), strict=True) if len(table) else ((), ())
+        expected = [build_content(step, prompt="trader/v1") for step in given_steps]
         assert [canonical(content) for content in contents] == [canonical(content) for content in expected]
         assert decisions_hash(contents) == head
         assert [canonical(row) for row in telemetries] == [canonical(row) for row in read]
@@ -51,7 +52,7 @@ def test_parquet_row_gives_back_the_content_that_was_hashed_long() -> None:
 def test_huge_prompts_and_replies_survive(tmp_path: Path) -> None:
     given_steps = [make_step(at, prompt="é😀" * 500_000, text="x" * 3_000_000) for at in range(4)]
     table, head = through_parquet(tmp_path, given_steps)
-    assert decisions_hash(content for content, _ in rows_of(table)) == head
+    assert decisions_hash(content for content, _ in iterate_records(table)) == head
     assert table["messages"][3][1]["content"] == "é😀" * 500_000 + " 3"
 
 
@@ -83,22 +84,22 @@ def test_rule_has_no_exchange_and_may_leave_its_window_out(tmp_path: Path) -> No
     assert (row["request"], row["messages"], row["reply"]) == (None, [], None)
     assert row["targets"] == [{"symbol": "BTCUSDT", "share": 1.0}]
     assert (row["risk"], row["action"]) == ("clipped", "TARGETS")
-    assert decisions_hash(content for content, _ in rows_of(table)) == head
+    assert decisions_hash(content for content, _ in iterate_records(table)) == head
 
 
 def test_content_says_nothing_of_how_the_call_went() -> None:
     slow = Reply(text="{}", latency_ms=900.0, attempts=3, cost_usd=1.0, speculated=True, body="raw")
     fast = Reply(text="{}", latency_ms=1.0, cached=True)
-    assert canonical(content_of(make_step(0, reply=slow))) == canonical(content_of(make_step(0, reply=fast)))
-    assert telemetry_of(make_step(0, reply=slow), 0) != telemetry_of(make_step(0, reply=fast), 0)
+    assert canonical(build_content(make_step(0, reply=slow))) == canonical(build_content(make_step(0, reply=fast)))
+    assert build_telemetry(make_step(0, reply=slow), 0) != build_telemetry(make_step(0, reply=fast), 0)
 
 
 def test_replies_can_be_taken_from_a_record() -> None:
     failed = Reply(failure="timeout", error="no answer in 30 s", latency_ms=30_000.0, attempts=4)
     step = make_step(0, reply=failed)
     address = step.decision.calls[0].request.address
-    assert replies_of(content_of(step), telemetry_of(step, 0)) == [(address, failed)]
-    assert replies_of(content_of(rule_step(0)), telemetry_of(rule_step(0), 0)) == []
+    assert extract_replies(build_content(step), build_telemetry(step, 0)) == [(address, failed)]
+    assert extract_replies(build_content(rule_step(0)), build_telemetry(rule_step(0), 0)) == []
 
 
 def test_half_a_surrogate_pair_in_a_reply_is_written_out(tmp_path: Path) -> None:

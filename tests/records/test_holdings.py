@@ -17,8 +17,8 @@ from agent_bt.engine.market import Market
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
-from agent_bt.records.holdings import Holdings, compute_holdings, portfolio_of
-from agent_bt.records.tables import fills_frame, price_of
+from agent_bt.records.holdings import Holdings, compute_holdings, summarise_holdings
+from agent_bt.records.tables import compute_benchmark_price, fills_frame
 
 T0, ROWS, CASH = time_us("2024-07-01"), 300, 50_000.0
 LIVES = {"A": (0, ROWS), "B": (60, ROWS), "C": (0, 200), "D": (0, ROWS), "E": (0, ROWS)}
@@ -201,7 +201,7 @@ def test_turnover_is_that_of_the_decision_whose_orders_filled() -> None:
 def test_portfolio_says_what_vanished_and_who_gained_and_lost() -> None:
     account = Account(2, ExecutionConfig())
     holdings = account.tell()
-    told = portfolio_of(account.market, holdings, fills_frame(account.fills))
+    told = summarise_holdings(account.market, holdings, fills_frame(account.fills))
     assert told["delisted"] == ["C"]
     assert (told["symbols"], told["rebalances"]) == (5, len(account.decisions))
     ranked = sorted(holdings.attribution.select("pnl", "symbol").iter_rows(), reverse=True)
@@ -222,7 +222,7 @@ def test_an_account_that_never_trades_has_empty_tables() -> None:
     assert holdings.rebalances["turnover"].to_list() == [0.0, 0.0]
     assert holdings.attribution["pnl"].to_list() == [0.0] * 5
     assert holdings.legs.drop("time").sum().row(0) == (0.0,) * 7
-    told = portfolio_of(market, holdings, fills_frame([]))
+    told = summarise_holdings(market, holdings, fills_frame([]))
     assert (told["best"], told["worst"], told["mean_positions"]) == ([], [], 0.0)
 
 
@@ -237,7 +237,7 @@ def test_account_that_is_used_up_still_adds_up() -> None:
 
 def test_price_over_many_is_the_mean_return_of_what_was_eligible_the_bar_before() -> None:
     market = make_market(5)
-    told = price_of(market)
+    told = compute_benchmark_price(market)
     level, expected = 1.0, [1.0]
     for bar in range(market.first + 1, ROWS):
         moves = [

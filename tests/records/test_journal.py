@@ -10,9 +10,9 @@ from record_examples import make_step
 
 from agent_bt.core.errors import RecordError
 from agent_bt.core.types import Reply
+from agent_bt.records.decision_record import build_content
 from agent_bt.records.hashes import decisions_hash
 from agent_bt.records.journal import JournalReader, JournalWriter
-from agent_bt.records.schema import content_of
 
 
 def write(path: Path, count: int, first: int = 0, **options: int) -> JournalWriter:
@@ -26,7 +26,7 @@ def test_lines_come_back_in_order_under_one_chain(tmp_path: Path) -> None:
     journal = write(tmp_path / "journal.jsonl", 10, flush_every=3)
     lines = list(JournalReader(journal.path).lines())
     assert [line.number for line in lines] == list(range(1, 11))
-    assert lines[-1].chain == journal.head == decisions_hash(content_of(make_step(at)) for at in range(10))
+    assert lines[-1].chain == journal.head == decisions_hash(build_content(make_step(at)) for at in range(10))
     assert [content["index"] for content, _ in JournalReader(journal.path)] == list(range(10))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent_bt.core.errors import RecordError
-from agent_bt.records.registry import Registry, trial_of
+from agent_bt.records.registry import Registry, identify_trial
 
 
 def identity(**changes: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def registry(tmp_path: Path) -> Registry:
 def counted(registry: Registry, *identities: dict[str, Any]) -> int:
     for at, each in enumerate(identities):
         registry.add(each, name="x", run_id=f"run-{at}")
-    trial = trial_of(identities[0])
+    trial = identify_trial(identities[0])
     return registry.count(trial.series, trial.start, trial.end)
 
 

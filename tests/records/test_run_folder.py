@@ -16,13 +16,13 @@ from agent_bt.core.clock import MINUTE
 from agent_bt.core.errors import RecordError, UsageError
 from agent_bt.core.types import Reply, Usage
 from agent_bt.records import run_folder
+from agent_bt.records.decision_record import build_content, build_telemetry
 from agent_bt.records.files import whole_file, write_whole
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.manifest import PACKAGES
 from agent_bt.records.read import list_runs, load_run, resolve_run
 from agent_bt.records.run_folder import RunFolder
-from agent_bt.records.schema import content_of, telemetry_of
 from agent_bt.records.summary import build_summary, llm_usage
 from agent_bt.records.tables import FILL_SCHEMA, equity_frame, fills_frame
 from agent_bt.records.tally import Tally
@@ -187,7 +187,7 @@ def test_run_is_resolved_by_id_part_name_path_and_latest(tmp_path: Path) -> None
     assert resolve_run(tmp_path, "one") == first.path
     assert resolve_run(tmp_path, first.run_id) == resolve_run(tmp_path, first.run_id[-6:]) == first.path
     assert resolve_run(tmp_path, str(second.path)) == second.path
-    with pytest.raises(UsageError, match="fits 2 runs"):
+    with pytest.raises(UsageError, match="matches 2 runs"):
         resolve_run(tmp_path, first.run_id[:4])
     with pytest.raises(UsageError, match="no run 'three'"):
         resolve_run(tmp_path, "three")
@@ -260,7 +260,7 @@ def tally_of(*replies: Reply, kind: str = "model") -> Tally:
     tally = Tally()
     for at, reply in enumerate(replies):
         step = make_step(at, reply=reply, kind=kind)
-        tally.add(content_of(step), telemetry_of(step, 0))
+        tally.add(build_content(step), build_telemetry(step, 0))
     return tally
 
 

@@ -202,7 +202,7 @@ def test_silent_decisions_are_counted_and_replayed(tmp_path: Path, symbols: str)
     assert "more had nothing new to say" in plain(found.summary, 1000)
     if symbols == "null":
         assert (found.multi_symbol, found.summary["portfolio"]) == (False, None)
-        with pytest.raises(RecordError, match="holds one symbol; only a run over several has snapshots"):
+        with pytest.raises(RecordError, match="has one symbol; only a run over several has snapshots"):
             _ = found.snapshots
 
 

@@ -13,9 +13,10 @@ from agent_bt.core.clock import HOUR, iso, time_us
 from agent_bt.core.schema import BAR_SCHEMA, TIME
 from agent_bt.core.types import Fill
 from agent_bt.evaluation.performance import CONVENTIONS, performance
+from agent_bt.records.decision_record import fill_to_row
 from agent_bt.records.files import write_whole
 from agent_bt.records.run_folder import RunFolder, write_json
-from agent_bt.records.schema import decision_schema, fill_row, json_schema
+from agent_bt.records.schema import decision_schema, json_schema
 from agent_bt.records.summary import build_summary
 from agent_bt.records.tables import equity_frame, fills_frame
 from agent_bt.records.tally import Tally
@@ -201,7 +202,7 @@ class _Book:
             "risk_cuts": [] if cut is None or failed
             else [{"symbol": self.symbols[cut], "verdict": "clipped", "reason": "max_position"}],
             "orders": [{"symbol": f.symbol, "lots": round(np.sign(f.quantity)), "quantity": f.quantity} for f in fills],
-            "fills": [fill_row(fill) for fill in fills],
+            "fills": [fill_to_row(fill) for fill in fills],
             "account": {"cash": self.cash, "equity": equity, "realised_pnl": 0.0, "unrealised_pnl": 0.0,
                         "fees": float(self.paid.sum()), "funding": 0.0, "peak_equity": equity},
             "positions": positions,

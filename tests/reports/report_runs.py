@@ -14,9 +14,10 @@ from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.core.types import Fill
 from agent_bt.core.view import BAR_COLUMNS
 from agent_bt.evaluation.performance import CONVENTIONS, performance
+from agent_bt.records.decision_record import fill_to_row
 from agent_bt.records.files import write_whole
 from agent_bt.records.run_folder import RunFolder, write_json
-from agent_bt.records.schema import decision_schema, fill_row, json_schema
+from agent_bt.records.schema import decision_schema, json_schema
 from agent_bt.records.summary import build_summary
 from agent_bt.records.tables import equity_frame, fills_frame
 from agent_bt.records.tally import Tally
@@ -160,7 +161,7 @@ class _Rows:
             "trades": [{"symbol": "BTCUSDT", "share": size if action == "BUY" else -size}] if size else None,
             "risk": "none", "risk_cuts": [],
             "orders": [{"symbol": "BTCUSDT", "lots": round(f.quantity * 1e5), "quantity": f.quantity} for f in fills],
-            "fills": [fill_row(fill) for fill in fills], "account": before, "positions": held,
+            "fills": [fill_to_row(fill) for fill in fills], "account": before, "positions": held,
             "prices": [{"symbol": "BTCUSDT", "price": price}],
             "summary": [
                 {"start": START + day * 24 * HOUR, "open": price, "high": price * 1.01, "low": price * 0.99,

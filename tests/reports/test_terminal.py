@@ -46,7 +46,7 @@ MANY: dict[str, Any] = {
         "symbol": "30 symbols", "symbols": {"count": 30, "names": ["AUSDT"] * 30}, "interval": "1h", "every": None,
         "rebalance": "W-MON", "pool": {"top_n": 20, "reselect": "MS", "lookback": "30D"}, "initial_cash": 10_000.0,
     },
-    "silent": 5050,
+    "unchanged": 5050,
     "portfolio": {
         "symbols": 30, "traded": 29, "mean_positions": 4.9, "mean_gross": 0.98, "mean_net": None, "max_gross": 1.2,
         "mean_turnover": 0.704, "rebalances": 30, "long_pnl": 1234.5, "short_pnl": -0.001,

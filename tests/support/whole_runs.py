@@ -16,7 +16,7 @@ from agent_bt.backtest.run import Result, run_config
 from agent_bt.config.model import Config
 from agent_bt.core.canonical import canonical
 from agent_bt.core.clock import MINUTE
-from agent_bt.records.schema import rows_of
+from agent_bt.records.decision_record import iterate_records
 
 START = datetime(2024, 7, 1, tzinfo=UTC)
 DAY_MINUTES = 1440
@@ -98,7 +98,7 @@ def run_over(config: Config, **options: Any) -> Result:
 def recorded(run_dir: Path) -> list[Past]:
     """Every decision of a finished run."""
     frame = pl.read_parquet(run_dir / "decisions.parquet")
-    return [Past(time=content["time"], content=canonical(content)) for content, _ in rows_of(frame)]
+    return [Past(time=content["time"], content=canonical(content)) for content, _ in iterate_records(frame)]
 
 
 def until(records: Iterable[Past], instant: datetime) -> list[bytes]:

@@ -33,7 +33,7 @@ from agent_bt.experiments.ab.verdict import judge_runs
 from agent_bt.experiments.tasks import Task, run_tasks
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.read import Run
-from agent_bt.records.registry import Registry, trial_of
+from agent_bt.records.registry import Registry, identify_trial
 from agent_bt.records.run_folder import RESUMABLE
 from agent_bt.strategies.registry import asks_model, make_strategy
 
@@ -72,7 +72,7 @@ def run_experiment(experiment: Experiment, *, progress: Progress, offline: bool 
         raise
     grids = {arm: _grid(folder, planned, arm) for arm in experiment.arms}
     first, last = planned[0].plan.identity, planned[-1].plan.identity
-    whole = trial_of({**first, "market": {**first["market"], "end": last["market"]["end"]}})
+    whole = identify_trial({**first, "market": {**first["market"], "end": last["market"]["end"]}})
     judged = judge_runs(
         grids,
         baseline=experiment.declared.baseline,
@@ -93,7 +93,7 @@ def compare(baseline: Run, other: Run, *, metric: str = "mean_return", alpha: fl
         UsageError: they are the same run, of different markets, or have no bars in common.
     """
     identities = [run.manifest["identity"] for run in (baseline, other)]
-    one, two = (trial_of(identity) for identity in identities)
+    one, two = (identify_trial(identity) for identity in identities)
     if baseline.run_id == other.run_id:
         raise UsageError(f"both names mean the run {baseline.run_id}; give two runs")
     if (one.series, identities[0]["market"]["interval"]) != (two.series, identities[1]["market"]["interval"]):

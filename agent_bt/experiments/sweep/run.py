@@ -38,7 +38,7 @@ from agent_bt.experiments.sweep.tables import curves_frame, results_frame, with_
 from agent_bt.experiments.sweep.verdict import judge_best, sentence
 from agent_bt.experiments.sweep.walk_forward import Window, windows_of
 from agent_bt.records.hashes import config_hash
-from agent_bt.records.registry import Registry, trial_of
+from agent_bt.records.registry import Registry, identify_trial
 from agent_bt.strategies.registry import make_strategy
 from agent_bt.strategies.simple import BuyAndHold
 
@@ -214,7 +214,7 @@ def _measured(parts: Sequence[SimulatedAccount], cash: float) -> Performance:
 def _verdict(
     registry: Registry, combinations: Sequence[Planned], results: _Results, best: int, cash: float
 ) -> dict[str, Any]:
-    trial = trial_of(combinations[best].identity)
+    trial = identify_trial(combinations[best].identity)
     returns = [returns_of(marks, cash) for marks in results.marks[0]]
     evidence = judge_best(returns[best], returns, trials=registry.count(trial.series, trial.start, trial.end))
     return {**evidence, "sentence": sentence(evidence)}

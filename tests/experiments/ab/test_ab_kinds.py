@@ -25,7 +25,7 @@ from agent_bt.experiments.ab.report import write_ab_report
 from agent_bt.experiments.ab.spec import load_experiment
 from agent_bt.experiments.ab.terminal import render
 from agent_bt.records.read import Run, load_run
-from agent_bt.records.registry import trial_of
+from agent_bt.records.registry import identify_trial
 
 ROOT = Path(__file__).parents[3]
 TRADERS = """
@@ -244,7 +244,7 @@ def test_trials_are_counted_by_their_universe() -> None:
     market = {"kind": "spot", "symbol": "BTCUSDT", "symbols": None, "source": "store", "start": "2024-07-01",
               "end": "2024-08-01"}  # fmt: skip
     series = [
-        trial_of({"market": {**market, "symbols": symbols}, "mode": mode, "seed": 7}).series
+        identify_trial({"market": {**market, "symbols": symbols}, "mode": mode, "seed": 7}).series
         for mode, symbols in (
             ("time_series", None),
             ("cross_sectional", None), ("cross_sectional", ["B", "A"]), ("time_series", ["A", "B"]),

@@ -28,7 +28,7 @@ from agent_bt.experiments.sweep.plan import plan_sweep
 from agent_bt.experiments.sweep.spec import WalkForwardConfig, load_sweep
 from agent_bt.experiments.sweep.verdict import judge_best, sentence
 from agent_bt.experiments.sweep.walk_forward import windows_of
-from agent_bt.records.registry import Registry, trial_of
+from agent_bt.records.registry import Registry, identify_trial
 
 MEASURES = ("final_equity", "max_drawdown", "sharpe", "sortino", "win_rate", "trades", "total_return", "volatility")
 DAY = 86_400_000_000
@@ -86,7 +86,7 @@ def test_a_row_is_the_run_of_that_combination_and_the_same_trial(tmp_path: Path)
 
 def best_trials(folder: Path, record: dict[str, Any]) -> int:
     plan = plan_sweep(load_sweep(folder / "sweep.yaml"))
-    trial = trial_of(plan.combinations[0].identity)
+    trial = identify_trial(plan.combinations[0].identity)
     return Registry(folder / "runs").count(trial.series, trial.start, trial.end)
 
 
