@@ -7,6 +7,7 @@ result.decisions, result.equity        # Polars frames
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from agent_bt.strategies.technical import TechnicalRuleGenerator
 
 __version__ = "0.1.0"
+
+# Silent until the user of the package configures logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Decision": "agent_bt.core.types",

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +89,12 @@ def execute(run: PreparedRun, progress: Progress) -> Executed:
     fills: list[Fill] = []
     with JournalWriter(run.folder.journal, prompt=run.prompt.reference if run.prompt else None) as journal:
         _warm_up(broker, run.setup.sizer(run.prepared.market))
+        name, due = run.folder.path.name, len(run.prepared.schedule.bars)
+        logger.info("run %s: %s, %d decisions", name, "continued" if run.continued else "new", due)
         began = time.perf_counter()
         status, error = _walk(run, broker, prefetcher, journal, fills, progress)
         seconds = time.perf_counter() - began
+        logger.info("run %s: %s after %d decisions, %.2f s", name, status, journal.count, seconds)
         if not journal.count:
             return Executed(summary=None, error=error)
         ended = Ended(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 import traceback
@@ -15,6 +14,7 @@ import typer
 from agent_bt import __version__
 from agent_bt.cli import again, backtest, check, common, doctor, init, runs, schema
 from agent_bt.cli.lazy import LazyGroup
+from agent_bt.cli.logs import logging_to_stderr, without_keys
 from agent_bt.core.errors import AgentBtError, UsageError
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ def main() -> None:
     """Entry point: run a command; every error becomes a message on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        with logging_to_stderr():
+            app()
     except AgentBtError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -200,16 +201,8 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     if common.verbose():
-        common.print_message(_without_keys(traceback.format_exc()))
-    common.show_error(_without_keys(message))
+        common.print_message(without_keys(traceback.format_exc()))
+    common.show_error(without_keys(message))
     if message.startswith("unexpected ") and not common.verbose():
         common.print_message(f"       this is a defect; set {common.DEBUG_VARIABLE}=1 to see where it happened")
     sys.exit(code)
-
-
-def _without_keys(text: str) -> str:
-    """The text without the value of any environment variable that holds a key: an error may quote a request."""
-    for name, value in os.environ.items():
-        if name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")) and len(value) >= 8:
-            text = text.replace(value, f"${name}")
-    return text

@@ -27,7 +27,13 @@ from agent_bt.config.yaml import dump_yaml, parse_yaml
 from agent_bt.core.errors import ConfigError
 
 PREFIX = "AGENT_BT_"
-OTHER_VARIABLES = ("AGENT_BT_DEBUG", "AGENT_BT_MARKET_DATA", "AGENT_BT_REQUIRE_ALL", "AGENT_BT_PEERS")
+OTHER_VARIABLES = (
+    "AGENT_BT_DEBUG",
+    "AGENT_BT_LOG",
+    "AGENT_BT_MARKET_DATA",
+    "AGENT_BT_REQUIRE_ALL",
+    "AGENT_BT_PEERS",
+)
 """Environment variables of that prefix that are no settings: tracebacks, two for the tests of a checkout, and where
 its benchmarks find other engines."""
 

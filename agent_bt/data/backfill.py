@@ -11,6 +11,7 @@ A minute that none of the three has is an outage, and not asked for again. Each 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
@@ -40,6 +41,8 @@ from agent_bt.data.spans import (
     subtract,
 )
 from agent_bt.data.store import Store
+
+logger = logging.getLogger(__name__)
 
 SETTLING = 2 * DAY
 """Archives appear the day after: before that, a minute that is missing may still come."""
@@ -293,6 +296,7 @@ class _Month:
             except DataError as error:
                 self._problems.append(str(error))
                 return
+            logger.info("REST, %s: %d bars in %d pages", span, len(rows.frame), rows.pages)
             self._pages += rows.pages
             self._merge(rows.frame, replaces=False)
             if odd := describe(rows.notes):
@@ -326,6 +330,7 @@ class _Month:
             return
         if self._keep_csv:
             write_whole(self._store.raw_csv / f"{file.name}.csv", table.text)
+        logger.info("%s: %d bars", file.path, len(klines.frame))
         self._merge(klines.frame, replaces=replaces)
         # A file answers for the days it has bars of: whole days are known to be missing from some monthly files.
         opened = klines.frame["open_time"].cast(pl.Int64)

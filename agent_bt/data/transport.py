@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import ssl
 import threading
@@ -16,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from agent_bt.core.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 MAX_DOWNLOAD = 64 * 2**20
 """No file that is asked for is larger; a month of minutes is 2 to 3 MB."""
@@ -83,6 +86,7 @@ class Transport:
             try:
                 with self._http().stream("GET", url, params=params) as response:
                     status = response.status_code
+                    logger.debug("GET %s: HTTP %d", _loggable(url), status)
                     if status == 200:
                         return Answer(body=_read_capped(response, url), headers=dict(response.headers))
                     if status == 404:
@@ -97,6 +101,7 @@ class Transport:
                 connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             if attempt < self._retries:
+                logger.info("GET %s: %s; again in %.1f s", _loggable(url), problem, pause)
                 self._sleep(pause)
         if not connected:
             raise self._give_up(parts.netloc, Unreachable(f"{parts.netloc} cannot be reached ({problem})"))
@@ -127,6 +132,12 @@ class Transport:
         # Hundreds of files may be waiting for the same answer: one attempt for all of them is enough.
         self._given_up[host] = error
         return error
+
+
+def _loggable(url: str) -> str:
+    """The address without user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @lru_cache(maxsize=1)

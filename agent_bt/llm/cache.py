@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.futures import outcome_of, resolve
 from agent_bt.llm.ledger import Ledger
 from agent_bt.llm.speculation import Urgency, current_urgency, urged
+
+logger = logging.getLogger(__name__)
 
 
 class _Flight:
@@ -78,6 +81,7 @@ class CachedLLM:
             # Read under the lock: between two looks a reply could land in the store, and be asked for once more.
             entry = None if flight is not None else self._store.get(request)
             if entry is not None:
+                logger.debug("cache hit %.12s", request.address)
                 if self._ledger is not None and not urgency.speculative:
                     self._ledger.save(entry.reply)
                 hit: Future[Reply] = Future()
@@ -90,6 +94,7 @@ class CachedLLM:
             waiter = _Waiter(partial(self._withdraw, flight))
             flight.waiters.append(waiter)
         if new:
+            logger.debug("cache miss %.12s%s", request.address, ", sent ahead" if urgency.speculative else "")
             self._send(flight)
         return waiter
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ from agent_bt.llm.limits import Pace, Window
 from agent_bt.llm.rate_headers import Spare
 from agent_bt.llm.retry import retry_after_s
 from agent_bt.llm.speculation import Urgency, current_urgency
+
+logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 15.0
@@ -112,6 +115,10 @@ class AdaptiveGate:
         self._spare.update(headers, number=caller.number, now=now, later=later)
         if status == 429:
             self._refused(caller, now)
+            logger.info(
+                "HTTP 429: from now on at most %d calls in flight and %.3g calls/s%s",
+                *(self.window, self.pace, "" if asked_s is None else f"; the server asks to wait {asked_s:.3g} s"),
+            )
         elif status is not None and status < 500:
             self._answered(caller, now)
         self._dispatch()

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,8 @@ from agent_bt.core.errors import EndpointDown
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.chat_response import ParameterRefused
+
+logger = logging.getLogger(__name__)
 
 Rung = Literal["json_schema", "json_object", "text"]
 TokenParameter = Literal["max_tokens", "max_completion_tokens"]
@@ -92,10 +95,16 @@ def negotiate(
         try:
             reply = llm.complete(Request(provider=provider, endpoint_id=endpoint_id, body=body))
         except ParameterRefused as refusal:
+            logger.info("the endpoint refuses a parameter: %s", refusal.said)
             found = _step(found, refusal, body, may_step_down=wanted == "auto")
             continue
         if reply.failure is not None:
             raise EndpointDown(f"the endpoint does not answer ({reply.failure}: {reply.error}); try again later")
+        logger.info(
+            "the endpoint takes response_format %s and %s%s, found out in %d calls",
+            *(found.response_format, found.token_parameter),
+            *("".join(f", no {name}" for name in found.dropped), found.calls),
+        )
         return _add_usage(found, reply)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -22,6 +23,8 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.core.waiting import result_of
 from agent_bt.llm.chat_response import read_answer, read_failure
 from agent_bt.llm.retry import Attempt, retry_after_s, retrying
+
+logger = logging.getLogger(__name__)
 
 OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 NO_KEY: Final = "none"
@@ -195,8 +198,10 @@ class OpenAILLM:
             response = await self._send(request)
             latency_ms = (time.perf_counter() - sent) * 1000
             if isinstance(response, Reply):
+                logger.debug("%s: %s after %.0f ms", self._endpoint, response.failure, latency_ms)
                 return Attempt(reply=replace(response, latency_ms=latency_ms))
             status, headers = response.status_code, response.headers
+            logger.debug("%s: HTTP %d after %.0f ms", self._endpoint, status, latency_ms)
         finally:
             self._gate.release(status, headers)
         reply = self._read(request, response)

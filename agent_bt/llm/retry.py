@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from email.utils import parsedate_to_datetime
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from agent_bt.core.types import Reply
+
+logger = logging.getLogger(__name__)
 
 MAX_WAIT_S = 60.0
 """Longest wait before one attempt; a server that asks for more is asked again after this."""
@@ -60,7 +63,15 @@ def retrying(*, retries: int, backoff_s: float) -> AsyncRetrying:
         retry=retry_if_result(lambda attempt: attempt.reply.failure is not None),
         stop=stop_after_attempt(1 + retries),
         wait=wait,
+        before_sleep=_log_retry,
         retry_error_callback=_attempt,
+    )
+
+
+def _log_retry(state: RetryCallState) -> None:
+    reply, pause_s = _attempt(state).reply, state.upcoming_sleep
+    logger.info(
+        "attempt %d failed (%s: %s); the next in %.2f s", state.attempt_number, reply.failure, reply.error, pause_s
     )
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -39,6 +40,8 @@ from agent_bt.strategies.registry import asks_model, make_strategy
 
 if TYPE_CHECKING:
     from agent_bt.llm.endpoints import Endpoints
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -266,6 +269,7 @@ def _run_cell(
     cell = planned.cell
     plan = replace(planned.plan, root=folder.cell(cell.place))
     error: AgentBtError | None
+    logger.info("cell %s", cell.place)
     try:
         error = run_plan(plan, progress=progress, offline=offline, report=False, endpoints=endpoints).error
     except AgentBtError as raised:

@@ -1,0 +1,58 @@
+"""The log of a command: what the package logs, on stderr, from the level that AGENT_BT_LOG names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from agent_bt.core.errors import UsageError
+
+LOG_VARIABLE = "AGENT_BT_LOG"
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Show on stderr what the block logs; nothing if AGENT_BT_LOG is not set.
+
+    Raises:
+        UsageError: AGENT_BT_LOG names no level.
+    """
+    level = os.environ.get(LOG_VARIABLE, "").strip().lower()
+    if not level:
+        yield
+        return
+    if level not in LEVELS:
+        raise UsageError(f"{LOG_VARIABLE} must be one of {', '.join(LEVELS)}, got {level!r}")
+    logger, handler = logging.getLogger("agent_bt"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_KeylessFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def without_keys(text: str) -> str:
+    """The text without the value of any environment variable that holds a key: a message may quote a request."""
+    for name, value in os.environ.items():
+        if name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")) and len(value) >= 8:
+            text = text.replace(value, f"${name}")
+    return text
+
+
+class _KeylessFormatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        """When it was logged, UTC."""
+        return f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}.{record.msecs:03.0f}Z"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without keys."""
+        return without_keys(super().format(record))
