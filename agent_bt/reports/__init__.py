@@ -1,1 +1,1 @@
-"""What people look at: terminal tables, and the HTML report."""
+"""The HTML report of a run, its terminal summary, and the parts that all pages share."""

@@ -1,10 +1,10 @@
 """The HTML report of a run: one page that opens from the disk, without a network.
 
-1. the numbers and words                               `html_facts`
-2. candles, curves, decisions, packed                  `html_symbols`, `html_curves`, `html_decisions`, `html_pack`
-   over many symbols also holdings and attribution     `html_portfolio`
-3. the page around them, with its own style and script `html_page`, `assets/report.html.j2`
-4. plotly's script, out of the installed package, once beside the reports or inside the page
+1. the figures and texts                               `html_facts`, `html_cards`, `html_returns`, `html_calls`
+2. candles, curves and decisions, packed               `html_symbols`, `html_curves`, `html_decisions`, `html_pack`
+   over several symbols also holdings and attribution  `html_portfolio`
+3. the page around them, with its styles and scripts   `html_page`, `assets/report.html.j2`
+4. plotly's script, from the installed package, once next to the reports or inside the page
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from agent_bt.core.errors import RecordError
 from agent_bt.records.read import Run, load_run
 from agent_bt.reports.html_curves import pack_curves, read_baselines
 from agent_bt.reports.html_decisions import CHUNK, Decisions
-from agent_bt.reports.html_facts import facts_of
+from agent_bt.reports.html_facts import build_facts
 from agent_bt.reports.html_pack import pack_json
 from agent_bt.reports.html_page import plotly_tag, render_page, write_page
-from agent_bt.reports.html_portfolio import portfolio_facts, read_portfolio
+from agent_bt.reports.html_portfolio import build_portfolio_facts, read_portfolio
 from agent_bt.reports.html_symbols import Symbols, short_names
-from agent_bt.reports.html_trades import trade_rows
+from agent_bt.reports.html_trades import build_trade_rows
 
 SCRIPTS = (
     "pack", "format", "page", "table", "market", "marks", "chart", "positions", "detail", "decisions", "lists",
     "symbols", "portfolio", "main",
 )  # fmt: skip
-"""The page's own scripts, in the order in which they build on each other."""
+"""The page's own scripts, each after those that it uses."""
 
 
 def write_report(run: Run | str | Path, *, single_file: bool = False, out: Path | None = None) -> Path:
-    """Write the report of a run; the file appears whole.
+    """Write the report of a run; the file is complete or unchanged.
 
     Args:
         run: a run, or its folder.
-        single_file: put plotly's script inside (about 5 MB) instead of beside the reports.
+        single_file: put plotly's script (about 5 MB) inside the file instead of next to the reports.
         out: the file to write; default: `report.html` in the run folder.
 
     Returns:
         The path of the report.
 
     Raises:
-        RecordError: the run has no results yet, or a file cannot be read or written.
+        RecordError: the run has no result yet, or a file cannot be read or written.
     """
     run = run if isinstance(run, Run) else load_run(run)
     out = run.folder.report if out is None else out
@@ -66,30 +66,30 @@ def _page(run: Run, decisions: Decisions, symbols: Symbols, plotly: Markup) -> s
     portfolio = read_portfolio(run)
     short = short_names(symbols.names)
     blocks = {
-        **decisions.index(short if symbols.many else None),
+        **decisions.index(short if symbols.multi_symbol else None),
         **symbols.first_block(),
         "curves": pack_curves(equity, baselines),
-        "trades": pack_json(trade_rows(run.fills)),
+        "trades": pack_json(build_trade_rows(run.fills)),
         **(portfolio.blocks() if portfolio else {}),
         "failures": pack_json(decisions.failures().with_columns(pl.col("time").dt.epoch("ms")).to_dicts()),
     }
     facts = {
-        **facts_of(run, equity, baselines, decisions.calls()),
-        "many": symbols.many,
+        **build_facts(run, equity, baselines, decisions.calls()),
+        "multi_symbol": symbols.multi_symbol,
         "trade_count": len(run.fills),
         "portfolio": portfolio
-        and portfolio_facts(portfolio, summary=run.summary, fills=run.fills, closes=symbols.last_closes()),
+        and build_portfolio_facts(portfolio, summary=run.summary, fills=run.fills, closes=symbols.last_closes()),
     }
     settings: dict[str, Any] = {
         "count": decisions.count,
         "chunk": CHUNK,
-        "many": symbols.many,
+        "multi_symbol": symbols.multi_symbol,
         "symbols": symbols.names,
         "short_names": [short[name] for name in symbols.names],
         "first_symbol": symbols.first,
         "delisted": (run.summary.get("portfolio") or {}).get("delisted") or [],
-        "asked": facts["asked"],
-        "silent": run.summary["decisions"].get("silent") or 0,
+        "uses_model": facts["uses_model"],
+        "unchanged": run.summary["decisions"].get("silent") or 0,
         "named": portfolio.named() if portfolio else [],
         "interval_ms": duration_us(about["interval"]) // 1000 if about.get("interval") else None,
         "run_id": run.run_id,
@@ -113,6 +113,6 @@ def _decisions(run: Run) -> Decisions:
 
 
 def _visible_bars(bars: pl.DataFrame, equity: pl.DataFrame) -> pl.DataFrame:
-    """The bars of the run itself and a day before it, where windows begin."""
+    """Select the bars of the run and of the day before it, where the first windows begin."""
     start = equity["time"][0] - pl.duration(days=1)
     return bars.filter(pl.col("close_time") >= start)

@@ -1,4 +1,4 @@
-"""The cards on top of the report: a headline measure each, with those of the baselines or the figures behind it."""
+"""The cards at the top of the report: one headline measure each, with the baselines or the figures behind it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,19 @@ _CARDS = (
 _SHORT = {"buy_and_hold": "B&H", "random": "Random", "sma": "SMA"}
 
 
-def cards_of(summary: Mapping[str, Any], accounts: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
-    """The cards of a run; `accounts` are its measures and those of the baselines, `asked` is whether a model was."""
-    return [_card(accounts, *card) for card in _CARDS] + _own_cards(summary, asked)
+def build_cards(summary: Mapping[str, Any], accounts: Mapping[str, Any], uses_model: bool) -> list[dict[str, Any]]:
+    """Build the cards of a run.
+
+    Args:
+        summary: as in `summary.json`.
+        accounts: the measures of the strategy and of each baseline, by the keys of `SERIES`.
+        uses_model: whether decisions come from a model.
+    """
+    return [_card(accounts, *card) for card in _CARDS] + _own_cards(summary, uses_model)
 
 
-def sign_of(value: float | None) -> str:
-    """The style of a number: gain, loss, or none."""
+def sign_class(value: float | None) -> str:
+    """Return the style class of a number: `gain`, `loss`, or empty."""
     return "" if not value else "gain" if value > 0 else "loss"
 
 
@@ -41,12 +47,12 @@ def _card(accounts: Mapping[str, Any], key: str, title: str, write: Any) -> dict
         for series, _ in SERIES[1:]
         if accounts.get(series)
     ]
-    sign = sign_of(value) if key in ("total_return", "sharpe") else ""
+    sign = sign_class(value) if key in ("total_return", "sharpe") else ""
     return {"title": title, "value": write(value), "sign": sign, "others": others}
 
 
-def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
-    """Cards of what only the strategy has: trades, costs, decisions, holdings of many symbols, the model if asked."""
+def _own_cards(summary: Mapping[str, Any], uses_model: bool) -> list[dict[str, Any]]:
+    """Build the cards without baselines: trades, costs, decisions, positions over several symbols, model calls."""
     measured, made, llm = summary["performance"], summary["decisions"], summary["llm"]
     failed = made["total"] - made["model"]
     model: dict[str, Any] = {
@@ -64,10 +70,10 @@ def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
         ordered = _line("with orders", count(made["buy"] + made["sell"]))
     else:
         ordered = _line("buy / sell", f"{count(made['buy'])} / {count(made['sell'])}")
-    if asked:
-        changed = _line("failed", f"{count(failed)} ({percent(failed / made['total'], 1)})" if made["total"] else DASH)
+    if uses_model:
+        third = _line("failed", f"{count(failed)} ({percent(failed / made['total'], 1)})" if made["total"] else DASH)
     else:
-        changed = _line("silent", count(made.get("silent")))
+        third = _line("unchanged", count(made.get("silent")))
     cards = [
         {
             "title": "Trades",
@@ -97,21 +103,21 @@ def _own_cards(summary: Mapping[str, Any], asked: bool) -> list[dict[str, Any]]:
             "sign": "",
             "others": [
                 ordered,
-                changed,
+                third,
                 _line("skipped", count(made.get("skipped"))),
             ],
         },
     ]
     if held:
         lines = [
-            _line("gross, mean", percent(held["mean_gross"], 1)),
-            _line("gross, most", percent(held["max_gross"], 1)),
-            _line("net, mean", percent(held["mean_net"], 1)),
+            _line("gross exposure, mean", percent(held["mean_gross"], 1)),
+            _line("gross exposure, max", percent(held["max_gross"], 1)),
+            _line("net exposure, mean", percent(held["mean_net"], 1)),
         ]
         cards.append(
-            {"title": "Positions, mean", "value": amount(held["mean_positions"], 1), "sign": "", "others": lines}
+            {"title": "Mean positions", "value": amount(held["mean_positions"], 1), "sign": "", "others": lines}
         )
-    return [*cards, model] if asked else cards
+    return [*cards, model] if uses_model else cards
 
 
 def _line(name: str, text: str) -> dict[str, Any]:

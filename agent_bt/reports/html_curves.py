@@ -1,4 +1,4 @@
-"""Candles and curves of a run for the page: bars as whole ticks, equity and drawdown on a grid."""
+"""Candles and curves of a run for the page: bars as whole ticks, equity and drawdown on a time grid."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from agent_bt.reports.html_pack import Column, decimals_of, pack_columns, quantise, significant
+from agent_bt.records.summary import BASELINES
+from agent_bt.reports.html_pack import Column, decimals_of, pack_columns, quantise, significant_decimals
 
 MAX_CANDLES = 400_000
 MAX_POINTS = 30_000
+"""Maximum candles, and points of a curve, in a page."""
 
 _STEPS_MIN = (1, 2, 3, 5, 10, 15, 30, 60, 120, 240, 480, 720, 1440, 4320, 10080)
-BASELINES = ("buy_and_hold", "random", "sma")
 
 
 def pack_candles(bars: pl.DataFrame, most: int | None = None) -> str:
-    """The bars (`BAR_SCHEMA`), merged to the next longer interval where there are more than `most` (`MAX_CANDLES`).
+    """Pack the bars, merged to a longer interval where there are more than `most`.
 
-    `close` is coded against the close before it, `open` against that too, `high` and `low` against the body.
+    `close` and `open` are coded relative to the previous close, `high` and `low` relative to the body of the candle.
+
+    Args:
+        bars: columns of `BAR_SCHEMA`.
+        most: maximum candles; default `MAX_CANDLES`.
     """
     columns = ("open", "high", "low", "close", "volume")
     start = bars["open_time"].to_physical().to_numpy() // 1000
@@ -45,19 +50,24 @@ def pack_candles(bars: pl.DataFrame, most: int | None = None) -> str:
             Column(name="open", codes=o - before, decimals=decimals),
             Column(name="high", codes=h - np.maximum(o, c), decimals=decimals),
             Column(name="low", codes=np.minimum(o, c) - low, decimals=decimals),
-            quantise("volume", volumes, significant(volumes[volumes > 0], 6)),
+            quantise("volume", volumes, significant_decimals(volumes[volumes > 0], 6)),
         ]
     )
 
 
 def pack_curves(equity: pl.DataFrame, baselines: pl.DataFrame | None) -> str:
-    """Equity (last of each step), drawdown (deepest of it) and the baselines' equity, at most `MAX_POINTS` each."""
+    """Pack equity (the last of each step), drawdown (the deepest) and baselines, at most `MAX_POINTS` each.
+
+    Args:
+        equity: columns of `EQUITY_SCHEMA`.
+        baselines: `time` and one column per baseline; None without any.
+    """
     time = equity["time"].to_physical().to_numpy() // 1000
-    # A bar belongs to the step it closes in: its close time is the end of what it covers.
+    # A bar belongs to the step in which it closes: its close time is the end of its period.
     first = bucket_starts(time - 1, step_ms(time, MAX_POINTS))
     last = np.append(first[1:], len(time)) - 1
     values = equity["equity"].to_numpy()
-    decimals = significant(values, 8)
+    decimals = significant_decimals(values, 8)
     packed = [
         Column(name="time", codes=time[last], delta=True),
         quantise("strategy", values[last], decimals, delta=True),
@@ -73,18 +83,18 @@ def pack_curves(equity: pl.DataFrame, baselines: pl.DataFrame | None) -> str:
 
 
 def read_baselines(folder: Path) -> pl.DataFrame | None:
-    """The baselines' equity per bar, where the run has them."""
+    """Read the baselines' equity per bar from a run folder; None if it has none."""
     path = folder / "baselines.parquet"
     return pl.read_parquet(path) if path.exists() else None
 
 
 def step_ms(time: np.ndarray, most: int) -> int:
-    """The shortest step under which the times fall into at most `most` buckets."""
+    """Return the shortest step, in ms, that divides the ascending times (ms) into at most `most` buckets."""
     span = int(time[-1] - time[0]) if len(time) else 0
     return next((m * 60_000 for m in _STEPS_MIN if span / (m * 60_000) <= most), _STEPS_MIN[-1] * 60_000)
 
 
 def bucket_starts(time: np.ndarray, step: int) -> np.ndarray:
-    """The first row of every bucket of `step` ms that the ascending times fall into."""
+    """Return the first row of every bucket of `step` ms, for ascending times (ms)."""
     buckets = time // step
     return np.flatnonzero(np.concatenate([[True], buckets[1:] != buckets[:-1]]))

@@ -1,7 +1,7 @@
-"""The decisions of a run for the page: one packed index of all, and their full records in chunks to decode when asked.
+"""The decisions of a run for the page: a packed index of all, and full records in chunks that are decoded on demand.
 
-The index holds what markers, the table and its filters need. A chunk holds everything else of `CHUNK` decisions:
-messages, replies, accounts, orders, telemetry, and the features at the decision bar.
+The index holds what markers, the table and its filters need. A chunk holds the rest of `CHUNK` decisions: messages,
+replies, accounts, orders, telemetry, and the features at the decision bar.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ import polars as pl
 from agent_bt.core.view import BAR_COLUMNS
 from agent_bt.records.direction import BY_TARGETS, buys, direction_column, sells
 from agent_bt.records.schema import json_schema
-from agent_bt.reports.html_pack import Column, decimals_of, deflated, pack_columns, pack_json, quantise
+from agent_bt.reports.html_pack import Column, decimals_of, deflated, pack_columns, pack_json, quantise, to_floats
 
 CHUNK = 64
+"""Decisions in one chunk."""
 _ROWS_AT_ONCE = 8 * CHUNK
-_IN_WORDS = 6
+_LISTED = 6
 
 SIDES = ("HOLD", "BUY", "SELL")
 SOURCES = ("model", "invalid", "transport", "budget")
 VERDICTS = ("none", "clipped", "rejected")
 FLAGS = ("bought", "sold", "cached", "speculated", "by_target")
-"""What is true of a decision: the bits of its flags, lowest first."""
+"""Properties of a decision: the bits of its flags, lowest first."""
 
 _IN_INDEX_ONLY = ("index", "bar", "window", "note")
 
 
 class Decisions:
-    """Reads `decisions.parquet`, a part at a time, in memory that does not grow with the run."""
+    """The decisions in `decisions.parquet`, read in parts, in memory that does not grow with the run."""
 
     def __init__(self, path: Path) -> None:
         self._table = pl.scan_parquet(path)
@@ -41,9 +42,10 @@ class Decisions:
         self.count = int(self._table.select(pl.len()).collect().item())
 
     def index(self, short: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The packed blocks `index` (numbers) and `texts` (notes, reasons, cuts, targets) over all decisions.
+        """Pack the blocks `index` (numbers) and `texts` (notes, reasons, cuts, targets) of all decisions.
 
-        `short` gives the symbols of a run over many the names they have in texts.
+        Args:
+            short: symbol -> its name in texts, for a run over several symbols.
         """
         call = pl.col("telemetry").struct
         lots = pl.col("orders").list.eval(pl.element().struct.field("lots"))
@@ -72,20 +74,20 @@ class Decisions:
             tokens=call.field("prompt_tokens") + call.field("completion_tokens"),
         ).collect()
         flags = sum(frame[name].to_numpy() * (1 << bit) for bit, name in enumerate(FLAGS))
-        price, equity = _floats(frame["price"]), _floats(frame["equity"])
-        share = np.divide(_floats(frame["quantity"]) * price, equity, out=np.zeros(len(frame)), where=equity != 0)
+        price, equity = to_floats(frame["price"]), to_floats(frame["equity"])
+        weight = np.divide(to_floats(frame["quantity"]) * price, equity, out=np.zeros(len(frame)), where=equity != 0)
         numbers = [
             Column(name="time", codes=frame["time"].to_physical().to_numpy() // 1000, delta=True),
             quantise("price", price, decimals_of(price)),
             quantise("equity", equity, 2),
-            quantise("share", share, 4),
+            quantise("share", weight, 4),
             Column(name="side", codes=_codes(frame["side"], SIDES)),
             Column(name="source", codes=_codes(frame["provenance"], SOURCES)),
             Column(name="risk", codes=_codes(frame["risk"], VERDICTS)),
             Column(name="flags", codes=np.asarray(flags, np.int64)),
-            quantise("size", _floats(frame["size"]), 4),
-            quantise("latency", _floats(frame["latency"]), 1),
-            quantise("tokens", _floats(frame["tokens"]), 0),
+            quantise("size", to_floats(frame["size"]), 4),
+            quantise("latency", to_floats(frame["latency"]), 1),
+            quantise("tokens", to_floats(frame["tokens"]), 0),
         ]
         if short is not None:
             numbers += [Column(name=name, codes=frame[name].cast(pl.Int64).to_numpy()) for name in ("buys", "sells")]
@@ -93,18 +95,18 @@ class Decisions:
         return {"index": pack_columns(numbers), "texts": pack_json(texts)}
 
     def chunks(self) -> Iterator[str]:
-        """Packed JSON of `CHUNK` decisions each, in order."""
+        """Yield packed JSON of `CHUNK` decisions each, in order."""
         with ThreadPoolExecutor(2) as pool:
             for start in range(0, self.count, _ROWS_AT_ONCE):
                 yield from pool.map(deflated, self._details(start))
 
     def calls(self) -> pl.DataFrame:
-        """Latency and tokens of every decision's first call: telemetry columns, null where nobody was asked."""
+        """Return latency and tokens of every decision's first call; null without a call."""
         names = ("latency_ms", "cached", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
         return self._table.select(pl.col("telemetry").struct.field(name) for name in names).collect()
 
     def failures(self) -> pl.DataFrame:
-        """The decisions that are no answer of the model's: index, time, provenance, reason, detail, start of reply."""
+        """Return the failed decisions: index, time, provenance, reason, detail, start of the reply."""
         return (
             self._table.filter(pl.col("provenance") != "model")
             .select(
@@ -133,7 +135,7 @@ class Decisions:
         columns = [pl.col(name) for name in schema if name not in (*_IN_INDEX_ONLY, "telemetry")]
         call = pl.col("telemetry").struct
         fields = [field.name for field in schema["telemetry"].fields]  # type: ignore[attr-defined]
-        # The body of an answer says nothing that the reply and its tokens don't; that of a failure is all there is.
+        # Reply and tokens have what the body of a valid response has; of a failure there is only the body.
         failed = pl.col("provenance") != "model"
         telemetry = [call.field(name) for name in fields if name != "body"]
         columns.append(pl.struct(*telemetry, pl.when(failed).then(call.field("body")).alias("body")).alias("telemetry"))
@@ -152,7 +154,7 @@ class Decisions:
 
 
 def _targets(short: Mapping[str, str]) -> pl.Expr:
-    """Target shares in few words: `+BTC 20%, ETH 20% / \u2212DOGE 10%`; the largest first."""
+    """Format target weights: `+BTC 20%, ETH 20% / \u2212DOGE 10%`, the largest first."""
     long, shorted = _side(short, 1.0, "+"), _side(short, -1.0, "\u2212")
     both = pl.concat_str(
         long, pl.when((long != "") & (shorted != "")).then(pl.lit(" / ")).otherwise(pl.lit("")), shorted
@@ -161,24 +163,24 @@ def _targets(short: Mapping[str, str]) -> pl.Expr:
         pl.when(pl.col("targets").is_null())
         .then(pl.lit(""))
         .when(both == "")
-        .then(pl.lit("nothing held"))
+        .then(pl.lit("no positions"))
         .otherwise(both)
     )
 
 
 def _side(short: Mapping[str, str], sign: float, mark: str) -> pl.Expr:
-    share = sign * pl.element().struct.field("share")
-    percent = (100.0 * share).round(1).cast(pl.String).str.strip_suffix(".0")
+    weight = sign * pl.element().struct.field("share")
+    percent = (100.0 * weight).round(1).cast(pl.String).str.strip_suffix(".0")
     named = pl.format("{} {}%", pl.element().struct.field("symbol").replace(short), percent)
-    held = share > 0
+    held = weight > 0
     wanted = pl.col("targets").list.eval(
-        named.filter(held).sort_by(share.filter(held), descending=True, maintain_order=True)
+        named.filter(held).sort_by(weight.filter(held), descending=True, maintain_order=True)
     )
     return pl.when(wanted.list.len() > 0).then(pl.lit(mark) + _first(wanted)).otherwise(pl.lit(""))
 
 
 def _cuts(short: Mapping[str, str] | None) -> pl.Expr:
-    """What the risk limits changed, with the reason of each cut."""
+    """Format what the risk limits changed, with the reason of each cut."""
     cut = pl.element().struct
     symbol = pl.lit("") if short is None else cut.field("symbol").replace(short) + " "
     return _first(
@@ -187,10 +189,10 @@ def _cuts(short: Mapping[str, str] | None) -> pl.Expr:
 
 
 def _first(texts: pl.Expr, between: str = ", ") -> pl.Expr:
-    """The first few of a list of texts, and how many more there are."""
-    more = texts.list.len().cast(pl.Int64) - _IN_WORDS
+    """Join the first few of a list of texts, and add how many more there are."""
+    more = texts.list.len().cast(pl.Int64) - _LISTED
     rest = pl.when(more > 0).then(pl.format("{}{} more", pl.lit(between), more)).otherwise(pl.lit(""))
-    return texts.list.head(_IN_WORDS).list.join(between) + rest
+    return texts.list.head(_LISTED).list.join(between) + rest
 
 
 def _where(values: pl.Expr, condition: pl.Expr) -> pl.Expr:
@@ -198,10 +200,6 @@ def _where(values: pl.Expr, condition: pl.Expr) -> pl.Expr:
 
 
 def _codes(values: pl.Series, names: tuple[str, ...]) -> np.ndarray:
-    """The position of each text in `names`; 0 for any other."""
+    """Return the position of each text in `names`; 0 for any other text."""
     codes = values.replace_strict(names, range(len(names)), default=0, return_dtype=pl.Int64)
     return codes.to_numpy()
-
-
-def _floats(values: pl.Series) -> np.ndarray:
-    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -1,4 +1,4 @@
-"""How numbers and times are written in the report; an undefined value is a dash."""
+"""Formats numbers and times for pages: as `number_format`, with a typographic minus; an undefined value is a dash."""
 
 from __future__ import annotations
 
@@ -6,52 +6,66 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-DASH = "–"
+from agent_bt.reports import number_format
+from agent_bt.reports.number_format import DASH, count
+
+__all__ = [
+    "DASH", "FILTERS", "amount", "count", "dollars", "duration", "milliseconds", "percent", "plain", "ratio",
+    "signed_percent",
+]  # fmt: skip
 
 
 def percent(value: float | None, decimals: int = 2) -> str:
-    """A share as per cent: 0.1234 -> 12.34%."""
-    return DASH if value is None else _minus(f"{100.0 * value:,.{decimals}f}%")
+    """Format a fraction as a percentage: 0.1234 -> 12.34%.
+
+    Args:
+        value: None is undefined.
+        decimals: digits after the point.
+    """
+    return _minus(number_format.percent(value, decimals))
 
 
 def signed_percent(value: float | None, decimals: int = 2) -> str:
-    """A share as per cent with its sign: +12.34%."""
-    return DASH if value is None else _minus(f"{100.0 * value + 0.0:+,.{decimals}f}%")
+    """Format a fraction as a percentage with its sign: +12.34%.
+
+    Args:
+        value: None is undefined.
+        decimals: digits after the point.
+    """
+    return _minus(number_format.percent(value, decimals, signed=True))
 
 
 def amount(value: float | None, decimals: int = 2) -> str:
-    """Quote units with thousands separated."""
-    return DASH if value is None else _minus(f"{value:,.{decimals}f}")
+    """Format quote units with thousands separators.
+
+    Args:
+        value: None is undefined.
+        decimals: digits after the point.
+    """
+    return _minus(number_format.fixed(value, decimals))
 
 
 def ratio(value: float | None) -> str:
-    """A plain ratio, two decimals."""
-    return DASH if value is None else _minus(f"{value:,.2f}")
-
-
-def count(value: int | None) -> str:
-    """A whole number with thousands separated."""
-    return DASH if value is None else f"{value:,}"
+    """Format a ratio with two decimals."""
+    return _minus(number_format.fixed(value))
 
 
 def dollars(value: float | None) -> str:
-    """US dollars with as many decimals as small amounts need."""
+    """Format US dollars with as many decimals as small amounts need."""
     if value is None:
         return DASH
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}" if value >= 0.001 else f"${value:.2g}"
 
 
 def milliseconds(value: float | None) -> str:
-    """A latency: 12 ms, 1.24 s."""
+    """Format a latency in milliseconds: 124 ms, 1.2 ms."""
     if value is None:
         return DASH
-    return (
-        f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms" if value < 999.5 and value < 10 else f"{value:.2g} ms"
-    )
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
 
 
 def duration(seconds: float | None) -> str:
-    """Elapsed time: 840 ms, 12.3 s, 3 min 20 s."""
+    """Format elapsed time: 840 ms, 12.3 s, 3 min 20 s."""
     if seconds is None:
         return DASH
     if seconds < 1:
@@ -62,7 +76,7 @@ def duration(seconds: float | None) -> str:
 
 
 def plain(value: float | None) -> str:
-    """A price or a quantity of any size: at least six significant digits."""
+    """Format a price or a quantity of any magnitude, with at least six significant digits."""
     if value is None:
         return DASH
     size = abs(value)
@@ -83,6 +97,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "milliseconds": milliseconds,
     "duration": duration,
 }
+"""The formats that templates use, by name."""
 
 
 def _minus(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What every HTML report is put together with: the template, its packed chunks, and plotly's script."""
+"""Renders and writes the pages of all reports: the template, its packed chunks, and plotly's script."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from agent_bt.reports.html_format import FILTERS
 from agent_bt.reports.html_pack import script_json
 
 ASSETS = Path(__file__).parent / "assets"
+"""Templates, styles and scripts of the pages."""
 
 _CHUNKS_HERE = "<!--chunks-->"
 
@@ -33,15 +34,15 @@ def render_page(
     plotly: Markup,
     facts: Mapping[str, Any],
 ) -> str:
-    """The page, with the place of its chunks marked; see `write_page`.
+    """Render a page, with a mark where `write_page` inserts the chunks.
 
     Args:
         template: a file of `assets`.
-        styles, scripts: the page's own, by name without ending, in the order in which they build on each other.
-        settings: what the scripts read as JSON.
-        blocks: packed data that the scripts decode at once, by name.
+        styles, scripts: of the page, by name without suffix, each after those that it uses.
+        settings: data that the scripts read as JSON.
+        blocks: packed data that the scripts decode at the start, by name.
         plotly: see `plotly_tag`.
-        facts: everything else that the template shows; the template escapes it.
+        facts: all other variables of the template, which escapes them.
     """
     env = Environment(
         loader=PackageLoader("agent_bt.reports", "assets"),
@@ -63,9 +64,13 @@ def render_page(
 
 
 def write_page(out: Path, page: str, chunks: Iterable[str], blocks: Iterable[tuple[str, str]] = ()) -> None:
-    """Write a rendered page with its chunks, one after the other, in memory that does not hold them all.
+    """Write a rendered page and its chunks, one at a time, so that they are never all in memory.
 
-    `blocks` are packed data by name, as in `render_page`, that the page can do without until they are asked for.
+    Args:
+        out: the file to create or replace.
+        page: as rendered by `render_page`.
+        chunks: packed data that is decoded on demand, by number.
+        blocks: packed data that is decoded on demand, by name.
 
     Raises:
         RecordError: the file cannot be written.
@@ -81,13 +86,13 @@ def write_page(out: Path, page: str, chunks: Iterable[str], blocks: Iterable[tup
 
 
 def plotly_tag(out: Path, *, shared: Path | None, single_file: bool, later: bool = False) -> Markup:
-    """The element that loads plotly, whose script is copied to where it will be looked for.
+    """Return the element that loads plotly, and copy plotly's script to where the page looks for it.
 
     Args:
         out: the report.
-        shared: the folder above the report whose `assets` all reports below it share; None: `assets` beside it.
-        single_file: the script inside the page (about 5 MB) instead.
-        later: loaded when the page asks for it, not with the page.
+        shared: the folder above the report whose `assets` all reports in it share; None: `assets` next to the report.
+        single_file: put the script (about 5 MB) inside the page instead.
+        later: load it when the page needs it, not with the page.
 
     Raises:
         RecordError: plotly is not installed, or its script cannot be copied.
@@ -102,7 +107,7 @@ def plotly_tag(out: Path, *, shared: Path | None, single_file: bool, later: bool
     if not target.exists() or target.stat().st_size != source.stat().st_size:
         _copy(source, target)
     up = "../" * len(here.relative_to(above).parts)
-    # At once: compiled on another thread while the page is read; the page's own script waits for it.
+    # `async`: loaded while the page is parsed; the page's own script waits for it.
     tag = '<script id="plotly" data-src="{}"></script>' if later else '<script id="plotly" src="{}" async></script>'
     return Markup(tag).format(f"{up}assets/{target.name}")
 
@@ -112,7 +117,7 @@ def _assets(names: Sequence[str], ending: str) -> Markup:
 
 
 def _plotly_script() -> tuple[Path, str]:
-    """plotly's browser script in the installed package, and the package's version; the package is not imported."""
+    """Find plotly's browser script in the installed package, and its version, without importing the package."""
     spec = importlib.util.find_spec("plotly")
     if spec is None or spec.origin is None:
         raise RecordError("the report needs the package plotly; install it: pip install plotly")
@@ -120,7 +125,7 @@ def _plotly_script() -> tuple[Path, str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file so that it is there whole or not at all, also when two runs end at once."""
+    """Copy a file so that it is complete or absent, also when two runs end at the same time."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

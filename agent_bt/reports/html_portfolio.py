@@ -1,6 +1,6 @@
-"""What a run over many symbols held, and what each symbol and each leg earned: packed for charts, and in numbers.
+"""Holdings and PnL of a run over several symbols, by symbol and leg: packed for charts, and as tables.
 
-Shares are of the equity; the short side is negative. Costs (fees, funding) are what was paid.
+Weights and exposures are fractions of equity; the short side is negative. Costs (fees, funding) are amounts paid.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import numpy as np
 import polars as pl
 
 from agent_bt.records.read import Run
+from agent_bt.reports.html_cards import sign_class
 from agent_bt.reports.html_curves import bucket_starts, step_ms
 from agent_bt.reports.html_format import amount, count, percent, plain, ratio
-from agent_bt.reports.html_pack import Column, pack_columns, quantise, significant
+from agent_bt.reports.html_pack import Column, pack_columns, quantise, significant_decimals, to_floats
 
 NAMED = 10
-"""So many symbols have a colour of their own in the chart of holdings; the rest is one area a side."""
+"""Symbols with their own colour in the chart of holdings; all others are one area for each side."""
 
 _MAX_POINTS, _MAX_HOLDINGS = 3_000, 1_200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portfolio:
-    """The tables of a run over many symbols: schemas of `records.holdings`."""
+    """The tables of a run over several symbols, in the schemas of `records.holdings_schema`."""
 
     snapshots: pl.DataFrame
     rebalances: pl.DataFrame
@@ -33,12 +34,12 @@ class Portfolio:
     legs: pl.DataFrame
 
     def named(self) -> list[str]:
-        """The symbols with the largest holdings over time, largest first."""
+        """Return the symbols with the largest holdings over time, largest first."""
         held = self.snapshots.group_by("symbol").agg(pl.col("share").abs().sum())
         return held.sort("share", "symbol", descending=[True, False])["symbol"].head(NAMED).to_list()
 
     def blocks(self) -> dict[str, str]:
-        """The packed blocks `holdings`, `rebalances` and `legs`."""
+        """Pack the blocks `holdings`, `rebalances` and `legs`."""
         return {
             "holdings": pack_columns(self._holdings()),
             "rebalances": pack_columns(self._rebalances()),
@@ -46,7 +47,7 @@ class Portfolio:
         }
 
     def _holdings(self) -> list[Column]:
-        """`time`, the shares of the named symbols by their position, and `long` and `short` of all others."""
+        """Build `time`, the weights of the named symbols by their position, and `long` and `short` of all others."""
         times, named = _milliseconds(self.rebalances), self.named()
         last = _last_of(bucket_starts(times, step_ms(times, _MAX_HOLDINGS)), len(times))
         shown = self.rebalances[last].select("bar")
@@ -61,39 +62,39 @@ class Portfolio:
         )
         packed = [Column(name="time", codes=times[last], delta=True)]
         for area in (*map(str, range(len(named))), "long", "short"):
-            shares = held.filter(pl.col("area") == area).group_by("bar").agg(pl.col("share").sum())
-            aligned = shown.join(shares, on="bar", how="left", maintain_order="left")
-            packed.append(quantise(area, _floats(aligned["share"]), 5))
+            weights = held.filter(pl.col("area") == area).group_by("bar").agg(pl.col("share").sum())
+            aligned = shown.join(weights, on="bar", how="left", maintain_order="left")
+            packed.append(quantise(area, _finite_floats(aligned["share"]), 5))
         return packed
 
     def _rebalances(self) -> list[Column]:
         return [
             Column(name="time", codes=_milliseconds(self.rebalances), delta=True),
-            *(quantise(name, _floats(self.rebalances[name]), 5) for name in ("turnover", "gross", "net")),
+            *(quantise(name, _finite_floats(self.rebalances[name]), 5) for name in ("turnover", "gross", "net")),
             Column(name="positions", codes=self.rebalances["positions"].cast(pl.Int64).to_numpy()),
-            quantise("fees", _floats(self.rebalances["fees"]), 2),
+            quantise("fees", _finite_floats(self.rebalances["fees"]), 2),
         ]
 
     def _legs(self) -> list[Column]:
         times = _milliseconds(self.legs)
-        # A bar belongs to the step it closes in.
+        # A bar belongs to the step in which it closes.
         last = _last_of(bucket_starts(times - 1, step_ms(times, _MAX_POINTS)), len(times))
-        values = {name: _floats(self.legs[name])[last] for name in self.legs.columns if name != "time"}
+        values = {name: _finite_floats(self.legs[name])[last] for name in self.legs.columns if name != "time"}
         costs = values["fees"] + values["funding"]
         short = -np.abs(values["short"])
         money = {"long_pnl": values["long_pnl"], "short_pnl": values["short_pnl"], "costs": -costs}
         money["total"] = values["long_pnl"] + values["short_pnl"] - costs
-        decimals = significant(np.concatenate(list(money.values())), 8)
-        shares = {"gross": values["gross"], "net": values["long"] + short, "long": values["long"], "short": short}
+        decimals = significant_decimals(np.concatenate(list(money.values())), 8)
+        exposure = {"gross": values["gross"], "net": values["long"] + short, "long": values["long"], "short": short}
         return [
             Column(name="time", codes=times[last], delta=True),
             *(quantise(name, curve, decimals, delta=True) for name, curve in money.items()),
-            *(quantise(name, curve, 5) for name, curve in shares.items()),
+            *(quantise(name, curve, 5) for name, curve in exposure.items()),
         ]
 
 
 def read_portfolio(run: Run) -> Portfolio | None:
-    """The tables of a run over many symbols; None for a run over one.
+    """Read the tables of a run over several symbols; None for a run over one.
 
     Raises:
         RecordError: one of them is missing or damaged.
@@ -103,14 +104,15 @@ def read_portfolio(run: Run) -> Portfolio | None:
     return Portfolio(snapshots=run.snapshots, rebalances=run.rebalances, attribution=run.attribution, legs=run.legs)
 
 
-def portfolio_facts(
+def build_portfolio_facts(
     portfolio: Portfolio, *, summary: Mapping[str, Any], fills: pl.DataFrame, closes: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The tables as the template shows them.
+    """Build the tables of the template.
 
     Args:
-        summary: the run's; `portfolio` in it names the delisted symbols.
-        fills: the run's.
+        portfolio: the tables of the run.
+        summary: of the run; its `portfolio` names the delisted symbols.
+        fills: of the run.
         closes: symbol -> its last close.
     """
     measured = summary.get("portfolio") or {}
@@ -133,9 +135,9 @@ def portfolio_facts(
 
 
 def _last_holdings(fills: pl.DataFrame, closes: Mapping[str, float], equity: float) -> list[dict[str, Any]]:
-    """What the fills leave at the end of the run, at the last closes; the largest first."""
+    """Build the positions at the end of the run, valued at the last closes; the largest first."""
     held = fills.group_by("symbol").agg(pl.col("quantity").sum(), pl.col("quantity").abs().max().alias("largest"))
-    # Quantities are sums of lots: what is left of a closed position is a rounding error.
+    # Quantities are sums of lots: the rest of a closed position is a rounding error.
     held = held.filter(pl.col("quantity").abs() > 1e-9 * pl.col("largest"))
     rows = [
         {
@@ -155,7 +157,7 @@ def _last_holdings(fills: pl.DataFrame, closes: Mapping[str, float], equity: flo
 
 
 def _attribution(frame: pl.DataFrame, delisted: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a symbol, the most profitable first; bars to both sides of a common zero, in per cent of their track."""
+    """Build one row per symbol, the most profitable first; bars on both sides of zero, in % of the full width."""
     pnl = frame["pnl"].to_numpy()
     low, high = min(0.0, float(pnl.min(initial=0.0))), max(0.0, float(pnl.max(initial=0.0)))
     span = high - low or 1.0
@@ -163,7 +165,7 @@ def _attribution(frame: pl.DataFrame, delisted: Sequence[str]) -> list[dict[str,
         {
             "symbol": row["symbol"],
             "delisted": row["symbol"] in delisted,
-            "sign": "gain" if row["pnl"] > 0 else "loss" if row["pnl"] < 0 else "",
+            "sign": sign_class(row["pnl"]),
             "left": round(100 * (min(0.0, row["pnl"]) - low) / span, 2),
             "width": round(100 * abs(row["pnl"]) / span, 2),
             "zero": round(-100 * low / span, 2),
@@ -194,11 +196,11 @@ def _milliseconds(frame: pl.DataFrame) -> np.ndarray:
 
 
 def _last_of(first: np.ndarray, count: int) -> np.ndarray:
-    """The last row of every bucket, by the first of each."""
+    """Return the last row of every bucket, from the first row of each."""
     return np.append(first[1:], count) - 1 if count else np.zeros(0, np.int64)
 
 
-def _floats(values: pl.Series) -> np.ndarray:
-    # Shares of an equity that is used up are no numbers.
-    numbers: np.ndarray = np.nan_to_num(values.cast(pl.Float64).fill_null(0.0).to_numpy(), posinf=0.0, neginf=0.0)
+def _finite_floats(values: pl.Series) -> np.ndarray:
+    # Fractions of an equity of zero are not finite.
+    numbers: np.ndarray = np.nan_to_num(to_floats(values), posinf=0.0, neginf=0.0)
     return numbers

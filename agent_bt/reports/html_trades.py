@@ -1,4 +1,4 @@
-"""The fills of a run as rows for the page, each with what it did to the position; results as in the metrics."""
+"""The fills of a run as rows for the page, each with its effect on the position; results as in the metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from agent_bt.evaluation.metrics import trade_results
 from agent_bt.records.schema import json_schema
 
 
-def trade_rows(fills: pl.DataFrame) -> list[dict[str, Any]]:
-    """One row a fill, in order; `result` is the net profit where it closed (part of) a position, else None.
+def build_trade_rows(fills: pl.DataFrame) -> list[dict[str, Any]]:
+    """Build one row per fill, in order; times in ms.
 
-    `held_us` is the time since the position was opened, for a fill that closes.
+    `result` is the net profit of a fill that closes (part of) a position, `held` the time since the position was
+    opened; both are None for a fill that opens.
     """
     values = [Fill(**row) for row in fills.cast(json_schema(fills.schema)).iter_rows(named=True)]
     results = iter(trade_results(values))

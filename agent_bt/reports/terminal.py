@@ -1,4 +1,4 @@
-"""The summary of a run as a terminal shows it: beside its baselines, conventions and warnings in plain sight."""
+"""The summary of a run for a terminal: warnings, figures next to the baselines, and the conventions behind them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-DASH = "–"
+from agent_bt.reports.number_format import DASH, count, fixed, percent
 
 COLUMNS = {"strategy": "strategy", "buy_and_hold": "buy & hold", "random": "random", "sma": "SMA"}
+"""Key and title of each account in the table of figures."""
 
 
 def render(summary: Mapping[str, Any]) -> RenderableType:
-    """The whole summary, for a terminal of 80 columns or more; `summary` as in `summary.json`."""
+    """Render a summary, as in `summary.json`, for a terminal of at least 80 columns."""
     return Group(*_parts(summary))
 
 
 def plain(summary: Mapping[str, Any], width: int = 100) -> str:
-    """The same as text without colour, lines at most `width` wide."""
+    """Render a summary as text without colour.
+
+    Args:
+        summary: as in `summary.json`.
+        width: maximum length of a line, in characters.
+    """
     out = StringIO()
     Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(render(summary))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
@@ -52,10 +58,10 @@ def _heading(summary: Mapping[str, Any]) -> Text:
 
 
 def _described(key: str, about: Mapping[str, Any]) -> str:
-    """One entry of `about` in words; nothing for what goes without saying or stands in another entry."""
+    """Describe one entry of `about`; empty for a default and for what another entry includes."""
     value = about[key]
     if key == "pool":
-        return f"pool: {value['top_n']} of the largest volume over {value['lookback']}, chosen anew {value['reselect']}"
+        return f"pool: top {value['top_n']} by volume over {value['lookback']}, refreshed {value['reselect']}"
     if isinstance(value, str):
         value = _WORDS.get((key, value), value)
     return _LABELS.get(key, "{}").format(value, **about) if value else ""
@@ -96,42 +102,26 @@ def _cell(measures: Mapping[str, Any] | None, key: str, form: Callable[[float], 
     return Text(text, style="red" if key in _SIGNED and text.startswith("-") else "")
 
 
-def _money(value: float) -> str:
-    return f"{round(value, 2) + 0.0:,.2f}"  # + 0.0: rounding noise is no negative amount
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:,.2f} %"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:,.2f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
 _ROWS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "final_equity": ("final equity", _money),
-    "total_pnl": ("total PnL", _money),
-    "realised_pnl": ("  realised", _money),
-    "unrealised_pnl": ("  unrealised", _money),
-    "fees": ("  fees", _money),
-    "slippage": ("  slippage, in the prices", _money),
-    "funding": ("  funding", _money),
-    "total_return": ("total return", _percent),
-    "annualised_return": ("annualised return", _percent),
-    "volatility": ("volatility, annualised", _percent),
-    "max_drawdown": ("max drawdown", _percent),
-    "sharpe": ("Sharpe", _ratio),
-    "sortino": ("Sortino", _ratio),
-    "calmar": ("Calmar", _ratio),
-    "trades": ("trades", _count),
-    "win_rate": ("win rate", _percent),
-    "profit_factor": ("profit factor", _ratio),
-    "turnover": ("turnover, one-way", _ratio),
-    "exposure": ("exposure", _percent),
+    "final_equity": ("final equity", fixed),
+    "total_pnl": ("total PnL", fixed),
+    "realised_pnl": ("  realised", fixed),
+    "unrealised_pnl": ("  unrealised", fixed),
+    "fees": ("  fees", fixed),
+    "slippage": ("  slippage (in the prices)", fixed),
+    "funding": ("  funding", fixed),
+    "total_return": ("total return", percent),
+    "annualised_return": ("annualised return", percent),
+    "volatility": ("volatility, annualised", percent),
+    "max_drawdown": ("max drawdown", percent),
+    "sharpe": ("Sharpe ratio", fixed),
+    "sortino": ("Sortino ratio", fixed),
+    "calmar": ("Calmar ratio", fixed),
+    "trades": ("trades", count),
+    "win_rate": ("win rate", percent),
+    "profit_factor": ("profit factor", fixed),
+    "turnover": ("turnover, one-way", fixed),
+    "exposure": ("exposure", percent),
 }
 
 _SIGNED = ("total_pnl", "realised_pnl", "unrealised_pnl", "total_return", "annualised_return", "sharpe", "sortino")
@@ -141,8 +131,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     beaten = summary.get("random_beaten")
     portfolio = summary.get("portfolio")
     if beaten is not None:
-        chance = "that hold as much in random symbols" if portfolio else "with the same exposure"
-        yield _line("against chance", f"ends above {beaten:.0%} of random agents {chance}")
+        like = "that hold as many random symbols" if portfolio else "with the same exposure"
+        yield _line("vs random", f"final equity above {beaten:.0%} of random agents {like}")
     if portfolio:
         yield from _holdings(portfolio, summary["performance"])
     yield _line("decisions", _decisions(summary["decisions"], summary["bars"]))
@@ -156,29 +146,25 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _holdings(portfolio: Mapping[str, Any], performance: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """What a run over many symbols held, and what that brought."""
-    gross, most, net = (_share(portfolio[key]) for key in ("mean_gross", "max_gross", "mean_net"))
+    """Describe what a run over several symbols held, and its PnL by leg and symbol."""
+    gross, most, net = (percent(portfolio[key], 1) for key in ("mean_gross", "max_gross", "mean_net"))
     yield _line(
         "holdings",
         f"{portfolio['mean_positions']:,.1f} symbols on average, {portfolio['traded']:,} of {portfolio['symbols']:,} "
-        f"were traded; gross {gross} (at most {most}), net {net}",
+        f"traded; mean gross exposure {gross} (max {most}), net {net}",
     )
-    turned = _share(portfolio["mean_turnover"])
-    yield _line("turnover", f"{turned} one-way at each of {portfolio['rebalances']:,} recorded decisions, on average")
+    turnover = percent(portfolio["mean_turnover"], 1)
+    yield _line("turnover", f"{turnover} one-way per decision on average, {portfolio['rebalances']:,} decisions")
     legs = f"long {_signed(portfolio['long_pnl'])}, short {_signed(portfolio['short_pnl'])}"
-    funding = f" and funding of {_money(performance['funding'])}" if performance["funding"] else ""
-    yield _line("PnL by leg", f"{legs}, before fees of {_money(performance['fees'])}{funding}")
+    funding = f" and funding of {fixed(performance['funding'])}" if performance["funding"] else ""
+    yield _line("PnL by leg", f"{legs}, before fees of {fixed(performance['fees'])}{funding}")
     for name in ("best", "worst"):
         ranked = [f"{one['symbol']} {_signed(one['pnl'])}" for one in portfolio[name]]
         yield _line(f"{name} symbols", ", ".join(ranked) or DASH)
 
 
-def _share(value: float | None) -> str:
-    return DASH if value is None else f"{value * 100:,.1f} %"
-
-
 def _signed(value: float) -> str:
-    return f"{value:+,.2f}" if round(value, 2) else "0.00"
+    return fixed(value, signed=bool(round(value, 2)))
 
 
 def _line(label: str, text: str) -> RenderableType:
@@ -195,18 +181,18 @@ def _decisions(counts: Mapping[str, Any], bars: int) -> str:
     failed = [f"{counts[kind]:,} {kind}" for kind in ("invalid", "transport", "budget") if counts[kind]]
     if failed:
         share = 1 - counts["model"] / counts["total"]
-        text += f"; failed, so HOLD: {', '.join(failed)} ({share:.1%})"
+        text += f"; failed, counted as HOLD: {', '.join(failed)} ({share:.1%})"
     reasons = [f"{reason} x {count:,}" for reason, count in counts.get("reasons", {}).items()]
     if reasons:
         text += f" [{', '.join(reasons)}]"
     also = [f"{counts[kind]:,} {kind}" for kind in ("clipped", "rejected") if counts[kind]]
     cuts = [f"{reason} x {count:,}" for reason, count in counts.get("cuts", {}).items()]
     if cuts:
-        also.append(f"orders cut: {', '.join(cuts)}")
+        also.append(f"orders cut by limits: {', '.join(cuts)}")
     if counts["skipped"]:
-        also.append(f"{counts['skipped']:,} skipped where nothing traded")
+        also.append(f"{counts['skipped']:,} skipped (bar without trades)")
     if counts.get("silent"):
-        also.append(f"{counts['silent']:,} more had nothing new to say")
+        also.append(f"{counts['silent']:,} unchanged (not recorded)")
     return text + (f"; {', '.join(also)}" if also else "")
 
 
@@ -216,10 +202,10 @@ def _llm(usage: Mapping[str, Any]) -> str:
     if usage["cached"] and usage["cost_saved_usd"] is None:
         parts.append("saved by the cache: unpriced")
     elif usage["cost_saved_usd"]:
-        parts.append(f"${usage['cost_saved_usd']:,.4f} saved")
+        parts.append(f"${usage['cost_saved_usd']:,.4f} saved by the cache")
     if usage["speculated"]:
         hits, wasted = usage["speculation_hits"], usage["speculation_wasted"]
-        parts.append(f"sent ahead {usage['speculated']:,}: {hits:,} used, {wasted:,} wasted")
+        parts.append(f"prefetched {usage['speculated']:,}: {hits:,} used, {wasted:,} wasted")
     if usage["latency_ms_p50"] is not None:
         parts.append(f"latency p50 {usage['latency_ms_p50']:,.0f} ms, p95 {usage['latency_ms_p95']:,.0f} ms")
     return ", ".join(parts)

@@ -199,7 +199,7 @@ def test_silent_decisions_are_counted_and_replayed(tmp_path: Path, symbols: str)
     assert verify(found.path) == []
     assert replay(found.path).identical
     assert set(EXPORTS) <= {path.name for path in found.path.iterdir()}
-    assert "more had nothing new to say" in plain(found.summary, 1000)
+    assert "unchanged (not recorded)" in plain(found.summary, 1000)
     if symbols == "null":
         assert (found.multi_symbol, found.summary["portfolio"]) == (False, None)
         with pytest.raises(RecordError, match="has one symbol; only a run over several has snapshots"):
@@ -266,7 +266,7 @@ def test_terminal_tells_what_was_held(ranked: Run) -> None:
         "perpetuals · cross-sectional · 5 symbols · 1h",
         "rebalanced D",
         "holdings ",
-        "one-way at each of",
+        "one-way per decision on average",
     ):
         assert expected in text
     assert "PnL by leg" in text

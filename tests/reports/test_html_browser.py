@@ -388,7 +388,7 @@ def test_a_rule_over_one_symbol_shows_what_its_targets_ordered(browser: Page, tm
     assert browser.shown == bought["index"]
     text = browser.js("return document.body.innerText")
     assert f"BUY → {100 * bought['targets'][0]['share']:.0f}%" in text
-    assert "40 decisions, 1,234 silent" in text
+    assert "40 decisions, 1,234 unchanged" in text
     for words in ("Raw reply", "Prompt", "provenance", "Failed replies", "Telemetry"):
         assert words not in text.replace("Provenance", "")
     for missing in ("symbol", "portfolio", "attribution", "failed", "model", "filter-source"):

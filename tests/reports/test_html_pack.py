@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from agent_bt.core.clock import MINUTE, time_us
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.reports.html_curves import MAX_CANDLES, pack_candles
-from agent_bt.reports.html_pack import Column, decimals_of, pack_columns, pack_json, quantise, script_json, significant
+from agent_bt.reports.html_pack import (
+    Column,
+    decimals_of,
+    pack_columns,
+    pack_json,
+    quantise,
+    script_json,
+    significant_decimals,
+)
 
 
 def unpack(block: str) -> dict[str, list[float | None]]:
@@ -79,7 +87,7 @@ def test_prices_keep_the_decimals_they_have() -> None:
     assert decimals_of(np.array([0.000012345, 0.00001])) == 9
     assert decimals_of(np.array([3.0])) == 0
     assert decimals_of(np.array([math.pi, math.nan])) == 7
-    assert significant(np.array([12345.678]), 8) == 3
+    assert significant_decimals(np.array([12345.678]), 8) == 3
 
 
 @settings(max_examples=50)

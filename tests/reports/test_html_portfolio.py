@@ -23,7 +23,7 @@ from agent_bt.records.read import Run, load_run
 from agent_bt.reports.html import write_report
 from agent_bt.reports.html_decisions import Decisions
 from agent_bt.reports.html_format import plain
-from agent_bt.reports.html_portfolio import NAMED, Portfolio, portfolio_facts, read_portfolio
+from agent_bt.reports.html_portfolio import NAMED, Portfolio, build_portfolio_facts, read_portfolio
 from agent_bt.reports.html_symbols import Symbols, short_names
 
 SECTIONS = ("portfolio", "holdings-chart", "exposure-chart", "legs-chart", "turnover-chart", "attribution", "symbol")
@@ -49,7 +49,7 @@ def portfolio(run: Run) -> Portfolio:
 @pytest.fixture(scope="module")
 def facts(run: Run, portfolio: Portfolio) -> dict[str, Any]:
     symbols = Symbols(run.market, run.fills, "")
-    return portfolio_facts(portfolio, summary=run.summary, fills=run.fills, closes=symbols.last_closes())
+    return build_portfolio_facts(portfolio, summary=run.summary, fills=run.fills, closes=symbols.last_closes())
 
 
 def packed(page: str, name: str) -> str:
@@ -210,7 +210,7 @@ def test_a_run_over_many_that_decided_nothing_has_a_report(tmp_path: Path) -> No
     run = make_portfolio_run(tmp_path, symbols=4, bars=120)
     for name in ("decisions", "fills", "snapshots", "rebalances"):
         pl.read_parquet(run / f"{name}.parquet").head(0).write_parquet(run / f"{name}.parquet")
-    assert "Nothing was held at the end" in write_report(run).read_text(encoding="utf-8")
+    assert "No positions at the end" in write_report(run).read_text(encoding="utf-8")
 
 
 def test_where_no_model_was_asked_nothing_speaks_of_replies(page: str, tmp_path: Path) -> None:

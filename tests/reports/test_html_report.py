@@ -21,8 +21,8 @@ from agent_bt.evaluation.metrics import trade_results
 from agent_bt.records.read import load_run
 from agent_bt.records.schema import json_schema
 from agent_bt.reports.html import write_report
-from agent_bt.reports.html_facts import facts_of
-from agent_bt.reports.html_trades import trade_rows
+from agent_bt.reports.html_facts import build_facts
+from agent_bt.reports.html_trades import build_trade_rows
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_monthly_and_daily_returns_follow_from_the_marks(run: Path) -> None:
         pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC")
     )
     loaded = load_run(run)
-    facts = facts_of(loaded, equity, None, loaded.decisions.select(pl.col("telemetry").struct.unnest()))
+    facts = build_facts(loaded, equity, None, loaded.decisions.select(pl.col("telemetry").struct.unnest()))
     assert CASH == 10_000.0
     (row,) = facts["returns"]["rows"]
     assert [cell["text"] for cell in row["cells"] if cell["text"]] == ["+10.0%", "\u221210.0%"]
@@ -189,7 +189,7 @@ def test_trades_show_the_results_that_the_metrics_count() -> None:
 
     rows = [fill(1, 1.0, 100), fill(2, 1.0, 110), fill(5, -1.0, 120, 15.0), fill(9, -1.0, 90, -15.0), fill(12, 1.0, 90)]
     frame = pl.DataFrame(rows).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
-    shown = trade_rows(frame)
+    shown = build_trade_rows(frame)
     assert [row["result"] for row in shown if row["result"] is not None] == trade_results([Fill(**row) for row in rows])
     assert [row["held"] for row in shown] == [None, None, 240_000, 480_000, None]
     assert [row["position"] for row in shown] == [1.0, 2.0, 1.0, 0.0, 1.0]

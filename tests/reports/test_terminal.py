@@ -1,4 +1,4 @@
-"""The terminal summary: everything is there, what must not be overlooked stands on top, nothing is cut."""
+"""The terminal summary: complete, warnings first, nothing truncated."""
 
 from __future__ import annotations
 
@@ -55,43 +55,43 @@ MANY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_what_a_run_over_many_symbols_held_is_there() -> None:
+def test_holdings_of_a_run_over_several_symbols_are_shown() -> None:
     text = " ".join(plain(summary(**MANY)).split())
     for expected in (
         "momentum · perpetuals · cross-sectional · 30 symbols · 1h · rebalanced W-MON",
-        "pool: 20 of the largest volume over 30D, chosen anew MS · cash 10,000",
-        "4.9 symbols on average, 29 of 30 were traded; gross 98.0 % (at most 120.0 %), net –",
-        "70.4 % one-way at each of 30 recorded decisions", "long +1,234.50, short 0.00, before fees of 0.12",
-        "best symbols BEST0USDT +1,000.00, BEST1USDT +999.00", "worst symbols –", "5,050 more had nothing new to say",
-        "random agents that hold as much in random symbols",
+        "pool: top 20 by volume over 30D, refreshed MS · cash 10,000",
+        "4.9 symbols on average, 29 of 30 traded; mean gross exposure 98.0% (max 120.0%), net –",
+        "70.4% one-way per decision on average, 30 decisions", "long +1,234.50, short 0.00, before fees of 0.12",
+        "best symbols BEST0USDT +1,000.00, BEST1USDT +999.00", "worst symbols –", "5,050 unchanged (not recorded)",
+        "random agents that hold as many random symbols",
     ):  # fmt: skip
         assert expected in text
     assert "AUSDT" not in text
 
 
-def test_cuts_are_told_with_their_reasons() -> None:
+def test_cuts_are_shown_with_their_reasons() -> None:
     tally = Tally(total=3)
     tally.risk.update({"clipped": 2, "rejected": 1})
     tally.cuts.update({"max_position": 2, "min_size": 7})
     text = " ".join(plain(summary(tally=tally)).split())
-    assert "2 clipped, 1 rejected, orders cut: max_position x 2, min_size x 7" in text
+    assert "2 clipped, 1 rejected, orders cut by limits: max_position x 2, min_size x 7" in text
 
 
-def test_everything_is_there_without_colour() -> None:
-    text = plain(summary())
+def test_every_figure_is_shown_without_colour() -> None:
+    text = plain(summary(), width=1000)
     for expected in (
-        "buy & hold", "random", "SMA", "1,234,567.89", "12.50 %", "Sharpe", "3 buy, 2 sell, 5 hold",
+        "buy & hold", "random", "SMA", "1,234,567.89", "12.50%", "Sharpe", "3 buy, 2 sell, 5 hold",
         "1 invalid (10.0%)",
-        "invalid: not_json x 1", "4 skipped where nothing traded",
+        "invalid: not_json x 1", "4 skipped (bar without trades)",
         "11 calls, 2 from cache", "1,200 + 80 tokens", "$0.5000",
-        "sent ahead 3: 0 used, 3 wasted", "above 43% of random agents", "decisions:01234567",
+        "prefetched 3: 0 used, 3 wasted", "above 43% of random agents", "decisions:01234567",
         "Sharpe: daily UTC equity.", "a warning with [brackets]", "BTCUSDT",
     ):  # fmt: skip
         assert expected in text
     assert "\x1b" not in text
 
 
-def test_banners_and_warnings_stand_on_top() -> None:
+def test_banners_and_warnings_come_first() -> None:
     lines = plain(summary()).splitlines()
     assert [line.strip() for line in lines[:3]] == [
         "SAMPLE MARKET",
@@ -102,27 +102,27 @@ def test_banners_and_warnings_stand_on_top() -> None:
 
 def test_undefined_measures_and_missing_baselines_are_dashes() -> None:
     rows = {line.split("  ")[0].strip(): line for line in plain(summary()).splitlines()}
-    assert rows["Sharpe"].count("–") == 4
+    assert rows["Sharpe ratio"].count("–") == 4
     assert rows["final equity"].count("–") == 1
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
-def test_nothing_is_cut_and_no_line_is_too_wide(width: int) -> None:
+def test_nothing_is_truncated_and_no_line_is_too_wide(width: int) -> None:
     for text in (plain(summary(), width), plain(summary(**MANY), width)):
         assert max(map(len, text.splitlines())) <= width
         assert "…" not in text
 
 
-def test_rounding_noise_is_no_negative_amount() -> None:
+def test_rounding_noise_is_not_a_negative_amount() -> None:
     noisy = {**summary()["performance"], "unrealised_pnl": -1e-12}
     assert "-0.00" not in plain(summary(performance=noisy))
 
 
-def test_unknown_cost_is_said() -> None:
+def test_unknown_cost_is_shown() -> None:
     assert "cost unknown (2 calls unpriced)" in plain(summary(tally=Tally(total=1, calls=2, unpriced=2)))
 
 
-def test_rule_shows_no_model_line() -> None:
+def test_a_rule_has_no_model_line() -> None:
     assert "tokens" not in plain(summary(tally=Tally(total=1), waste=Waste()))
 
 

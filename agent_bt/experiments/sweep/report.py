@@ -13,7 +13,7 @@ from agent_bt.core.canonical import canonical
 from agent_bt.experiments.sweep.folder import SweepFolder, folder_of
 from agent_bt.experiments.sweep.report_facts import short_names, value_text
 from agent_bt.reports.html_format import DASH, percent, ratio, signed_percent
-from agent_bt.reports.html_pack import Column, pack_columns, quantise, significant
+from agent_bt.reports.html_pack import Column, pack_columns, quantise, significant_decimals
 from agent_bt.reports.html_page import plotly_tag, render_page, write_page
 
 REPORT = "report.html"
@@ -107,7 +107,7 @@ def _pack_results(record: Mapping[str, Any], results: pl.DataFrame) -> str:
             found = results[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
             # A few good days can amount to any number a year.
             shown = np.clip(found, -_MOST, _MOST)
-            columns.append(quantise(name, shown, min(6 if form == "share" else 8, significant(shown, 12))))
+            columns.append(quantise(name, shown, min(6 if form == "share" else 8, significant_decimals(shown, 12))))
     return pack_columns(columns)
 
 
@@ -124,7 +124,7 @@ def _pack_curves(curves: pl.DataFrame) -> str:
         curve = curves.filter(pl.col("curve") == name)
         columns.append(Column(name=f"{name}_time", codes=curve["time"].to_physical().to_numpy() // 1000, delta=True))
         equity = curve["equity"].to_numpy()
-        columns.append(quantise(name, equity, significant(equity, 8)))
+        columns.append(quantise(name, equity, significant_decimals(equity, 8)))
     return pack_columns(columns)
 
 

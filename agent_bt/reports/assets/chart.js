@@ -1,4 +1,4 @@
-// The main chart: candles with their marks, equity beside the baselines, drawdown; one time axis.
+// The main chart: candles with markers, equity and baselines, drawdown; one time axis.
 
 const NAMES = { strategy: "Strategy", buy_and_hold: "B&H", random: "Random", sma: "SMA" };
 const MOST_HOLDS = 200;
@@ -43,7 +43,7 @@ class Chart {
     this.placeCursor();
   }
 
-  // The decision whose marker is nearest to a mouse event, -1 if none is near: plotly would also offer the candles.
+  // The decision whose marker is nearest to a mouse event, -1 if none is near; plotly itself would also return candles.
   nearest({ clientX, clientY }) {
     const { xaxis, yaxis } = this.element._fullLayout;
     const box = this.element.getBoundingClientRect();
@@ -60,7 +60,7 @@ class Chart {
     return best;
   }
 
-  // Another symbol's candles and marks, over the same time.
+  // Show another symbol's candles and markers, over the same period.
   change(symbol, candles, marks) {
     Object.assign(this, { symbol, candles, marks });
     return this.redraw();
@@ -164,7 +164,7 @@ class Chart {
       },
     };
     if (kind === "HOLD" && last - first > MOST_HOLDS) return trace;
-    // Of markers that would cover each other, the first of a few pixels stands for all; zooming in parts them.
+    // Of markers that would overlap, only the first within a few pixels is drawn; zooming in separates them.
     const pixels = (to - from) / width;
     let taken = NaN;
     for (let at = first; at < last; at++) {
@@ -210,7 +210,7 @@ class Chart {
       yaxis: { ...axis, domain: [0.42, 1], range: padded([...merged.low, ...merged.high], 0.06), tickformat: ",~r" },
       yaxis2: { ...axis, domain: [0.17, 0.385], range: padded(shown.flatMap((line) => line.y), 0.08), nticks: 4, tickformat: ",~r" },
       yaxis3: { ...axis, domain: [0, 0.135], range: [Math.min(-0.001, ...drawdown.y) * 1.15, 0], nticks: 3, tickformat: ".1~%" },
-      annotations: [[settings.many ? this.symbol : "price", 1, "top"], ["equity", 0.395, "top"], ["drawdown", 0, "bottom"]].map(([text, y, yanchor]) => ({
+      annotations: [[settings.multi_symbol ? this.symbol : "price", 1, "top"], ["equity", 0.395, "top"], ["drawdown", 0, "bottom"]].map(([text, y, yanchor]) => ({
         text, x: 0, y, xref: "paper", yref: "paper", xanchor: "left", yanchor, showarrow: false,
         font: { size: 11, color: colour("faint") },
       })),

@@ -1,4 +1,4 @@
-// The decisions: their index, the filters, and the table of those that pass.
+// The decisions: their index, the filters, and the table of the filtered ones.
 
 const SIDES = ["HOLD", "BUY", "SELL"];
 const SOURCES = ["model", "invalid", "transport", "budget"];
@@ -27,15 +27,15 @@ class Decisions {
 
   async record(index) { return (await chunk(Math.floor(index / settings.chunk)))[index % settings.chunk]; }
 
-  // The last one at or before `time`.
+  // The last decision at or before `time`.
   at(time) { return position(this.time, time + 1) - 1; }
 
   is(index, flag) { return (this.flags[index] & flag) !== 0; }
 
   ordered(index) { return this.is(index, BOUGHT | SOLD); }
 
-  // Of many symbols some may be bought and others sold.
-  kind(index) { return settings.many && this.is(index, BOUGHT) && this.is(index, SOLD) ? "both" : SIDES[this.side[index]]; }
+  // In a portfolio some symbols may be bought and others sold.
+  kind(index) { return settings.multi_symbol && this.is(index, BOUGHT) && this.is(index, SOLD) ? "both" : SIDES[this.side[index]]; }
 
   glyph(index) {
     const kind = this.kinds[index];
@@ -45,7 +45,7 @@ class Decisions {
   action(index) {
     const size = this.size[index];
     const side = SIDES[this.side[index]];
-    if (settings.many) return this.targets[index] || (this.ordered(index) ? side : "HOLD");
+    if (settings.multi_symbol) return this.targets[index] || (this.ordered(index) ? side : "HOLD");
     if (this.is(index, BY_TARGET)) return Number.isNaN(size) ? side : `${side} → ${percent(size, size * 100 % 1 ? 1 : 0)}`;
     return side === "HOLD" || Number.isNaN(size) ? side : `${side} ${percent(size, size * 100 % 1 ? 1 : 0)}`;
   }
@@ -56,7 +56,7 @@ class Decisions {
   }
 }
 
-// Targets that are too many for a cell: the largest of each side, and how many more there are.
+// Shortens long lists of targets: the largest of each side, and how many more there are.
 function elided(targets) {
   const sides = targets.split(" / ");
   const most = sides.length > 1 ? 1 : 3;
@@ -70,28 +70,28 @@ function elided(targets) {
 class DecisionList {
   constructor(decisions, onPick) {
     this.decisions = decisions;
-    this.passing = [];
+    this.filtered = [];
     this.table = new GridTable(byId("decision-table"), {
-      label: "Decisions", empty: "No decision passes these filters.", onPick,
-      columns: settings.many ? this.manyColumns() : [
+      label: "Decisions", empty: "No decision matches these filters.", onPick,
+      columns: settings.multi_symbol ? this.portfolioColumns() : [
         { title: "#", width: "44px", right: true, dim: true, cell: (at) => String(at) },
         { title: "Time (UTC)", width: "122px", cell: (at) => instant(decisions.time[at]) },
         { title: "Price", width: "76px", right: true, cell: (at) => worth(decisions.price[at]) },
         { title: "Decision", width: decisions.flags.some((_, at) => decisions.is(at, BY_TARGET)) ? "118px" : "92px", cell: (at) => el("span", {}, el("span", { class: `mark ${decisions.kinds[at]}` }, decisions.glyph(at)), ` ${decisions.action(at)}`) },
         { title: "Position", width: "50px", right: true, dim: true, from: 700, cell: (at) => Math.abs(decisions.share[at]) < 5e-5 ? "flat" : percent(decisions.share[at], 0) },
         { title: "Equity", width: "80px", right: true, cell: (at) => number(decisions.equity[at]) },
-        ...(!settings.asked ? [] : [{ title: "Latency", width: "54px", right: true, dim: true, from: 760, cell: (at) => decisions.is(at, CACHED) ? "cached" : milliseconds(decisions.latency[at]) }]),
+        ...(!settings.uses_model ? [] : [{ title: "Latency", width: "54px", right: true, dim: true, from: 760, cell: (at) => decisions.is(at, CACHED) ? "cached" : milliseconds(decisions.latency[at]) }]),
         { title: "Note or reason", width: "minmax(80px, 1fr)", cell: (at) => this.remark(at) },
       ],
     });
     for (const id of ["search", "filter-action", "filter-source", "only-trades", "only-failed"]) {
       byId(id)?.addEventListener("input", () => this.filter());
     }
-    if (settings.silent) byId("filter-count").title = "A silent decision repeats the target that stands: it is counted, not recorded";
+    if (settings.unchanged) byId("filter-count").title = "An unchanged decision repeats the current target: it is counted, not recorded";
     this.filter();
   }
 
-  manyColumns() {
+  portfolioColumns() {
     const { decisions } = this;
     const orders = (side, count) => count ? [el("span", { class: `mark ${side}` }, GLYPHS[side][0]), `${count} `] : [];
     const shares = (values) => (at) => values ? percent(values[at], 0) : "";
@@ -124,40 +124,40 @@ class DecisionList {
     const source = byId("filter-source")?.value ?? "";
     const trades = byId("only-trades").checked;
     const failed = byId("only-failed")?.checked;
-    this.passing = [];
+    this.filtered = [];
     for (let at = 0; at < decisions.count; at++) {
       if (action !== "" && !this.acts(at, Number(action))) continue;
       if (source !== "" && decisions.source[at] !== Number(source)) continue;
       if (trades && !decisions.ordered(at)) continue;
       if (failed && !decisions.source[at]) continue;
       if (words && !["note", "reason", "cuts", "targets"].some((text) => decisions[text][at].toLowerCase().includes(words))) continue;
-      this.passing.push(at);
+      this.filtered.push(at);
     }
-    const silent = settings.silent ? `, ${number(settings.silent, 0)} silent` : "";
-    byId("filter-count").textContent = this.passing.length === decisions.count
-      ? `${number(decisions.count, 0)} decisions${silent}` : `${number(this.passing.length, 0)} of ${number(decisions.count, 0)}`;
-    this.table.show(this.passing);
-    this.table.select(this.passing.indexOf(this.selected ?? -1));
+    const unchanged = settings.unchanged ? `, ${number(settings.unchanged, 0)} unchanged` : "";
+    byId("filter-count").textContent = this.filtered.length === decisions.count
+      ? `${number(decisions.count, 0)} decisions${unchanged}` : `${number(this.filtered.length, 0)} of ${number(decisions.count, 0)}`;
+    this.table.show(this.filtered);
+    this.table.select(this.filtered.indexOf(this.selected ?? -1));
   }
 
   acts(at, side) {
     const { decisions } = this;
-    if (!settings.many) return decisions.side[at] === side;
+    if (!settings.multi_symbol) return decisions.side[at] === side;
     return side ? decisions.is(at, side === 1 ? BOUGHT : SOLD) : !decisions.ordered(at);
   }
 
   select(index) {
     this.selected = index;
-    this.table.select(this.passing.indexOf(index));
+    this.table.select(this.filtered.indexOf(index));
   }
 
-  // The next one after (or, with -1, before) `index` that passes the filters and `test`; -1 if there is none.
+  // The next filtered decision after (or, with -1, before) `index` that fulfils `test`; -1 if there is none.
   beside(index, direction, test = () => true) {
-    const { passing } = this;
-    let at = position(passing, index);
+    const { filtered } = this;
+    let at = position(filtered, index);
     if (direction < 0) at -= 1;
-    else if (passing[at] === index) at += 1;
-    for (; at >= 0 && at < passing.length; at += direction) if (test(passing[at])) return passing[at];
+    else if (filtered[at] === index) at += 1;
+    for (; at >= 0 && at < filtered.length; at += direction) if (test(filtered[at])) return filtered[at];
     return -1;
   }
 }

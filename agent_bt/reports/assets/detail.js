@@ -16,7 +16,7 @@ class Detail {
     const kind = decisions.kinds[index];
     byId("detail-mark").className = `mark ${kind}`;
     byId("detail-mark").textContent = decisions.glyph(index);
-    byId("detail-name").textContent = settings.many ? `#${index}` : decisions.label(index);
+    byId("detail-name").textContent = settings.multi_symbol ? `#${index}` : decisions.label(index);
     byId("detail-time").textContent = `${instant(decisions.time[index])} UTC`;
     const full = await decisions.record(index);
     if (this.wanted !== index) return;
@@ -30,22 +30,22 @@ class Detail {
     const failed = full.provenance !== "model";
     return [
       el("div", { class: "pills" },
-        el("span", { class: failed ? "pill failed" : "pill" }, failed ? `${full.provenance}: ${full.reason}` : "answered by the model".replace("model", full.request ? "model" : "strategy")),
+        el("span", { class: failed ? "pill failed" : "pill" }, failed ? `${full.provenance}: ${full.reason}` : full.request ? "from the model" : "from the strategy"),
         full.repaired ? el("span", { class: "pill warn" }, `repaired: ${full.repaired}`) : null,
-        ...(settings.many ? [] : full.risk_cuts).map((cut) => el("span", { class: "pill warn" }, `${cut.symbol} ${cut.verdict}: ${cut.reason}`)),
+        ...(settings.multi_symbol ? [] : full.risk_cuts).map((cut) => el("span", { class: "pill warn" }, `${cut.symbol} ${cut.verdict}: ${cut.reason}`)),
         full.telemetry.cached ? el("span", { class: "pill" }, "from cache") : null,
-        full.telemetry.speculated ? el("span", { class: "pill" }, "asked ahead") : null,
-        !failed && !full.risk_cuts.length && full.targets?.length && !decisions.ordered(index) ? el("span", { class: "pill" }, "no order was needed") : null,
-        !failed && !full.targets && decisions.side[index] && !decisions.ordered(index) ? el("span", { class: "pill" }, "no order came of it") : null),
+        full.telemetry.speculated ? el("span", { class: "pill" }, "prefetched") : null,
+        !failed && !full.risk_cuts.length && full.targets?.length && !decisions.ordered(index) ? el("span", { class: "pill" }, "already at target") : null,
+        !failed && !full.targets && decisions.side[index] && !decisions.ordered(index) ? el("span", { class: "pill" }, "no order") : null),
       failed ? el("p", { class: "detail-note" }, [full.telemetry.error, full.telemetry.detail].filter(Boolean).join("\n") || "Counted as HOLD.") : null,
       decisions.note[index] ? el("p", { class: "detail-note", id: "detail-note" }, decisions.note[index]) : null,
-      settings.many ? this.targets(full) : this.decision(index, full),
-      settings.many && full.risk_cuts.length ? el("ul", { class: "cuts" }, ...full.risk_cuts.map((cut) => el("li", { class: "pill warn" }, `${shortName(cut.symbol)} ${cut.verdict}: ${cut.reason}`))) : null,
+      settings.multi_symbol ? this.targets(full) : this.decision(index, full),
+      settings.multi_symbol && full.risk_cuts.length ? el("ul", { class: "cuts" }, ...full.risk_cuts.map((cut) => el("li", { class: "pill warn" }, `${shortName(cut.symbol)} ${cut.verdict}: ${cut.reason}`))) : null,
       ...[full, ...full.others].map((exchange, at) => this.reply(exchange, full, at)),
       ...[full, ...full.others].map((exchange, at) => this.prompt(exchange, full, at)),
       this.section("account", "Account before the decision", this.account(full)),
       full.telemetry.attempts !== null ? this.section("call", "Telemetry", this.telemetry(full)) : null,
-      full.features ? this.section("features", settings.many ? `Features of ${full.symbol} at the decision bar` : "Features at the decision bar", facts(Object.entries(full.features).map(([name, value]) => [name, significant(value, 7)]))) : null,
+      full.features ? this.section("features", settings.multi_symbol ? `Features of ${full.symbol} at the decision bar` : "Features at the decision bar", facts(Object.entries(full.features).map(([name, value]) => [name, significant(value, 7)]))) : null,
       this.windowSection(index, full),
       full.summary.length ? this.section("days", "7-day summary", days(full.summary)) : null,
     ];
@@ -68,7 +68,7 @@ class Detail {
     }
     for (const fill of full.fills) {
       rows.push([fill.reason === "order" ? "fill" : `fill, ${fill.reason.replace("_", " ")}`, `${significant(fill.quantity)} at ${worth(fill.price)}, ${instant(fill.time / 1000)}`]);
-      rows.push(["costs of it", `fee ${number(fill.fee)}, slippage ${number(fill.slippage)}`]);
+      rows.push(["fill costs", `fee ${number(fill.fee)}, slippage ${number(fill.slippage)}`]);
       if (fill.realised_pnl) rows.push(["realised, before fees", number(fill.realised_pnl)]);
     }
     return el("div", { class: "block" }, facts(rows, "facts one"));
@@ -82,7 +82,7 @@ class Detail {
     if (exchange.failure) parts.push(el("p", { class: "note" }, `No reply: ${exchange.failure}`));
     if (exchange.refusal) parts.push(el("p", { class: "role" }, "refusal"), el("pre", {}, exchange.refusal));
     if (!exchange.failure || text) parts.push(el("pre", { class: "reply" }, text || "(empty)"));
-    if (at === 0 && full.telemetry.body && full.telemetry.body !== "{}") parts.push(el("p", { class: "role" }, "body of the answer"), el("pre", {}, full.telemetry.body));
+    if (at === 0 && full.telemetry.body && full.telemetry.body !== "{}") parts.push(el("p", { class: "role" }, "response body"), el("pre", {}, full.telemetry.body));
     const size = text ? `${number(text.length, 0)} characters${exchange.finish_reason ? `, ${exchange.finish_reason}` : ""}` : "";
     return this.section("reply", title, el("div", {}, ...parts), size, text);
   }
@@ -103,7 +103,7 @@ class Detail {
       ["unrealised", number(account.unrealised_pnl)], ["fees", number(account.fees)], ["peak equity", number(account.peak_equity)],
     ];
     if (account.funding) rows.push(["funding", number(account.funding)]);
-    if (settings.many) return el("div", {}, facts(rows), positions.length ? holdingTable(full) : el("p", { class: "note" }, "Nothing held."));
+    if (settings.multi_symbol) return el("div", {}, facts(rows), positions.length ? holdingTable(full) : el("p", { class: "note" }, "No positions."));
     for (const held of positions) {
       rows.push([held.symbol, significant(held.quantity)], ["average price", worth(held.average_price)],
         ["opened", instant(held.opened / 1000)]);
@@ -116,7 +116,7 @@ class Detail {
     const call = full.telemetry;
     return el("div", {}, facts([
       ["latency", milliseconds(call.latency_ms)], ["attempts", plain(call.attempts)], ["from cache", plain(call.cached)],
-      ["asked ahead", plain(call.speculated)], ["cost", call.cost_usd === null ? "unpriced" : `$${significant(call.cost_usd, 4)}`],
+      ["prefetched", plain(call.speculated)], ["cost", call.cost_usd === null ? "unpriced" : `$${significant(call.cost_usd, 4)}`],
       ["prompt tokens", plain(call.prompt_tokens)], ["completion tokens", plain(call.completion_tokens)],
       ["cached tokens", plain(call.cached_tokens)], ["reasoning tokens", plain(call.reasoning_tokens)],
       ["finish reason", plain(full.finish_reason)], ["recorded", `${instant(call.wall_time / 1000, true)} UTC`],
@@ -125,7 +125,7 @@ class Detail {
 
   windowSection(index, full) {
     const rows = full.window_rows;
-    if (!rows || settings.many || settings.interval_ms !== this.candles.span) return null;
+    if (!rows || settings.multi_symbol || settings.interval_ms !== this.candles.span) return null;
     const fill = () => {
       const [first, last] = this.candles.windowAt(this.decisions.time[index], rows);
       const { time, open, high, low, close, volume, decimals } = this.candles;
@@ -138,7 +138,7 @@ class Detail {
     return this.section("window", `Bars in the window (${rows})`, fill);
   }
 
-  // A section that stays open or closed from one decision to the next; content may be a function, called when needed.
+  // A section that stays open or closed when the decision changes; content may be a function, called on first use.
   section(key, title, content, hint = "", copied = null) {
     const copy = copied ? el("button", { type: "button", class: "copy", title: "Copy the text" }, "copy") : null;
     copy?.addEventListener("click", (event) => { event.preventDefault(); copyText(copied, copy); });

@@ -1,4 +1,4 @@
-// How values are written, and how elements are made: text only ever goes in as text.
+// Formats values and creates elements; text is always inserted as text, never as markup.
 
 const DASH = "–";
 const minus = (text) => text.replace("-", "\u2212");
@@ -7,7 +7,7 @@ const number = (value, decimals = 2) => value === null || value === undefined ||
 const percent = (share, decimals = 2) => share === null || Number.isNaN(share) ? DASH : `${number(100 * share, decimals)}%`;
 const significant = (value, digits = 8) => value === null || value === undefined || Number.isNaN(value) ? DASH
   : minus(value.toLocaleString("en-US", { maximumSignificantDigits: digits }));
-// A price or a quantity of any size.
+// A price or a quantity of any magnitude.
 const worth = (value) => value === null || value === undefined ? DASH
   : Math.abs(value) >= 1e6 ? number(value, 0) : Math.abs(value) >= 100 ? number(value) : significant(value, 6);
 const plain = (value) => value === null || value === undefined || value === "" ? DASH
@@ -34,5 +34,5 @@ function el(tag, properties = {}, ...children) {
 
 const byId = (id) => document.getElementById(id);
 
-// Filled: an order was made; hollow: the decision stayed without one.
+// Filled: the decision made an order; hollow: it made none.
 const GLYPHS = { BUY: ["▲", "△"], SELL: ["▼", "▽"], HOLD: ["•", "•"], failed: ["✕", "✕"], both: ["◆", "◇"] };

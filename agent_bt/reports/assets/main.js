@@ -1,12 +1,12 @@
-// Puts the page together: loads the blocks, ties chart, table and detail to one selected decision, hears the keyboard.
+// Sets up the page: loads the blocks, links chart, table and detail to the selected decision, handles the keyboard.
 
 async function main() {
   plotlyLoaded();
-  const { many } = settings;
+  const multiSymbol = settings.multi_symbol;
   const [decisions, curves, fills, candles] = await Promise.all([
-    Decisions.load(), Curves.load(), many ? blockJson("trades-block") : null, Candles.load(settings.first_symbol)]);
-  const picker = many ? new SymbolPicker({ fills, decisions, onChange: (shown) => changeSymbol(shown) }) : null;
-  const first = many ? await picker.load(picker.at) : { symbol: settings.symbols[0], candles, marks: decisionMarks(decisions) };
+    Decisions.load(), Curves.load(), multiSymbol ? blockJson("trades-block") : null, Candles.load(settings.first_symbol)]);
+  const picker = multiSymbol ? new SymbolPicker({ fills, decisions, onChange: (shown) => changeSymbol(shown) }) : null;
+  const first = multiSymbol ? await picker.load(picker.at) : { symbol: settings.symbols[0], candles, marks: decisionMarks(decisions) };
   const detail = new Detail({ decisions, candles, onSymbol: (symbol) => picker.showNamed(symbol) });
   let current = -1;
 
@@ -18,12 +18,12 @@ async function main() {
     await detail.show(index);
   };
   const select = (index) => {
-    try { history.replaceState(null, "", `#d=${index}${many ? `&s=${settings.symbols[picker.at]}` : ""}`); } catch { /* some browsers keep a file's address fixed */ }
+    try { history.replaceState(null, "", `#d=${index}${multiSymbol ? `&s=${settings.symbols[picker.at]}` : ""}`); } catch { /* some browsers do not change the address of a file */ }
     return open(index);
   };
   const pick = (index, symbol) => {
     byId("decisions").scrollIntoView({ block: "nearest" });
-    if (many && symbol) picker.showNamed(symbol);
+    if (multiSymbol && symbol) picker.showNamed(symbol);
     return select(index);
   };
   const step = (direction, test) => select(list.beside(current, direction, test));
@@ -78,7 +78,7 @@ async function main() {
   const linked = /^#d=(\d+)(?:&s=(.+))?$/.exec(location.hash);
   const firstTrade = decisions.flags.findIndex((_, at) => decisions.ordered(at));
   await Promise.all([open(linked ? Number(linked[1]) : Math.max(0, firstTrade)), chart.draw()]);
-  if (many && linked?.[2]) await picker.showNamed(decodeURIComponent(linked[2]));
+  if (multiSymbol && linked?.[2]) await picker.showNamed(decodeURIComponent(linked[2]));
   window.__ready = performance.now();
   showTrades(decisions, pick, fills);
   showFailures(pick);

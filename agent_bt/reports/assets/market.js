@@ -1,4 +1,4 @@
-// Candles and curves: decoded once, merged to whatever interval the zoom asks for.
+// Candles and curves: decoded once, merged to the interval that fits the zoom.
 
 const MINUTE = 60000;
 const STEPS = [1, 2, 3, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 4320, 10080, 43200].map((minutes) => minutes * MINUTE);
@@ -15,7 +15,7 @@ function position(times, time) {
 }
 
 class Candles {
-  // Of the symbol at this position in `settings.symbols`.
+  // Load the candles of the symbol at this position in `settings.symbols`.
   static async load(symbol) {
     const packed = await blockColumns(`candles-${symbol}-block`);
     const candles = new Candles();
@@ -36,12 +36,12 @@ class Candles {
     return candles;
   }
 
-  // The shortest step that puts at most `most` candles into `range` ms.
+  // The shortest step with at most `most` candles in `range` ms.
   stepFor(range, most) {
     return STEPS.find((step) => step >= this.span && range / step <= most) ?? STEPS[STEPS.length - 1];
   }
 
-  // Candles of `step` ms that begin in [from, to); x is their middle.
+  // Candles of `step` ms that begin in [from, to); x is the middle of each.
   merged(from, to, step) {
     const out = { x: [], open: [], high: [], low: [], close: [], volume: [], start: [] };
     let bucket = NaN;

@@ -1,4 +1,4 @@
-// Reads the packed blocks of the page; the counterpart of html_pack.py.
+// Reads the packed blocks of the page, as written by html_pack.py.
 
 const settings = JSON.parse(document.getElementById("settings").textContent);
 
@@ -54,7 +54,7 @@ function scaled({ codes, scale }) {
   return scale === 1 ? codes : codes.map((code) => code / scale);
 }
 
-// One chunk of full records; decoded when asked for, and the last few are kept.
+// One chunk of full records; decoded on demand, and the last few are kept.
 const chunks = new Map();
 
 function chunk(number) {

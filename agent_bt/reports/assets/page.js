@@ -1,16 +1,16 @@
-// What every report's page does: starts, says so if it cannot, switches between light and dark, waits for plotly.
+// Common to all reports: start the page or show its error, switch between light and dark, wait for plotly.
 
 let plotly = null;
 
-// plotly's script is inside the page, or beside it: loaded with it, or asked for only now. False if it is not there.
+// plotly's script is inside the page or next to it, loaded with the page or only now. False if it is missing.
 function plotlyLoaded() {
   plotly ??= new Promise((resolve) => {
     if (window.Plotly) { resolve(true); return; }
     let script = byId("plotly");
     if (script.dataset.src) {
-      const asked = el("script", { id: "plotly", src: script.dataset.src });
-      script.replaceWith(asked);
-      script = asked;
+      const requested = el("script", { id: "plotly", src: script.dataset.src });
+      script.replaceWith(requested);
+      script = requested;
     }
     script.addEventListener("load", () => resolve(true));
     script.addEventListener("error", () => resolve(false));
@@ -20,7 +20,7 @@ function plotlyLoaded() {
 
 function noChart() {
   const name = byId("plotly").getAttribute("src");
-  return el("p", { class: "gt-empty" }, `No chart: ${name} is not there. Keep it beside the reports, or write the report with --single-file.`);
+  return el("p", { class: "gt-empty" }, `No chart: ${name} is missing. Keep it next to the reports, or write the report with --single-file.`);
 }
 
 function switchTheme() {
@@ -32,7 +32,7 @@ function switchTheme() {
 function start(main) {
   main().catch((error) => {
     window.__failed = String(error);
-    document.querySelector("main").prepend(el("p", { class: "notice strong" }, `The page could not be put together: ${error.message}`));
+    document.querySelector("main").prepend(el("p", { class: "notice strong" }, `The page could not be built: ${error.message}`));
     throw error;
   });
 }

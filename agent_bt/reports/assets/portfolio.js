@@ -1,4 +1,4 @@
-// The charts of a run over many symbols: holdings, exposure, legs, turnover. Each is drawn when it comes into view.
+// The charts of a run over several symbols: holdings, exposure, legs, turnover. Each is drawn when it comes into view.
 
 const MOST_BARS = 500;
 
@@ -57,7 +57,7 @@ function smallLayout(colour, yaxis) {
   };
 }
 
-// Steps: what was held after a decision was held until the next one.
+// Steps: positions after a decision are held until the next one.
 async function holdingsFigure(colour, end) {
   const held = await valuesOf("holdings");
   const last = held.time.length - 1;
@@ -68,10 +68,10 @@ async function holdingsFigure(colour, end) {
   const total = { long: new Float64Array(x.length), short: new Float64Array(x.length) };
   const texts = x.map(() => []);
   for (const [key, name, fill] of areas) {
-    const shares = x.map((_, at) => held[key][Math.min(at, last)]);
-    shares.forEach((share, at) => { if (share) texts[at].push([share, name]); });
+    const weights = x.map((_, at) => held[key][Math.min(at, last)]);
+    weights.forEach((share, at) => { if (share) texts[at].push([share, name]); });
     for (const side of ["long", "short"]) {
-      const y = shares.map((share) => (side === "long" ? Math.max(share, 0) : Math.min(share, 0)));
+      const y = weights.map((share) => (side === "long" ? Math.max(share, 0) : Math.min(share, 0)));
       if (!y.some(Boolean)) continue;
       y.forEach((share, at) => { total[side][at] += share; });
       traces.push({
@@ -82,7 +82,7 @@ async function holdingsFigure(colour, end) {
   }
   traces.push({
     type: "scatter", mode: "lines", x, y: Array.from(total.long), line: { width: 0, shape: "hv" }, hoverinfo: "text",
-    text: texts.map((entries) => entries.sort((one, other) => other[0] - one[0]).map(([share, name]) => `${name} ${percent(share, 1)}`).join("<br>") || "nothing held"),
+    text: texts.map((entries) => entries.sort((one, other) => other[0] - one[0]).map(([share, name]) => `${name} ${percent(share, 1)}`).join("<br>") || "no positions"),
     hovertemplate: "%{text}<extra></extra>",
   });
   const rest = areas.slice(-2).some(([key]) => held[key].some(Boolean));
@@ -102,7 +102,7 @@ async function exposureFigure(colour) {
   const legs = await valuesOf("legs");
   const wanted = legs.short.some(Boolean)
     ? [["gross", "gross", "strategy", 1.8], ["long", "long", "gain"], ["short", "short", "loss"], ["net", "net", "ink", 1.2, "dot"]]
-    : [["gross", "gross, net and long: nothing was sold short", "strategy", 1.8]];
+    : [["gross", "gross = net = long (no short positions)", "strategy", 1.8]];
   return { ...lines(legs, wanted, colour, ".1%"), layout: smallLayout(colour, { tickformat: ".0%", rangemode: "tozero" }) };
 }
 
@@ -115,9 +115,9 @@ async function legsFigure(colour) {
 
 async function turnoverFigure(colour) {
   const { time, turnover, fees, positions } = await valuesOf("rebalances");
-  // Of more bars than the panel has room for, each stands for the mean of a few.
+  // With more bars than the panel has room for, each bar is a mean of several decisions.
   const size = Math.ceil(time.length / MOST_BARS) || 1;
-  if (size > 1) byId("turnover-hint").textContent = `; a bar is the mean of ${size}`;
+  if (size > 1) byId("turnover-hint").textContent = `; each bar is the mean of ${size}`;
   const starts = time.map((_, at) => at).filter((at) => at % size === 0);
   const mean = (values, at) => values.slice(at, at + size).reduce((sum, value) => sum + value, 0) / Math.min(size, values.length - at);
   const traces = [{

@@ -1,10 +1,10 @@
-// What one decision over many symbols wanted, ordered and met; and what the account held before it.
+// The targets, orders and fills of one decision over several symbols, and the positions before it.
 
 const shortName = (symbol) => settings.short_names[settings.symbols.indexOf(symbol)] ?? symbol;
 
 function bySymbol(rows) { return new Map((rows ?? []).map((row) => [row.symbol, row])); }
 
-// One row a symbol that has a target, a holding, an order or a cut; what is neither held nor wanted is left out.
+// One row per symbol with a target, a position, an order or a cut.
 function targetTable(full, onSymbol) {
   const [targets, held, orders, cuts] = [full.targets, full.positions, full.orders, full.risk_cuts].map(bySymbol);
   const prices = bySymbol(full.prices);
@@ -29,7 +29,7 @@ function targetTable(full, onSymbol) {
       fills.length ? number(fee) : "",
     ];
   });
-  return rows.length ? miniTable(["", "held", "target", "order", "filled at", "fee"], rows, "mini-box tall") : el("p", { class: "note" }, "Nothing held, nothing wanted.");
+  return rows.length ? miniTable(["", "held", "target", "order", "filled at", "fee"], rows, "mini-box tall") : el("p", { class: "note" }, "No positions and no targets.");
 }
 
 function holdingTable(full) {

@@ -1,4 +1,4 @@
-// The symbols of a run over many: the selector of the chart, and the candles and fills of the one that is selected.
+// The symbols of a run over several: the selector of the chart, and the candles and fills of the selected symbol.
 
 class SymbolPicker {
   // onChange({ symbol, candles, marks }) when another symbol is shown.

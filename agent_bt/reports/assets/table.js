@@ -1,11 +1,11 @@
-// A table of any length: only the rows in view exist.
+// A table of any length: only the visible rows are elements of the page.
 
 const ROW_HEIGHT = 26;
 
 class GridTable {
-  // columns: [{ title, width, right, dim, from, cell(row) -> text or element }]: `from` is the least width of the
-  // table that has room for the column. onPick(row) when a row is clicked.
-  constructor(container, { columns, onPick, empty = "Nothing here.", label }) {
+  // columns: [{ title, width, right, dim, from, cell(row) -> text or element }]: `from` is the minimum width of the
+  // table at which the column is shown. onPick(row) when a row is clicked.
+  constructor(container, { columns, onPick, empty = "No rows.", label }) {
     this.columns = columns;
     this.onPick = onPick;
     this.rows = [];
@@ -51,7 +51,7 @@ class GridTable {
       const view = this.body;
       const above = view.scrollTop - top;
       const below = top + ROW_HEIGHT - view.scrollTop - view.clientHeight;
-      // One row further moves the table by a row; a jump puts the row into the middle.
+      // The next row scrolls the table by one row; a jump centres the row.
       if (Math.max(above, below) > 3 * ROW_HEIGHT) view.scrollTop = top - Math.floor(view.clientHeight / ROW_HEIGHT / 2) * ROW_HEIGHT;
       else if (above > 0) view.scrollTop = top - ROW_HEIGHT;
       else if (below > 0) view.scrollTop = top + 2 * ROW_HEIGHT - view.clientHeight;
