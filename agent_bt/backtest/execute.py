@@ -128,7 +128,7 @@ def _warm_up(broker: SimulatedBroker, sizer: RiskLimitedSizer) -> None:
     trial.advance(trial.first)
     symbol = trial.prices.symbols[0]
     for decision in (Decision.to({symbol: 0.0}), Decision.sell(symbol)):
-        sizer.size(decision, trial)
+        sizer.size(decision, trial.state())
     trial.submit([Order(symbol=symbol, lots=0, quantity=0.0)])
 
 

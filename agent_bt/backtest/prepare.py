@@ -13,11 +13,11 @@ from agent_bt.core.clock import duration_us, interval_us, iso, time_us
 from agent_bt.core.errors import ConfigError, StrategyError
 from agent_bt.core.frequency import instants
 from agent_bt.core.protocols import Strategy, VectorisedStrategy
+from agent_bt.core.targets import changed_rows
 from agent_bt.core.types import Portfolio
 from agent_bt.engine.market import Market
 from agent_bt.engine.pool import members
 from agent_bt.engine.schedule import Schedule, decision_schedule
-from agent_bt.engine.vectorised import changed_targets
 from agent_bt.features.specs import lookback
 
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ def prepare_market(config: Config, bars: pl.DataFrame, strategy: Strategy, limit
     if not isinstance(strategy, VectorisedStrategy):
         return PreparedMarket(market=market, schedule=schedule)
     targets = _known_targets(strategy, market, schedule)
-    return PreparedMarket(
-        market=market, schedule=schedule.only(changed_targets(targets, strategy.on_change)), targets=targets
-    )
+    changed = changed_rows(np.ascontiguousarray(targets, np.float64), strategy.on_change)
+    return PreparedMarket(market=market, schedule=schedule.only(changed), targets=targets)
 
 
 def make_schedule(config: Config, market: Market, end: int) -> Schedule:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
 
-from agent_bt.core.types import Decision, FeatureSpec, Fill, ModelCall, Order, Portfolio, Reply, Request
+from agent_bt.core.account_state import AccountState
+from agent_bt.core.types import (
+    Decision,
+    FeatureSpec,
+    Fill,
+    ModelCall,
+    Order,
+    Portfolio,
+    Reply,
+    Request,
+    SizedOrders,
+)
 from agent_bt.core.view import MarketView
 
 
@@ -111,26 +122,62 @@ class LLM(Protocol):
         ...
 
 
+class OrderSizer(Protocol):
+    """Turns a decision into orders within the risk limits, and keeps nothing from one decision to the next."""
+
+    def size(self, decision: Decision, state: AccountState) -> SizedOrders:
+        """Size a decision; a pure function of its arguments.
+
+        Args:
+            decision: what the strategy wants.
+            state: the account and its market at the close of the decision bar.
+
+        Raises:
+            StrategyError: the decision cannot be: an unknown symbol, a weight out of range.
+        """
+        ...
+
+
 class Broker(Protocol):
     """Turns orders into fills and keeps the account. It speaks in events, so that a live one can take its place."""
-
-    def advance(self, bar: int) -> Sequence[Fill]:
-        """Let the market run up to and including `bar`: waiting orders, stops, marks. Returns what filled."""
-        ...
-
-    def submit(self, orders: Sequence[Order]) -> Sequence[Fill]:
-        """Accept orders at the close of the current bar. Returns the fills that are due at this close."""
-        ...
-
-    def portfolio(self) -> Portfolio:
-        """The account now."""
-        ...
-
-    def fork(self) -> Broker:
-        """An independent copy that can be rolled forward on a guess without touching this one."""
-        ...
 
     @property
     def halted(self) -> bool:
         """Whether a limit has ended the trading."""
+        ...
+
+    def advance(self, bar: int) -> Sequence[Fill]:
+        """Run the market up to and including row `bar`: waiting orders, stops, marks. Return what filled."""
+        ...
+
+    def portfolio(self) -> Portfolio:
+        """Return the account as a strategy sees it."""
+        ...
+
+    def state(self) -> AccountState:
+        """Return the account and its market at the close of the current bar, as sizing needs them."""
+        ...
+
+    def submit(self, orders: Sequence[Order], targets: Mapping[str, float] | None = None) -> Sequence[Fill]:
+        """Accept the orders of a decision at the close of the current bar.
+
+        Args:
+            orders: what to trade.
+            targets: the target weights of the decision, remembered as those given last; None for a decision without.
+
+        Returns:
+            The fills that are due at this close.
+        """
+        ...
+
+
+class ForkableBroker(Broker, Protocol):
+    """A broker whose account can be copied and rolled forward on a guess, as prefetch does."""
+
+    def fork(self) -> ForkableBroker:
+        """Return an independent copy; nothing that happens to it touches this account."""
+        ...
+
+    def pending_orders(self) -> Hashable:
+        """Return the orders that wait as a value to compare: equal for two forks in which the same orders wait."""
         ...

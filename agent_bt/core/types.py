@@ -249,6 +249,25 @@ class RiskCut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SizedOrders:
+    """What sizing and the risk limits made of a decision.
+
+    Attributes:
+        orders: what to send to the broker, in the order of the symbols.
+        cuts: what was clipped or rejected, with the reason.
+        targets: the target weights of the decision, which the broker remembers when the orders are submitted; None for
+            a decision without targets.
+    """
+
+    orders: tuple[Order, ...] = ()
+    cuts: tuple[RiskCut, ...] = ()
+    targets: Mapping[str, float] | None = None
+
+
+NO_ORDERS = SizedOrders()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fill:
     """What happened to an order.
 

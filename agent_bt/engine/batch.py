@@ -18,8 +18,7 @@ from agent_bt.core.errors import StrategyError
 from agent_bt.core.jit import njit
 from agent_bt.core.records import FILLED, RULES
 from agent_bt.engine.vectorised import run_targets_compiled
-from agent_bt.execution.broker import PriceArrays, SimulatedBroker
-from agent_bt.execution.sizer import opening_rows
+from agent_bt.execution.broker import PriceArrays, SimulatedBroker, opening_rows
 
 OUTCOME = np.dtype(
     [
@@ -109,28 +108,6 @@ class Lane:
         )
         if (outcomes["events"] > len(self._broker.events)).any():
             raise StrategyError(f"more than {len(self._broker.events)} events in one account")
-
-
-@njit
-def changed_rows(targets, on_change):
-    """The indices of the decisions that say something (as `vectorised.news` tells), int64, ascending.
-
-    `targets`: float64 (D, N), NaN: left alone.
-    """
-    found = np.empty(len(targets), np.int64)
-    last = np.full(targets.shape[1], np.nan)
-    count = 0
-    for at in range(len(targets)):
-        new = False
-        for symbol in range(targets.shape[1]):
-            target = targets[at, symbol]
-            if not np.isnan(target) and not (on_change and target == last[symbol]):
-                last[symbol] = target
-                new = True
-        if new:
-            found[count] = at
-            count += 1
-    return found[:count].copy()
 
 
 @njit

@@ -17,19 +17,18 @@ one that was asked for on an abandoned track still fits when the same prompt com
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 
 from agent_bt.core.errors import AgentBtError
-from agent_bt.core.protocols import AgentStrategy
+from agent_bt.core.protocols import AgentStrategy, ForkableBroker, OrderSizer
 from agent_bt.core.types import Decision, ModelCall, Portfolio, Reply, Request
 from agent_bt.core.view import MarketView
 from agent_bt.core.waiting import result_of
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.market import Market
-from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.sizer import RiskLimitedSizer
+from agent_bt.engine.strategy_errors import strategy_errors
 from agent_bt.llm.speculation import Urgency, urged
 
 Guess = Callable[[MarketView, Portfolio, Decision | None], Decision | None]
@@ -52,7 +51,7 @@ class Situation:
     """An account as far as it matters for what comes next: what it makes the agent ask, and the orders that wait."""
 
     addresses: tuple[str, ...]
-    orders: bytes
+    orders: Hashable
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Track:
         expects: the accounts it has asked for, by decision.
     """
 
-    broker: SimulatedBroker
+    broker: ForkableBroker
     at: int
     expects: dict[int, Situation] = field(default_factory=dict)
 
@@ -93,8 +92,8 @@ class Prefetcher:
         agent: AgentStrategy,
         market: Market,
         bars: Sequence[int],
-        sizer: RiskLimitedSizer,
-        broker: SimulatedBroker,
+        sizer: OrderSizer,
+        broker: ForkableBroker,
         guess: Guess | None,
         control: DepthControl,
         keep_states: int = 1,
@@ -108,7 +107,7 @@ class Prefetcher:
         self._agent = agent
         self._market = market
         self._bars = bars
-        self._desk = sizer
+        self._sizer = sizer
         self._broker = broker
         self._guess = guess
         self._control = control
@@ -120,7 +119,8 @@ class Prefetcher:
 
     def decide(self, index: int, view: MarketView, portfolio: Portfolio) -> Decision:
         """The decision number `index`, exactly as `agent.decide` would make it."""
-        asked = self._agent.requests(view, portfolio)
+        with strategy_errors(self._agent.name, index, view.now):
+            asked = self._agent.requests(view, portfolio)
         claimed = [self._claim(index, request) for request in asked]
         self._follow(index, view, portfolio, tuple(request.address for request in asked))
         if self._must_wait(claimed):
@@ -130,7 +130,8 @@ class Prefetcher:
             for request, (call, ahead) in zip(asked, claimed, strict=True)
         ]
         self._discard(upto=index)
-        self._last = self._agent.interpret(view, portfolio, calls)
+        with strategy_errors(self._agent.name, index, view.now):
+            self._last = self._agent.interpret(view, portfolio, calls)
         return self._last
 
     def close(self) -> None:
@@ -197,7 +198,7 @@ class Prefetcher:
 
     def _follow(self, index: int, view: MarketView, portfolio: Portfolio, addresses: tuple[str, ...]) -> None:
         """Put the track that the real account is on to the front; a new one, where there is none."""
-        here = Situation(addresses=addresses, orders=_waiting_orders(self._broker))
+        here = Situation(addresses=addresses, orders=self._broker.pending_orders())
         current = next((track for track in self._tracks if track.expects.get(index) == here), None)
         guessed = self._tracks[0] if self._tracks else None
         if guessed is not None and index in guessed.expects:
@@ -255,7 +256,8 @@ class Prefetcher:
 
     def _ask_ahead(self, track: Track) -> None:
         view, portfolio = self._market.at(self._bars[track.at]), track.broker.portfolio()
-        requests = self._agent.requests(view, portfolio)
+        with strategy_errors(self._agent.name, track.at, view.now):
+            requests = self._agent.requests(view, portfolio)
         for request in requests:
             if request.address in self._calls:
                 continue
@@ -264,7 +266,7 @@ class Prefetcher:
             if not _was_free(call.future):
                 self.stats.speculated += 1
         track.expects[track.at] = Situation(
-            addresses=tuple(request.address for request in requests), orders=_waiting_orders(track.broker)
+            addresses=tuple(request.address for request in requests), orders=track.broker.pending_orders()
         )
         self._step(track, view, portfolio)
 
@@ -272,7 +274,8 @@ class Prefetcher:
         """Let the fork act on what decision number `track.at` is assumed to be."""
         decision = self._guess(view, portfolio, self._last) if self._guess else None
         if decision is not None:
-            track.broker.submit(self._desk.size(decision, track.broker).orders)
+            sized = self._sizer.size(decision, track.broker.state())
+            track.broker.submit(sized.orders, sized.targets)
         track.at += 1
 
     def _cancel(self, call: Call) -> bool:
@@ -318,7 +321,3 @@ def _was_free(future: Future[Reply]) -> bool:
 
 def _speculated(reply: Reply) -> Reply:
     return replace(reply, speculated=True)
-
-
-def _waiting_orders(broker: SimulatedBroker) -> bytes:
-    return broker.queue.tobytes() if broker.account[0]["waiting"] else b""

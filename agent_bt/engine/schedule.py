@@ -31,10 +31,12 @@ class Schedule:
         return replace(self, bars=self.bars[:count], due=self.due[:count])
 
     def only(self, changed: np.ndarray) -> Schedule:
-        """The same with silent decisions: `changed`, bool, tells which of `due` are not; the first one never is."""
-        changed = changed.copy()
-        changed[:1] = True
-        return replace(self, bars=self.due[changed])
+        """Return the schedule with the other decisions unrecorded.
+
+        `changed`: indices into `due` of the decisions that ask for something, int64, ascending; the first decision is
+        always recorded.
+        """
+        return replace(self, bars=self.due[np.union1d(np.zeros(min(1, len(self.due)), np.int64), changed)])
 
 
 def decision_schedule(market: Market, due: np.ndarray) -> Schedule:

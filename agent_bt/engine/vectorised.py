@@ -12,10 +12,10 @@ from agent_bt.core import accounting
 from agent_bt.core.array_pointers import arrays_at
 from agent_bt.core.jit import njit
 from agent_bt.core.records import RUNNING
+from agent_bt.core.targets import next_change, remember
 from agent_bt.core.types import Fill
 from agent_bt.execution import sizing
-from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.sizer import opening_rows
+from agent_bt.execution.broker import SimulatedBroker, opening_rows
 
 
 def run_targets(
@@ -44,42 +44,11 @@ def run_targets_without_fills(
     broker.resume_at(len(broker.prices.times))
 
 
-def changed_targets(targets: np.ndarray, on_change: bool) -> np.ndarray:
-    """At which decisions `targets` (float64 (D, N), NaN: left alone) say something; bool (D,).
-
-    With `on_change`, a symbol's target says something only where it is not the one given last.
-    """
-    said = np.logical_not(np.isnan(targets))
-    if on_change:
-        rows = np.where(said, np.arange(len(targets))[:, None], -1)
-        last = np.vstack([np.full((1, targets.shape[1]), -1), np.maximum.accumulate(rows, axis=0)[:-1]])
-        before = np.where(last >= 0, np.take_along_axis(targets, np.maximum(last, 0), axis=0), np.nan)
-        said &= targets != before
-    changed: np.ndarray = said.any(axis=1)
-    return changed
-
-
 def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) -> np.ndarray:
     """The row that each decision's day opens after, int64 (D,); no rows where no limit asks for it."""
     if np.isinf(limits[0]["max_daily_loss"]):
         return np.empty(0, np.int64)
     return opening_rows(broker.prices.times, bars)
-
-
-@njit
-def _next_change(targets, last, at):
-    """The next row, from `at` on, that says something of a single symbol whose last target was `last`."""
-    while at + 64 <= len(targets):
-        # Without a branch inside, so that a processor looks at several rows at once.
-        changed_targets = 0
-        for row in range(at, at + 64):
-            changed_targets += (targets[row, 0] == targets[row, 0]) & (targets[row, 0] != last)
-        if changed_targets > 0:
-            break
-        at += 64
-    while at < len(targets) and (np.isnan(targets[at, 0]) or targets[at, 0] == last):
-        at += 1
-    return at
 
 
 @njit
@@ -90,21 +59,10 @@ def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targ
     symbols = targets.shape[1]
     lots = np.zeros(symbols, np.int64)
     verdicts = np.zeros(symbols, np.int64)
+    given = positions.target
     start, cash = first, account[0].cash
-    at = -1
-    while at + 1 < len(bars):
-        at += 1
-        if on_change and symbols == 1:
-            at = _next_change(targets, positions[0].target, at)
-            if at == len(bars):
-                break
-        wanted = False
-        for symbol in range(symbols):
-            target = targets[at, symbol]
-            if not np.isnan(target) and not (on_change and target == positions[symbol].target):
-                wanted = True
-        if not wanted:
-            continue
+    at = next_change(targets, given, on_change, 0)
+    while at < len(bars):
         bar = bars[at]
         accounting.run(
             opens, highs, lows, closes, traded, funding, ends, special,
@@ -118,6 +76,7 @@ def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targ
             opening = equity[openings[at]] if openings[at] >= start else cash
         sizing.size_targets(account, positions, rules, limits, closes[bar], targets[at], on_change, lots)
         sizing.check(account, positions, rules, limits, closes[bar], eligible[bar], opening, lots, verdicts)
+        remember(given, targets[at])
         ordered = False
         for symbol in range(symbols):
             if lots[symbol] != 0:
@@ -125,6 +84,7 @@ def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targ
                 ordered = True
         if ordered:
             accounting.settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)
+        at = next_change(targets, given, on_change, at + 1)
     last = len(closes) - 1
     accounting.run(
         opens, highs, lows, closes, traded, funding, ends, special,

@@ -21,12 +21,10 @@ import polars as pl
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.clock import iso
 from agent_bt.core.errors import StrategyError
-from agent_bt.core.protocols import Strategy, VectorisedStrategy
+from agent_bt.core.protocols import Broker, OrderSizer, Strategy, VectorisedStrategy
 from agent_bt.core.step import Journal, Step
 from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
-from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.sizer import RiskLimitedSizer
 
 Kind = Literal["repetition", "truncation", "future"]
 _SEEN_FIRST = ("time", "bar", "window", "summary", "prices", "account", "positions", "messages", "action")
@@ -46,8 +44,8 @@ class Subject:
 
     strategy: Callable[[], Strategy]
     prepare: Callable[[pl.DataFrame, Strategy], tuple[Market, Sequence[int]]]
-    sizer: Callable[[Market], RiskLimitedSizer]
-    broker: Callable[[Market], SimulatedBroker]
+    sizer: Callable[[Market], OrderSizer]
+    broker: Callable[[Market], Broker]
     content: Callable[[Step], Mapping[str, Any]]
 
 

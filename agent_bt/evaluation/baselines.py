@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 
 from agent_bt.core.jit import njit
+from agent_bt.core.targets import changed_cells
 from agent_bt.core.types import Fill
 from agent_bt.engine.market import Market
 from agent_bt.engine.vectorised import run_targets_without_fills
@@ -99,7 +100,7 @@ def run_baselines(
 
     if len(market.symbols) == 1:
         drawn_at = bars
-        average = _on_change(_above_average(market.close[bars, 0])).reshape(-1, 1)
+        average = changed_cells(_above_average(market.close[bars, 0]).reshape(-1, 1), 0.0)
 
         def agents() -> Iterator[np.ndarray]:
             return (targets.reshape(-1, 1) for targets in _random_targets(strategy, bars, market.first, seed))
@@ -143,16 +144,10 @@ def _above_average(closes: np.ndarray) -> np.ndarray:
 def _averages(market: Market, bars: np.ndarray) -> np.ndarray:
     """An equal share of what is eligible in each symbol above its average, given where that changes."""
     weights = _equal_weights(market, bars)
-    columns = []
-    for number in range(len(market.symbols)):
-        above = _above_average(market.close[bars, number]) * market.eligible[bars, number]
-        columns.append(_on_change(above) * np.where(above > 0.0, weights[:, number], 1.0))
-    return np.column_stack(columns)
-
-
-def _on_change(state: np.ndarray) -> np.ndarray:
-    """The state where it differs from the one before (which starts at 0), NaN elsewhere."""
-    return np.where(np.diff(state, prepend=0.0) != 0.0, state, np.nan)
+    above = np.column_stack([_above_average(market.close[bars, at]) for at in range(len(market.symbols))])
+    above *= market.eligible[bars]
+    averages: np.ndarray = changed_cells(above, 0.0) * np.where(above > 0.0, weights, 1.0)
+    return averages
 
 
 def _random_targets(strategy: Outcome, bars: np.ndarray, first: int, seed: int) -> Iterator[np.ndarray]:

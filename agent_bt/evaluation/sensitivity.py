@@ -122,7 +122,8 @@ def _refill(
         fills += broker.advance(bar)
         if broker.halted:
             break
-        fills += broker.submit(sizer.size(decision, broker).orders)
+        sized = sizer.size(decision, broker.state())
+        fills += broker.submit(sized.orders, sized.targets)
     fills += broker.advance(len(market) - 1)
     curve = broker.equity[market.first :]
     peak = np.maximum(np.maximum.accumulate(curve), cash)

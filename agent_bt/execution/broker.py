@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from agent_bt.core import accounting, records
+from agent_bt.core.account_state import AccountState
 from agent_bt.core.array_pointers import array_pointers
+from agent_bt.core.clock import DAY
 from agent_bt.core.errors import StrategyError
-from agent_bt.core.types import Decision, Fill, Order, Portfolio, Position
+from agent_bt.core.types import Fill, Order, Portfolio, Position
 
 
 class PriceArrays(Protocol):
@@ -36,6 +38,19 @@ class PriceArrays(Protocol):
         ...
 
 
+def opening_rows(times: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """Return the last row of the UTC day before the one in which each of `bars` closes, int64; -1 where there is none.
+
+    A bar that closes at midnight belongs to the day that ends there.
+
+    Args:
+        times: close times of all rows, int64 (T,), UTC us, ascending.
+        bars: rows, int64.
+    """
+    rows: np.ndarray = np.searchsorted(times, (times[bars] - 1) // DAY * DAY, side="right") - 1
+    return rows
+
+
 class SimulatedBroker:
     """One account over one tape, from row `first` on.
 
@@ -44,7 +59,6 @@ class SimulatedBroker:
         account, positions: the state records of `core.accounting`; read them, don't write them.
         equity, exposure: float64 (T,), filled up to the current bar; NaN where not reached.
         wires: what compiled code takes the account and its market by (see `core.pointers`).
-        last: the last decision by target shares that was sized.
         dropped: orders given up at the fill, because cash, holding or a minimum size no longer allowed them.
     """
 
@@ -62,7 +76,6 @@ class SimulatedBroker:
         self.equity = np.full(len(prices.times), np.nan)
         self.exposure = np.full(len(prices.times), np.nan)
         self.dropped = 0
-        self.last: Decision | None = None
         self._halted = records.RUNNING
         self._cash = cash
         # Cash and highest equity: no position, fee or funding changes without the one, no peak without the other.
@@ -72,6 +85,16 @@ class SimulatedBroker:
         self._next = first
         self._scratch: tuple[np.ndarray, np.ndarray] | None = None
         self._lived = (self.equity, len(self.equity))
+        self._at = {symbol: at for at, symbol in enumerate(prices.symbols)}
+        self._closes, self._eligible = _read_only(prices.close), _read_only(prices.eligible)
+        self._day: int | None = None
+        self._opening = cash
+        self._records_changed()
+
+    def _records_changed(self) -> None:
+        """Take pointers and views of the records of this account again."""
+        self._seen = _read_only(self.account), _read_only(self.positions)
+        self._targets = self.positions["target"]
         self._renew_pointers()
 
     def _renew_pointers(self) -> None:
@@ -117,26 +140,42 @@ class SimulatedBroker:
         """What ended the trading: `drawdown`, `used_up`, or None."""
         return (None, "drawdown", "used_up")[self._halted]
 
-    @property
-    def closes(self) -> np.ndarray:
-        """The prices at which the account is marked now; float64 (N,)."""
-        closes: np.ndarray = self.prices.close[self.bar]
-        return closes
-
     def advance(self, bar: int) -> list[Fill]:
         """Run the market up to and including row `bar`; returns what filled on the way."""
         events, self._halted, *self._standing = accounting.advance(self.pointers, self._next, bar)
         self._next = bar + 1
         return self.take_fills() if events else []
 
-    def submit(self, orders: Sequence[Order]) -> list[Fill]:
-        """Accept orders at the close of the current bar; returns the fills due at this close."""
+    def state(self) -> AccountState:
+        """Return the account and its market at the close of the current bar; views that cannot be written to."""
+        bar = self.bar
+        day = (int(self.prices.times[bar]) - 1) // DAY
+        if day != self._day:
+            self._day, self._opening = day, self.equity_of(int(opening_rows(self.prices.times, np.array([bar]))[0]))
+        return AccountState(*self._seen, self._closes[bar], self._eligible[bar], self._opening)
+
+    def submit(self, orders: Sequence[Order], targets: Mapping[str, float] | None = None) -> list[Fill]:
+        """Accept the orders of a decision at the close of the current bar.
+
+        Args:
+            orders: what to trade.
+            targets: the target weights of the decision, remembered as those given last; None for a decision without.
+
+        Returns:
+            The fills that are due at this close.
+        """
+        if targets:
+            self._targets[[self._at[symbol] for symbol in targets]] = list(targets.values())
         if not orders:
             return []
-        symbols = np.array([self.prices.symbols.index(order.symbol) for order in orders])
+        symbols = np.array([self._at[order.symbol] for order in orders])
         self._standing = []
         accounting.submit(self.pointers, symbols, np.array([order.lots for order in orders]), self.bar)
         return self.take_fills()
+
+    def pending_orders(self) -> bytes:
+        """Return the orders that wait as a value to compare."""
+        return self.queue.tobytes() if self.account[0]["waiting"] else b""
 
     def resume_at(self, bar: int) -> None:
         """Tell that a compiled driver has run the market up to, not including, row `bar`."""
@@ -173,7 +212,7 @@ class SimulatedBroker:
         lived, until = self._lived
         # A fork of a fork has its own past in the scratch that they share, and the rest in the account itself.
         copy._lived = (lived, min(until, self._next))
-        copy._renew_pointers()
+        copy._records_changed()
         return copy
 
     def take_fills(self) -> list[Fill]:
@@ -203,3 +242,9 @@ class SimulatedBroker:
                 )
             )
         return fills
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

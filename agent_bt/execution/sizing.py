@@ -15,6 +15,7 @@ from agent_bt.core.fills import opened_by
 from agent_bt.core.jit import njit
 from agent_bt.core.lots import lot_of, lots_in
 from agent_bt.core.records import RULES
+from agent_bt.core.targets import is_change
 
 LIMITS = np.dtype(
     [
@@ -30,7 +31,9 @@ LIMITS = np.dtype(
 turnover of one decision; loss since the beginning of the UTC day from which on nothing grows (the last three: inf
 where there is no limit); drift that is left alone; whether shorts are allowed."""
 
-AVAILABLE, EQUITY = 0, 1
+AVAILABLE, EQUITY, TARGETS = 0, 1, 2
+"""What the numbers of a decision are: fractions of the cash or the holding, changes in parts of equity, or target
+weights."""
 CUT_REASONS = (
     *("", "max_position", "max_gross", "allow_short", "min_size", "no_cash"),
     *("not_eligible", "max_daily_loss", "max_leverage", "max_net", "max_turnover"),
@@ -104,6 +107,44 @@ def make_limits(
 
 
 @njit
+def size_decision(account, positions, rules, limits, closes, eligible, opening, wanted, basis, on_change):
+    """Size a decision and check it against the limits; nothing is written to the account.
+
+    Args:
+        account: `ACCOUNT` (1,).
+        positions: `POSITION` (N,).
+        rules: `RULES` (1,).
+        limits: `LIMITS` (1,).
+        closes: float64 (N,), prices to size at; NaN where a symbol is not listed.
+        eligible: bool (N,), symbols whose position may grow.
+        opening: equity at the beginning of the UTC day.
+        wanted: float64 (N,), what the decision names, NaN for the other symbols.
+        basis: what these numbers are: `AVAILABLE`, `EQUITY` or `TARGETS`.
+        on_change: whether a target equal to the one given last is left alone.
+
+    Returns:
+        The signed lots to order, and the code of the rule that cut each order (0 where none did); int64 (N,) both.
+    """
+    lots = np.zeros(len(wanted), np.int64)
+    verdicts = np.zeros(len(wanted), np.int64)
+    if basis == TARGETS:
+        size_targets(account, positions, rules, limits, closes, wanted, on_change, lots)
+    else:
+        size_trades(account, positions, rules, closes, wanted, basis, lots)
+    asked = lots.copy()
+    check(account, positions, rules, limits, closes, eligible, opening, lots, verdicts)
+    for symbol in range(len(wanted)):
+        if asked[symbol] != 0 or verdicts[symbol] != NOTHING:
+            continue
+        if abs(wanted[symbol]) > 0.0 and np.isnan(closes[symbol]):
+            if basis != TARGETS or is_change(wanted[symbol], positions[symbol].target, on_change):
+                verdicts[symbol] = NOT_ELIGIBLE
+        elif basis != TARGETS and wanted[symbol] > 0.0:
+            verdicts[symbol] = NO_CASH
+    return lots, verdicts
+
+
+@njit
 def size_trades(account, positions, rules, closes, trades, sizing, lots):
     """Write the signed `lots` (int64 (N,)) that signed shares `trades` (float64 (N,), NaN: none) amount to."""
     rule = rules[0]
@@ -138,17 +179,16 @@ def _coming(positions, rules, symbol):
 def size_targets(account, positions, rules, limits, closes, targets, on_change, lots):
     """Write the signed `lots` (int64 (N,)) that move each symbol to its target share (float64 (N,), NaN: leave).
 
-    What is ordered and waits counts as held: asking twice for a share while nothing trades buys it once. With
-    `on_change`, a target that is the one given last is left alone; targets are remembered either way.
+    What is ordered and waits counts as held: asking twice for a weight while nothing trades buys it once. With
+    `on_change`, a target equal to the one given last is left alone.
     """
     rule = rules[0]
     equity = account[0].equity
     for symbol in range(len(targets)):
         target, position = targets[symbol], positions[symbol]
         lots[symbol] = 0
-        if np.isnan(target) or (on_change and target == position.target):
+        if not is_change(target, position.target, on_change):
             continue
-        position.target = target
         held = _coming(positions, rules, symbol)
         if target == 0.0:
             lots[symbol] = -held

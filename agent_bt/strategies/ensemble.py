@@ -10,9 +10,10 @@ import numpy as np
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.params import choice, number, whole
 from agent_bt.core.protocols import Strategy
+from agent_bt.core.targets import standing_targets
 from agent_bt.core.types import FeatureSpec
 from agent_bt.strategies.signals import Columns, SignalStrategy
-from agent_bt.strategies.votes import COMBINE, METHODS, best_of_recent, standing
+from agent_bt.strategies.votes import COMBINE, METHODS, best_of_recent
 
 
 def member_weights(members: Sequence[Any], weights: Sequence[float] | None) -> np.ndarray:
@@ -112,7 +113,7 @@ class EnsembleSignalGenerator(SignalStrategy):
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
         """What the votes amount to; float64 (rows, symbols)."""
-        votes = np.stack([standing(member.targets(columns, eligible), self.window) for member in self.members])
+        votes = np.stack([standing_targets(member.targets(columns, eligible), self.window) for member in self.members])
         if self.method == "best_of_recent":
             shares = best_of_recent(votes, np.array(columns("close")), self.window)
         else:

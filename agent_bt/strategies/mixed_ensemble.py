@@ -12,13 +12,14 @@ from agent_bt.core.errors import ConfigError
 from agent_bt.core.params import choice, whole
 from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.protocols import Strategy as AnyStrategy
+from agent_bt.core.targets import standing_targets
 from agent_bt.core.types import Decision, ModelCall, Portfolio, Request
 from agent_bt.core.view import BAR_COLUMNS, MarketView
 from agent_bt.core.waiting import result_of
 from agent_bt.strategies.base import Strategy
 from agent_bt.strategies.ensemble import EnsembleSignalGenerator, member_weights, rows_of_votes, united_features
 from agent_bt.strategies.signals import SignalStrategy
-from agent_bt.strategies.votes import COMBINE, METHODS, standing
+from agent_bt.strategies.votes import COMBINE, METHODS
 
 
 def make_ensemble(
@@ -110,7 +111,7 @@ class MixedEnsemble(Strategy):
         assert isinstance(member, SignalStrategy)
         rows = rows_of_votes(member, self.window)
         given = member.shares(lambda name: view.table(name)[-rows:], view.eligibility()[-rows:], view.symbols)
-        votes: np.ndarray = standing(given, self.window)[-1]
+        votes: np.ndarray = standing_targets(given, self.window)[-1]
         return votes
 
 

@@ -11,20 +11,6 @@ from agent_bt.core.jit import njit
 
 
 @njit
-def standing(targets, window):
-    """The vote of each row: the last target given in its trailing `window` rows, 0 if there is none; float64 (R, N)."""
-    votes = np.zeros(targets.shape)
-    for symbol in range(targets.shape[1]):
-        given = -window
-        for row in range(targets.shape[0]):
-            if not np.isnan(targets[row, symbol]):
-                given = row
-            if row - given < window:
-                votes[row, symbol] = targets[given, symbol]
-    return votes
-
-
-@njit
 def weighted_average(votes, weights):
     """The weighted mean of votes (M, R, N) by weights (M,); float64 (R, N)."""
     total = 0.0

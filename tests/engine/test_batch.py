@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_bt.core.clock import DAY, HOUR
-from agent_bt.engine.batch import OUTCOME, Accounts, Lane, changed_rows, last_rows_of_days
-from agent_bt.engine.vectorised import changed_targets, run_targets
+from agent_bt.engine.batch import OUTCOME, Accounts, Lane, last_rows_of_days
+from agent_bt.engine.vectorised import run_targets
 from agent_bt.evaluation import metrics
 from agent_bt.evaluation.performance import performance
 from agent_bt.execution.broker import SimulatedBroker
@@ -128,17 +128,6 @@ def _compare(outcome: Any, marks: np.ndarray, alone: SimulatedBroker, fills: Seq
     assert outcome["halted"] == alone.account[0]["halted"]
     assert outcome["fees"] == alone.account[0]["fees"]
     assert marks.tobytes() == alone.equity[last_rows_of_days(times, first)].tobytes()
-
-
-@given(
-    cells=st.lists(st.sampled_from([np.nan, 0.0, 0.5, 1.0]), min_size=24, max_size=24),
-    symbols=st.sampled_from([1, 2, 3]),
-    on_change=st.booleans(),
-)
-@settings(max_examples=50, deadline=None)
-def test_what_is_passed_over_says_nothing_new(cells: list[float], symbols: int, on_change: bool) -> None:
-    targets = np.array(cells).reshape(-1, symbols)
-    assert changed_rows(targets, on_change).tolist() == np.flatnonzero(changed_targets(targets, on_change)).tolist()
 
 
 def test_daily_marks_are_those_of_the_daily_returns() -> None:

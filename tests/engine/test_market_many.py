@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trade import trade
 
 from agent_bt.core.clock import DAY, HOUR, time_us
 from agent_bt.core.schema import BAR_SCHEMA
@@ -252,7 +253,7 @@ def test_both_drivers_run_a_market_to_the_same_bits(seed: int, head: bool) -> No
         fills += slow.advance(row)
         if not slow.halted:
             wanted = dict(zip(market.symbols, targets[at].tolist(), strict=True))
-            fills += slow.submit(sizer.size(Decision.to(wanted), slow).orders)
+            fills += trade(slow, sizer, Decision.to(wanted))
     assert run_targets(broker=fast, limits=limits, bars=decisions, targets=targets) == fills
     assert fast.equity.tobytes() == slow.equity.tobytes()
     assert fast.positions.tobytes() == slow.positions.tobytes()

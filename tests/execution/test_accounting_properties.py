@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from price_arrays import Candles, account
 from reference import SlowAccount
+from trade import trade
 
 from agent_bt.core.lots import lot_of, lots_in
 from agent_bt.core.types import Decision
@@ -76,7 +77,7 @@ def test_account_identity_holds_at_every_bar(rows: list[Any], decisions: list[fl
         broker.advance(bar)
         if decisions[bar] and row[4]:
             wanted = Decision.buy if decisions[bar] > 0 else Decision.sell
-            broker.submit(sizer.size(wanted("BTCUSDT", abs(decisions[bar])), broker).orders)
+            trade(broker, sizer, wanted("BTCUSDT", abs(decisions[bar])))
         now = broker.portfolio()
         prices = {"BTCUSDT": row[3]}
         gained = now.realised_pnl + now.unrealised_pnl(prices) - now.fees
@@ -104,7 +105,7 @@ def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[f
         slow.run_bar(at, bar, row[4])
         if decisions[at] and row[4]:
             wanted = Decision.buy if decisions[at] > 0 else Decision.sell
-            fills += broker.submit(sizer.size(wanted("BTCUSDT", abs(decisions[at])), broker).orders)
+            fills += trade(broker, sizer, wanted("BTCUSDT", abs(decisions[at])))
             slow.decide(at, bar, decisions[at])
     # One lot of difference is allowed where a quantity lies within rounding of a lot boundary.
     lot = changes["lot_step"] * max(row[1] for row in rows)
@@ -125,7 +126,7 @@ def test_both_drivers_give_the_same_bits(rows: list[Any], targets: list[float], 
     for bar in bars:
         fills += broker.advance(bar)
         if targets[bar] == targets[bar]:
-            fills += broker.submit(sizer.size(Decision.to({"BTCUSDT": targets[bar]}), broker).orders)
+            fills += trade(broker, sizer, Decision.to({"BTCUSDT": targets[bar]}))
     fills += broker.advance(len(rows) - 1)
     fast = SimulatedBroker(prices=Candles(rows), rules=broker.rules, cash=10_000.0)
     limits = make_limits(max_position=1.0, max_gross=1.0, no_trade_band=0.0, allow_short=False)
@@ -143,11 +144,11 @@ def test_a_fork_leaves_the_account_alone(rows: list[Any], decisions: list[float]
     for bar in range(half):
         broker.advance(bar)
         if decisions[bar] > 0:
-            broker.submit(sizer.size(Decision.buy("BTCUSDT", decisions[bar]), broker).orders)
+            trade(broker, sizer, Decision.buy("BTCUSDT", decisions[bar]))
     before = (broker.account.tobytes(), broker.positions.tobytes(), broker.queue.tobytes(), broker.equity.tobytes())
     fork = broker.fork()
     fork.advance(len(rows) - 1)
-    fork.submit(sizer.size(Decision.sell("BTCUSDT"), fork).orders)
+    trade(fork, sizer, Decision.sell("BTCUSDT"))
     assert before == (
         broker.account.tobytes(),
         broker.positions.tobytes(),

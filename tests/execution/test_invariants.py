@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from random_accounts import CASH, Case, random_case, run_decisions
 from reference import whole_lots
 
+from agent_bt.core.types import SizedOrders
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.sizer import RiskLimitedSizer, Sized
+from agent_bt.execution.sizer import RiskLimitedSizer
 
 EVEN_WHAT_REDUCES = {"max_turnover", "min_size"}
 """The only rules that cut an order that makes a position smaller."""
@@ -59,14 +60,14 @@ def check_decision(case: Case, broker: SimulatedBroker, sizer: RiskLimitedSizer,
     if not case.rules["allow_short"]:
         coming = np.maximum(coming, 0)
     told = broker.positions["target"].copy()
-    sized = sizer.size(case.decision(at), broker)
+    sized = sizer.size(case.decision(at), broker.state())
     asked = [
         lots_asked(case, target, int(held), equity, close, case.on_change and target == last)
         for target, held, close, last in zip(case.targets[at].tolist(), coming, closes.tolist(), told, strict=True)
     ]
     check_cuts(case, sized, asked, coming, case.targets[at], closes)
     before = broker.positions["lots"].copy()
-    broker.submit(sized.orders)
+    broker.submit(sized.orders, sized.targets)
     if case.rules["fill"] == "close" and case.rules["latency_bars"] == 0:
         prices = np.nan_to_num(closes) * case.rules["lot_step"]
         after, waiting = broker.positions["lots"], broker.queue["lots"].sum(axis=1)
@@ -99,7 +100,7 @@ def lots_asked(case: Case, target: float, held: int, equity: float, close: float
 
 
 def check_cuts(
-    case: Case, sized: Sized, asked: list[int | None], coming: np.ndarray, targets: np.ndarray, closes: np.ndarray
+    case: Case, sized: SizedOrders, asked: list[int | None], coming: np.ndarray, targets: np.ndarray, closes: np.ndarray
 ) -> None:
     ordered = {order.symbol: order.lots for order in sized.orders}
     cuts = {cut.symbol: cut for cut in sized.cuts}

@@ -43,9 +43,9 @@ class Story:
         for row in range(len(prices.times)):
             self.fills += self.broker.advance(row)
             if row in decisions and not self.broker.halted:
-                sized = sizer.size(decisions[row], self.broker)
+                sized = sizer.size(decisions[row], self.broker.state())
                 self.cuts[row] = [(cut.symbol, cut.reason) for cut in sized.cuts]
-                self.fills += self.broker.submit(sized.orders)
+                self.fills += self.broker.submit(sized.orders, sized.targets)
 
     @property
     def told(self) -> list[tuple[int, str, str, float]]:

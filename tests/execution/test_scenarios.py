@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from price_arrays import account
+from trade import trade
 
 from agent_bt.core.types import Decision
 
@@ -141,7 +142,7 @@ def test_fills(name: str) -> None:
     for bar in range(len(rows)):
         fills += broker.advance(bar)
         if bar in decisions and not broker.halted:
-            fills += broker.submit(sizer.size(decisions[bar], broker).orders)
+            fills += trade(broker, sizer, decisions[bar])
     assert [(f.bar, f.reason, pytest.approx(f.price, rel=1e-12)) for f in fills] == expected
 
 
@@ -149,19 +150,19 @@ def test_fee_of_published_example() -> None:
     """1% of notional, 100 units in at 1 and out at 4: 1 + 4 = 5 of fees (the 25 of the source add 10 a side)."""
     broker, sizer = account([(1, 1, 1, 1), (4, 4, 4, 4)], cash=101.0, fee_rate=0.01)
     broker.advance(0)
-    broker.submit(sizer.size(BUY, broker).orders)
+    trade(broker, sizer, BUY)
     assert broker.portfolio().positions["BTCUSDT"].quantity == 100
     broker.advance(1)
-    broker.submit(sizer.size(SELL, broker).orders)
+    trade(broker, sizer, SELL)
     assert broker.portfolio().fees == pytest.approx(5.0, rel=1e-12)
 
 
 def test_selling_everything_leaves_no_dust() -> None:
     broker, sizer = account([FLAT, (123.45, 123.45, 123.45, 123.45)], fee_rate=0.001, slippage_bps=5.0)
     broker.advance(0)
-    broker.submit(sizer.size(Decision.buy("BTCUSDT", 0.37), broker).orders)
+    trade(broker, sizer, Decision.buy("BTCUSDT", 0.37))
     broker.advance(1)
-    broker.submit(sizer.size(SELL, broker).orders)
+    trade(broker, sizer, SELL)
     assert broker.portfolio().positions == {}
 
 
@@ -172,7 +173,7 @@ def test_equity_sizing_changes_the_position_by_a_share_of_equity() -> None:
          Decision.sell("BTCUSDT", 0.1, sizing="equity")]
     ):  # fmt: skip
         broker.advance(bar)
-        broker.submit(sizer.size(decision, broker).orders)
+        trade(broker, sizer, decision)
     assert broker.exposure.tolist() == pytest.approx([0.5, 0.75, 0.65])
 
 
@@ -189,9 +190,9 @@ def test_equity_sizing_changes_the_position_by_a_share_of_equity() -> None:
 def test_each_cut_says_its_reason(decision: Decision, changes: dict[str, float], cut: tuple[str, str]) -> None:
     broker, sizer = account([FLAT, FLAT], **changes)
     broker.advance(0)
-    sized = sizer.size(decision, broker)
+    sized = sizer.size(decision, broker.state())
     assert [(c.verdict, c.reason) for c in sized.cuts] == [cut]
-    broker.submit(sized.orders)
+    broker.submit(sized.orders, sized.targets)
     assert broker.exposure[0] <= changes.get("max_position", changes.get("max_gross", 1.0)) + 1e-9
 
 
@@ -201,5 +202,5 @@ def test_no_trade_band_leaves_small_drifts_alone() -> None:
     fills = []
     for bar in range(3):
         broker.advance(bar)
-        fills += broker.submit(sizer.size(target, broker).orders)
+        fills += trade(broker, sizer, target)
     assert [fill.bar for fill in fills] == [0, 2]

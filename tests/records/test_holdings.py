@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from trade import trade
 
 from agent_bt.config.model import ExecutionConfig
 from agent_bt.core.clock import HOUR, time_us
@@ -80,7 +81,7 @@ class Account:
                 break
             named = [symbol for symbol in LIVES if draw.random() < 0.4]
             wanted = {symbol: times * float(draw.choice([-0.4, -0.2, 0.0, 0.3, 0.5])) for symbol in named}
-            self.fills += self.broker.submit(sizer.size(Decision.to(wanted), self.broker).orders)
+            self.fills += trade(self.broker, sizer, Decision.to(wanted))
             self.decisions.append(bar)
             self.held.append({s: held.quantity for s, held in self.broker.portfolio().positions.items()})
         self.fills += self.broker.advance(ROWS - 1)

@@ -75,13 +75,13 @@ def test_a_factory_will_do_and_a_class_without_a_name_has_its_own(write: Callabl
 
 
 NONSENSE = {
-    "None": "decide returned None, which is no Decision",
-    "'BUY'": "decide returned 'BUY', which is no Decision",
-    "Decision.to({'BTCUSDT': float('nan')})": "the share nan",
-    "Decision.to({'BTCUSDT': float('inf')})": "the share inf",
-    "Decision.to({'BTCUSDT': 'a lot'})": "must be real number, not str",
+    "None": "decide must return a Decision, got None",
+    "'BUY'": "decide must return a Decision, got 'BUY'",
+    "Decision.to({'BTCUSDT': float('nan')})": "got nan for BTCUSDT",
+    "Decision.to({'BTCUSDT': float('inf')})": "got inf for BTCUSDT",
+    "Decision.to({'BTCUSDT': 'a lot'})": "got 'a lot' for BTCUSDT",
     "Decision.buy('ETHUSDT')": "names 'ETHUSDT'; this run trades BTCUSDT",
-    "Decision.buy('BTCUSDT', 1.01)": "it must be in [-1, 1]",
+    "Decision.buy('BTCUSDT', 1.01)": "must be finite numbers in [-1, 1], got 1.01",
     "Decision.buy('BTCUSDT', sizing='all')": "sizing is one of available, equity",
     "Decision(action='banana')": "action is one of BUY, SELL, HOLD, TARGETS",
     "Decision(targets={'BTCUSDT': 1.0})": "make it with Decision.to",

@@ -187,8 +187,8 @@ def run_decisions(case: Case) -> Walked:
         walked.fills += broker.advance(bar)
         if broker.halted:
             break
-        sized = sizer.size(case.decision(at), broker)
+        sized = sizer.size(case.decision(at), broker.state())
         walked.cuts += [(bar, cut) for cut in sized.cuts]
-        walked.fills += broker.submit(sized.orders)
+        walked.fills += broker.submit(sized.orders, sized.targets)
     walked.fills += broker.advance(len(case.prices.times) - 1)
     return walked

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from agent_bt.core.targets import standing_targets
 from agent_bt.evaluation.stats import decisions as compared
 from agent_bt.records.read import Run
 
@@ -89,11 +90,10 @@ def read_targets(run: Run) -> Targets:
     places = {symbol: at for at, symbol in enumerate(symbols)}
     shares = np.full((len(frame), len(symbols)), np.nan)
     shares[given["row"].to_numpy(), [places[symbol] for symbol in given["symbol"]]] = given["share"].to_numpy()
-    told = np.where(np.isnan(shares), -1, np.arange(len(frame))[:, None])
-    last = np.maximum.accumulate(told, axis=0) if len(frame) else told
-    stood = np.take_along_axis(shares, np.maximum(last, 0), axis=0) if len(frame) else shares
     return Targets(
-        times=frame["time"].to_physical().to_numpy(), symbols=symbols, shares=np.where(last >= 0, stood, 0.0)
+        times=frame["time"].to_physical().to_numpy(),
+        symbols=symbols,
+        shares=standing_targets(shares, len(shares) + 1),
     )
 
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.protocols import VectorisedStrategy
-from agent_bt.engine.batch import OUTCOME, Accounts, Lane, changed_rows, last_rows_of_days
+from agent_bt.core.targets import changed_rows
+from agent_bt.engine.batch import OUTCOME, Accounts, Lane, last_rows_of_days
 from agent_bt.engine.market import Market
 from agent_bt.experiments.sweep.columns import SharedColumns
 from agent_bt.experiments.sweep.rules import Key, Program, Signals, listen, program_of

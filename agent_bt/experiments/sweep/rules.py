@@ -16,6 +16,7 @@ from numba import carray
 from agent_bt.core.array_pointers import pointer
 from agent_bt.core.jit import njit
 from agent_bt.core.protocols import Strategy
+from agent_bt.core.targets import is_change
 from agent_bt.strategies.rules import AnyOf, Condition, RuleCondition, RuleSignalGenerator
 from agent_bt.strategies.states import share_of_cell
 from agent_bt.strategies.technical import TechnicalRuleGenerator
@@ -304,7 +305,7 @@ def _note_one(cases, count_here, first, rows, answers, last, found, targets, cou
                 continue
             before, pattern = case, np.uint64(case) * np.uint64(0x0101010101010101)
             target = answers[case]
-            if not np.isnan(target) and target != last[0]:
+            if is_change(target, last[0], True):
                 last[0] = target
                 found[count] = rows[first + at]
                 targets[count, 0] = target
@@ -320,7 +321,7 @@ def _note(cases, count_here, first, rows, answers, last, found, targets, count):
         new = False
         for symbol in range(symbols):
             target = answers[cases[at * symbols + symbol]]
-            if not np.isnan(target) and target != last[symbol]:
+            if is_change(target, last[symbol], True):
                 last[symbol] = target
                 new = True
         if new:

@@ -18,8 +18,8 @@ from agent_bt.backtest.bars import load_bars
 from agent_bt.backtest.prepare import build_market
 from agent_bt.config.model import Config
 from agent_bt.core.clock import HOUR, time_us
+from agent_bt.core.targets import changed_rows
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import changed_targets
 from agent_bt.experiments.sweep.columns import SharedColumns
 from agent_bt.experiments.sweep.evaluate import _Seen
 from agent_bt.experiments.sweep.rules import listen, program_of
@@ -152,7 +152,7 @@ def test_compiled_rules_say_what_decide_all_says(
     for at, rule in enumerate(made):
         bars = due[begins[at] :]
         targets = rule.decide_all(shared.columns.market(), bars)
-        changed = changed_targets(targets, rule.on_change)
+        changed = changed_rows(targets, rule.on_change)
         own = slice(said.starts[at], said.starts[at + 1])
         assert said.rows[own].tolist() == bars[changed].tolist()
         assert said.targets[own].tobytes() == targets[changed].tobytes()
