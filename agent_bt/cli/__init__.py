@@ -1,1 +1,1 @@
-"""Thin commands over `agent_bt.app`."""
+"""The command line: thin commands over the other packages."""

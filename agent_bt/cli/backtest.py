@@ -11,10 +11,19 @@ import typer
 from agent_bt.cli import common
 from agent_bt.core.errors import UsageError
 
-OVER_MANY = ("momentum", "mean_reversion", "equal_weight", "long_short", "inverse_volatility", "rank", "agent_ranker")
-"""Kinds that choose among symbols: without `--symbol` they run cross-sectionally, over all there are."""
+CROSS_SECTIONAL = (
+    "momentum",
+    "mean_reversion",
+    "equal_weight",
+    "long_short",
+    "inverse_volatility",
+    "rank",
+    "agent_ranker",
+)
+"""Kinds that choose among symbols: without `--symbol` they run cross-sectionally, over all symbols."""
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Context settings of the command: unknown options are parameters of the strategy."""
 
 _FLAGS = {
     "source": "market.source",
@@ -43,38 +52,49 @@ def backtest(
     ],
     source: Annotated[str | None, typer.Option(help="sample, store, or a Parquet path.", show_default=False)] = None,
     symbol: Annotated[str | None, typer.Option(help="One symbol.", show_default=False)] = None,
-    symbols: Annotated[str | None, typer.Option(help="Several, with commas between: A,B.", show_default=False)] = None,
+    symbols: Annotated[
+        str | None, typer.Option(help="Several symbols, separated by commas: A,B.", show_default=False)
+    ] = None,
     kind: Annotated[Literal["spot", "um"] | None, typer.Option(help="Spot or perpetuals.", show_default=False)] = None,
-    interval: Annotated[str | None, typer.Option(help="Length of a bar; default 1h.", show_default=False)] = None,
-    start: Annotated[
-        str | None, typer.Option(help="First instant, UTC; default 2024-07-01.", show_default=False)
-    ] = None,
+    interval: Annotated[str | None, typer.Option(help="Bar interval; default 1h.", show_default=False)] = None,
+    start: Annotated[str | None, typer.Option(help="Start, UTC; default 2024-07-01.", show_default=False)] = None,
     end: Annotated[
-        str | None, typer.Option(help="Last instant, exclusive; default 2024-10-01.", show_default=False)
+        str | None, typer.Option(help="End, exclusive, UTC; default 2024-10-01.", show_default=False)
     ] = None,
-    warmup: Annotated[str | None, typer.Option(help="Read before the start: 30d.", show_default=False)] = None,
+    warmup: Annotated[
+        str | None, typer.Option(help="History read before the start, such as 30d.", show_default=False)
+    ] = None,
     every: Annotated[
         str | None, typer.Option(help="Time between decisions; default: every bar.", show_default=False)
     ] = None,
     rebalance: Annotated[
-        str | None, typer.Option(help="W-MON, MS, QS, D, 4h; runs cross-sectionally.", show_default=False)
+        str | None,
+        typer.Option(help="Rebalance frequency: W-MON, MS, QS, D, 4h; runs cross-sectionally.", show_default=False),
     ] = None,
     pool: Annotated[
-        int | None, typer.Option(help="Hold among the N of the most volume, monthly.", show_default=False)
+        int | None, typer.Option(help="Restrict to the top N symbols by volume, refreshed monthly.", show_default=False)
     ] = None,
     cash: Annotated[float | None, typer.Option(help="Starting cash.", show_default=False)] = None,
-    fee_rate: Annotated[float | None, typer.Option(help="Share of notional.", show_default=False)] = None,
-    slippage_bps: Annotated[float | None, typer.Option(help="Always adverse.", show_default=False)] = None,
-    fill: Annotated[Literal["close", "next_open"] | None, typer.Option(show_default=False)] = None,
+    fee_rate: Annotated[
+        float | None, typer.Option(help="Fraction of notional, such as 0.001.", show_default=False)
+    ] = None,
+    slippage_bps: Annotated[
+        float | None, typer.Option(help="Slippage in bps, always adverse.", show_default=False)
+    ] = None,
+    fill: Annotated[
+        Literal["close", "next_open"] | None, typer.Option(help="When orders fill.", show_default=False)
+    ] = None,
     allow_short: Annotated[
-        bool, typer.Option("--allow-short", help="Let it go short; perpetuals only (--kind um).")
+        bool, typer.Option("--allow-short", help="Allow short positions; perpetuals only (--kind um).")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Part of the run folder's name.", show_default=False)] = None,
-    output: Annotated[str | None, typer.Option(help="Where run folders are made.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run, part of its folder's name.", show_default=False)
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Folder of runs.", show_default=False)] = None,
     overrides: common.SetOption = None,
     as_json: common.JsonOption = False,
     progress: common.ProgressOption = "auto",
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
+    report: common.ReportOption = True,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,
 ) -> None:
@@ -88,10 +108,10 @@ def backtest(
     from agent_bt.strategies.registry import parameters_of
 
     given = {key: value for key, value in context.params.items() if key in _FLAGS and value not in (None, False)}
-    many = rebalance is not None or (strategy in OVER_MANY and symbol is None)
-    if many and every is not None:
+    cross_sectional = rebalance is not None or (strategy in CROSS_SECTIONAL and symbol is None)
+    if cross_sectional and every is not None:
         raise UsageError(
-            "--every is of no use here: over many symbols it decides at each rebalance; write --rebalance 4h"
+            "--every cannot be used here: a cross-sectional strategy decides at each rebalance; write --rebalance 4h"
         )
     bar = interval or "1h"
     values: dict[str, Any] = {
@@ -99,7 +119,7 @@ def backtest(
         "strategy.kind": strategy,
         "market.interval": bar,
         "strategy.every": every or bar,
-        "mode": "cross_sectional" if many else "time_series",
+        "mode": "cross_sectional" if cross_sectional else "time_series",
         **{_FLAGS[key]: value for key, value in given.items()},
     }
     if strategy == "agent_ranker":
@@ -109,13 +129,13 @@ def backtest(
     if pool is not None:
         values |= {"pool.enabled": True, "pool.top_n": pool}
     origins = {_FLAGS[key]: f"--{key.replace('_', '-')}" for key in given}
-    taken = parameters_of(strategy)
-    if allow_short and taken and "allow_short" in taken:
-        # The rules stay long unless their own parameter says otherwise; whoever writes the flag means both.
+    accepted = parameters_of(strategy)
+    if allow_short and accepted and "allow_short" in accepted:
+        # A rule also has its own parameter, which is false by default; the flag sets both.
         values["strategy.params.allow_short"] = True
         origins["strategy.params.allow_short"] = "--allow-short"
     for flag, key, value in _parameters(context.args):
-        _check_known(flag, key, taken, [*_FLAGS, "pool", "name"])
+        _check_known(flag, key, accepted, [*_FLAGS, "pool", "name"])
         values[f"strategy.params.{key}"] = value
         origins[f"strategy.params.{key}"] = flag
     origins = {path: origins.get(path, "agent-bt backtest") for path in values}
@@ -127,27 +147,27 @@ def backtest(
     common.show_result(result, as_json=as_json, quiet=quiet)
 
 
-def _check_known(flag: str, key: str, taken: Sequence[str] | None, flags: Sequence[str]) -> None:
-    """Refuse what is no parameter of the strategy but nearly a flag of the command; the rest is told with the kind.
+def _check_known(flag: str, key: str, accepted: Sequence[str] | None, flags: Sequence[str]) -> None:
+    """Refuse a misspelt flag of the command; other unknown parameters are reported with the strategy's own.
 
     Raises:
-        UsageError: it looks like a misspelt flag.
+        UsageError: it is not a parameter of the strategy, and similar to a flag.
     """
     import difflib
 
-    if taken is None or key in taken:
+    if accepted is None or key in accepted:
         return
-    near = difflib.get_close_matches(key, [*taken, *flags], n=1)
-    if near and near[0] not in taken:
+    near = difflib.get_close_matches(key, [*accepted, *flags], n=1)
+    if near and near[0] not in accepted:
         meant = near[0].replace("_", "-")
-        raise UsageError(f"{flag} is no flag, and no parameter of the strategy; did you mean --{meant}?")
+        raise UsageError(f"{flag} is not a flag or a parameter of the strategy; did you mean --{meant}?")
 
 
 def _parameters(arguments: list[str]) -> list[tuple[str, str, Any]]:
-    """(flag, name, value) of each `--name value` that is left over; values are read as YAML.
+    """Parse each remaining `--name value` into (flag, name, value); values are read as YAML.
 
     Raises:
-        UsageError: something is no flag, or has no value.
+        UsageError: an argument is not a flag, or a flag has no value.
     """
     import yaml
 
@@ -156,7 +176,7 @@ def _parameters(arguments: list[str]) -> list[tuple[str, str, Any]]:
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--") or len(flag) == 2:
-            raise UsageError(f"{flag!r} is no flag; parameters of the strategy are written --name value")
+            raise UsageError(f"{flag!r} is not a flag; parameters of the strategy are written --name value")
         flag, _, text = flag.partition("=")
         if not text:
             if not rest:

@@ -1,4 +1,4 @@
-"""What commands share: their common options, and how they speak: results on stdout, everything else on stderr."""
+"""Common to all commands: shared options, and output: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -27,45 +27,60 @@ def _set_verbose(value: bool) -> bool:
 
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The config file (YAML).", show_default=False)]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Use cached replies only; no network connection is opened.")
+]
+ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")]
+SingleFileOption = Annotated[
+    bool, typer.Option("--single-file", help="Write one self-contained file, about 5 MB larger.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Set one value of the config; repeatable.", show_default=False),
+    typer.Option("--set", metavar="A.B=C", help="Override one value of the config; repeatable.", show_default=False),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 ProgressOption = Annotated[
-    Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live, plain lines, or none.")
+    Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live on a terminal, plain lines, or none.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table; errors only.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only: no progress, no table.")]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="More on stderr; tracebacks of errors.", callback=_set_verbose)
+    bool, typer.Option("--verbose", "-v", help="Show tracebacks of errors.", callback=_set_verbose)
 ]
 
 
 def verbose() -> bool:
-    """Whether tracebacks are wanted: `-v`, or AGENT_BT_DEBUG set to anything but 0."""
+    """Return whether to show tracebacks: `-v`, or AGENT_BT_DEBUG set to anything but 0."""
     return _state["verbose"] or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
 
 
 def print_json(data: Any) -> None:
-    """One JSON object on stdout; numbers JSON does not have become null."""
+    """Print one JSON object on stdout; NaN and infinity become null."""
     import orjson
 
     typer.echo(orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
 def print_message(text: str) -> None:
-    """A line for the reader, on stderr."""
+    """Print a message on stderr."""
     typer.echo(text, err=True)
 
 
 def show_error(message: str) -> None:
-    """An error on stderr: coloured on a terminal, plain elsewhere."""
+    """Print an error on stderr, coloured on a terminal."""
     typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
     typer.echo(message.replace("\n", "\n       "), err=True)
 
 
 def show_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
-    """What a check found, each with its level (`error`, `warning`, `ok`) and what to do; exit code 2 with an error."""
+    """Print findings, each with its level (`error`, `warning`, `ok`) and advice.
+
+    Args:
+        findings: of a check.
+        as_json: print them as JSON.
+
+    Raises:
+        Exit: exit code 2, if any finding is an error.
+    """
     failed = any(finding.level == "error" for finding in findings)
     if as_json:
         rows = [{"level": f.level, "what": f.what, "advice": f.advice} for f in findings]
@@ -80,10 +95,15 @@ def show_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
 
 
 def show_result(result: Result, *, as_json: bool, quiet: bool) -> None:
-    """What came out of a run, then the way out: the error that ended it early, the quality gate, or nothing.
+    """Print the result of a run, then raise the error that ended it early, if any.
+
+    Args:
+        result: of the run.
+        as_json: print the summary as JSON.
+        quiet: print nothing.
 
     Raises:
-        AgentBtError: the run did not end well.
+        AgentBtError: the run ended early, or too many decisions failed.
     """
     from agent_bt.core.errors import QualityGate
 
@@ -93,8 +113,8 @@ def show_result(result: Result, *, as_json: bool, quiet: bool) -> None:
         from agent_bt.reports.terminal import render
 
         show(render(result.summary))
-        made = result.run_dir / "report.html"
-        print_message(f"\n{made if made.exists() else result.run_dir}")
+        report = result.run_dir / "report.html"
+        print_message(f"\n{report if report.exists() else result.run_dir}")
     if result.error is not None:
         raise result.error
     if result.status == "failed":
@@ -102,12 +122,12 @@ def show_result(result: Result, *, as_json: bool, quiet: bool) -> None:
         failed = counts["total"] - counts["model"]
         raise QualityGate(
             f"{failed:,} of {counts['total']:,} decisions failed, above risk.max_failed_share, so the result "
-            f"means nothing; see what went wrong: agent-bt report {result.run_dir.name}"
+            f"is not meaningful; see what failed: agent-bt report {result.run_dir.name}"
         )
 
 
 def show(renderable: Any) -> None:
-    """A rich table or text on stdout."""
+    """Print a rich table or text on stdout."""
     from rich.console import Console
 
     Console(file=sys.stdout).print(renderable)

@@ -1,4 +1,4 @@
-"""What the `agent-bt data` commands share: options, what they mean, and progress."""
+"""Common to the `agent-bt data` commands: options, their interpretation, and progress."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RestUrlOption = Annotated[
     str | None,
     typer.Option("--rest-url", help="REST endpoint (default: data.rest_url or rest_url_um).", show_default=False),
 ]
-RestOption = Annotated[bool, typer.Option("--rest/--no-rest", help="Ask REST for minutes that no archive has.")]
+RestOption = Annotated[bool, typer.Option("--rest/--no-rest", help="Use REST for minutes that no archive has.")]
 SymbolOption = Annotated[
     str | None, typer.Option("--symbol", help="Such as BTCUSDT (default: market.symbol).", show_default=False)
 ]
@@ -43,18 +43,25 @@ KindOption = Annotated[
     Literal["spot", "um"] | None,
     typer.Option("--kind", help="spot, or um: USD-M perpetuals (default: market.kind).", show_default=False),
 ]
-StartOption = Annotated[str | None, typer.Option("--start", help="First instant, UTC: 2024-07-01.", show_default=False)]
-EndOption = Annotated[str | None, typer.Option("--end", help="Last instant, exclusive, UTC.", show_default=False)]
+StartOption = Annotated[str | None, typer.Option("--start", help="Start, UTC, such as 2024-07-01.", show_default=False)]
+EndOption = Annotated[str | None, typer.Option("--end", help="End, exclusive, UTC.", show_default=False)]
 ProgressOption = Annotated[
-    Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live, plain lines, or none.")
+    Literal["auto", "plain", "none"], typer.Option(help="Progress on stderr: live on a terminal, plain lines, or none.")
 ]
-JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=16, help="Downloads at once.")]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=16, help="Parallel downloads.")]
 
 
 def read_settings(
     config: Path | None, root: str | None, archive_url: str | None = None, rest_url: str | None = None
 ) -> Config:
-    """The config, with what the options say instead."""
+    """Load the config, with the options as overrides.
+
+    Args:
+        config: a config file; None: all defaults.
+        root: folder of the store.
+        archive_url: of the archive.
+        rest_url: of the REST endpoint, for spot and perpetuals.
+    """
     import json
 
     from agent_bt.config.load import load_config
@@ -65,51 +72,68 @@ def read_settings(
         "data.rest_url": rest_url,
         "data.rest_url_um": rest_url,
     }
-    # JSON is YAML: quoting keeps an address or a folder named 1e5 a text.
+    # JSON is YAML: quoting keeps a folder named 1e5 a string.
     return load_config(config, [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None])
 
 
 def open_store(settings: Config, symbol: str | None, kind: str | None) -> Store:
-    """The minutes of the symbol and the market that the options name, else the config.
+    """Open the store of minute bars of one symbol.
+
+    Args:
+        settings: the config, for what is not given.
+        symbol: as the exchange writes it; None: `market.symbol`.
+        kind: `spot` or `um`; None: `market.kind`.
 
     Raises:
-        UsageError: that is no symbol.
+        UsageError: it is not a symbol.
     """
     from agent_bt.core.errors import UsageError
     from agent_bt.data.store import Store
 
     symbol = symbol or settings.market.symbol
     if not (symbol.isalnum() and symbol.isascii()):
-        raise UsageError(f"--symbol {symbol!r} is no symbol; write it as the exchange does: BTCUSDT")
+        raise UsageError(f"--symbol {symbol!r} is not a symbol; write it as the exchange does: BTCUSDT")
     return Store(settings.data.root, symbol.upper(), kind or settings.market.kind)
 
 
-def settlements_of(store: Store) -> Store | None:
-    """The settlements that stand beside the minutes of a perpetual; None for a market without any."""
+def open_settlements(store: Store) -> Store | None:
+    """Open the funding settlements of a perpetual; None for a spot market."""
     from agent_bt.data.store import SETTLEMENTS, Store
 
     return Store(store.root, store.symbol, store.kind, SETTLEMENTS) if store.kind == "um" else None
 
 
 def open_rest(settings: Config, kind: str, transport: Transport) -> Rest:
-    """The REST endpoint of that market."""
+    """Open the REST endpoint of a market.
+
+    Args:
+        settings: the config.
+        kind: `spot` or `um`.
+        transport: sends the requests.
+    """
     from agent_bt.data.rest import Rest
 
     return Rest(settings.data.rest_url_um if kind == "um" else settings.data.rest_url, transport, kind)
 
 
-def edges(span: Span) -> list[str]:
-    """First and last instant as text."""
+def format_span(span: Span) -> list[str]:
+    """Format start and end of a span as ISO 8601."""
     from agent_bt.core.clock import iso
 
     return [iso(span.start), iso(span.end)]
 
 
-def asked_span(months: int | None, start: str | None, end: str | None, now: int) -> Span:
-    """What `--months` or `--start` and `--end` mean.
+def requested_span(months: int | None, start: str | None, end: str | None, now: int) -> Span:
+    """Return the span that `--months`, or `--start` and `--end`, give.
+
+    Args:
+        months: the last complete months.
+        start: ISO 8601, UTC.
+        end: ISO 8601, UTC, exclusive; None: the start of today.
+        now: the current time, UTC us.
 
     Raises:
-        UsageError: both, or neither.
+        UsageError: both or neither are given, or they are invalid.
     """
     from agent_bt.core.clock import DAY
     from agent_bt.core.errors import UsageError
@@ -120,15 +144,20 @@ def asked_span(months: int | None, start: str | None, end: str | None, now: int)
     if months is not None:
         return last_months(months, now)
     if start is None:
-        raise UsageError("say what to fetch: --months 2, or --start 2024-07-01 --end 2024-10-01")
-    return given_span(start, end, now // DAY * DAY)
+        raise UsageError("give a period to fetch: --months 2, or --start 2024-07-01 --end 2024-10-01")
+    return parse_span(start, end, now // DAY * DAY)
 
 
-def given_span(start: str, end: str | None, default_end: int) -> Span:
-    """What `--start` and `--end` mean.
+def parse_span(start: str, end: str | None, default_end: int) -> Span:
+    """Return the span that `--start` and `--end` give.
+
+    Args:
+        start: ISO 8601, UTC.
+        end: ISO 8601, UTC, exclusive.
+        default_end: used without `end`, UTC us.
 
     Raises:
-        UsageError: no times, or not a span of whole minutes.
+        UsageError: they are not times, or not a span of whole minutes.
     """
     from agent_bt.core.clock import MINUTE, iso, time_us
     from agent_bt.core.errors import UsageError
@@ -146,7 +175,7 @@ def given_span(start: str, end: str | None, default_end: int) -> Span:
 
 
 class Bar:
-    """Progress of a backfill on stderr: a live bar on a terminal, a line every few seconds elsewhere, or nothing."""
+    """The progress of a backfill on stderr: a live bar on a terminal, a line every few seconds elsewhere, or none."""
 
     def __init__(self, mode: Literal["auto", "plain", "none"], label: str) -> None:
         from rich.console import Console

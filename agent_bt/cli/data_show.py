@@ -1,4 +1,4 @@
-"""`agent-bt data list` and `info`: what the store holds."""
+"""`agent-bt data list` and `info`: the contents of the store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from agent_bt.cli.data_common import (
     KindOption,
     RootOption,
     SymbolOption,
-    edges,
+    format_span,
+    open_settlements,
     open_store,
     read_settings,
-    settlements_of,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def list_series(
     root: RootOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """List what the store holds."""
+    """List the contents of the store."""
     from agent_bt.data.store import series_in
 
     settings = read_settings(config, root)
@@ -39,7 +39,7 @@ def list_series(
                 "kind": store.kind,
                 "symbol": store.symbol,
                 "interval": "1m",
-                "covered": [edges(span) for span in known.covered],
+                "covered": [format_span(span) for span in known.covered],
                 "months": len(known.months),
                 "bars": sum(file.rows for file in known.months.values()),
                 "settlements": _settlements(store),
@@ -50,7 +50,7 @@ def list_series(
         common.print_json({"root": settings.data.root, "series": rows})
         return
     if not rows:
-        typer.echo(f"{settings.data.root}: nothing yet; fetch data with `agent-bt data backfill --months 2`")
+        typer.echo(f"{settings.data.root}: the store is empty; fetch data with `agent-bt data backfill --months 2`")
         return
     table = _table("market", "symbol", "covered", "bars", "settlements", "MiB")
     for row in rows:
@@ -68,7 +68,7 @@ def info(
     root: RootOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Show one symbol: months, sources, outages, gaps."""
+    """Show the data of one symbol: months, sources, outages, gaps."""
     from agent_bt.core.errors import MissingData
     from agent_bt.data.spans import month_span
     from agent_bt.data.verify import unconfirmed
@@ -84,15 +84,15 @@ def info(
         whole = month_span(month).minutes
         rows.append({"month": month, "bars": file.rows, "of": whole, "sources": files, "sha256": file.sha256})
     spans: dict[str, list[list[str]]] = {
-        name: [edges(span) for span in values]
+        name: [format_span(span) for span in values]
         for name, values in (
             ("covered", known.covered),
             ("outages", known.outages),
             ("unconfirmed_gaps", unconfirmed(store, known)),
         )
     }
-    if settlements := settlements_of(store):
-        spans["funding_covered"] = [edges(span) for span in settlements.offsets().covered]
+    if settlements := open_settlements(store):
+        spans["funding_covered"] = [format_span(span) for span in settlements.offsets().covered]
     if as_json:
         head = {"kind": store.kind, "symbol": store.symbol, "folder": str(store.folder)}
         common.print_json({**head, **spans, "settlements": _settlements(store), "months": rows})
@@ -107,8 +107,8 @@ def info(
 
 
 def _settlements(store: Store) -> int | None:
-    """How many settlements the store has beside its minutes; None for a market without any."""
-    settlements = settlements_of(store)
+    """Count the funding settlements of a store; None for a spot market."""
+    settlements = open_settlements(store)
     return sum(file.rows for file in settlements.offsets().months.values()) if settlements else None
 
 

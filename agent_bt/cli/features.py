@@ -1,4 +1,4 @@
-"""`agent-bt features`: list the kinds; write features of a config's market; look at some beside a recomputation."""
+"""`agent-bt features`: list the kinds, compute features of a market, or compare some with a recomputation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="features",
-    help="Compute features, and check them.",
+    help="List, compute and check features.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -28,13 +28,13 @@ ConfigOption = Annotated[
 ]
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", help="A feature by name, as sma_50, instead of the config's; repeat for more."),
+    typer.Option("--column", help="A feature by name, such as sma_50, instead of those of the config; repeatable."),
 ]
 
 
 @app.command("list")
 def list_kinds(as_json: common.JsonOption = False) -> None:
-    """List the kinds of features there are, and how columns of them are written."""
+    """List the kinds of features, and how their columns are named."""
     from agent_bt.features.names import ALIASES, form
     from agent_bt.features.specs import KINDS
 
@@ -61,10 +61,12 @@ def compute(
     config: ConfigOption = None,
     overrides: common.SetOption = None,
     columns: ColumnOption = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file; .parquet or .csv.")] = Path("features.parquet"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; .parquet or .csv.")] = Path(
+        "features.parquet"
+    ),
     as_json: common.JsonOption = False,
 ) -> None:
-    """Compute all features over a market and write them: one row a bar, empty where not yet defined."""
+    """Compute all features over a market and write them: one row per bar, empty where not yet defined."""
     import io
 
     import polars as pl
@@ -99,13 +101,14 @@ def sample(
     config: ConfigOption = None,
     overrides: common.SetOption = None,
     columns: ColumnOption = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, max=1000, help="How many rows.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=1000, help="Number of rows.")] = 5,
     at: Annotated[
-        str | None, typer.Option("--at", help="The last row is the bar closed by then, UTC.", show_default=False)
+        str | None,
+        typer.Option("--at", help="Time of the last row, UTC: the last bar closed by then.", show_default=False),
     ] = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Show features beside a recomputation in plain Python from the bars up to there; exit code 1 if they differ."""
+    """Compare features with a recomputation in plain Python from the bars up to then; exit code 1 if they differ."""
     from agent_bt.backtest.preview import load_market
     from agent_bt.config.load import load_config
     from agent_bt.core.clock import iso, time_us
@@ -146,7 +149,9 @@ def _specs(settings: Config, columns: list[str] | None) -> Sequence[FeatureSpec]
     except StrategyError as error:
         raise UsageError(f"--column: {error}") from error
     if not specs:
-        raise UsageError(f"--column {', '.join(columns)}: only columns of the bars; name a feature, as sma_50")
+        raise UsageError(
+            f"--column {', '.join(columns)}: these are columns of the bars; name a feature, such as sma_50"
+        )
     return specs
 
 

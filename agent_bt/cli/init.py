@@ -1,4 +1,4 @@
-"""`agent-bt init`: a folder to start from, with a commented config and a prompt of one's own."""
+"""`agent-bt init`: a new project folder with a commented config and a prompt."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ PROVIDERS = {
     "openrouter": "deepseek/deepseek-chat",
     "ollama": "qwen3:8b",
 }
-"""What can be asked for, and the model proposed."""
+"""The providers to choose from, and the default model of each."""
 
 _PROMPT_NOTE = """\
-# What the model is told, and how it must answer. Change the words below; what stands in double braces is filled in.
-# To compare two wordings, copy this file to v2.prompty and set strategy.prompt to my_trader/v2.
+# The prompt of the model. Edit the text below; names in double braces are replaced by their values.
+# To compare two versions, copy this file to v2.prompty and set strategy.prompt to my_trader/v2.
 """
 _IGNORED = ".env\nruns/\ndata/\n"
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the defaults.")] = False,
+    folder: Annotated[Path, typer.Argument(help="The folder; created if missing.")] = Path(),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Use the defaults, without questions.")] = False,
 ) -> None:
-    """Write a commented config and a prompt to start from; at most three questions."""
+    """Create a commented config and a prompt to start from; asks at most three questions."""
     provider, model, source = ("stand_in", PROVIDERS["stand_in"], "sample") if yes else _ask()
     files = starter_files(provider, model, source)
     if (folder / ".gitignore").exists():
         del files[".gitignore"]
     there = [str(folder / name) for name in files if (folder / name).exists()]
     if there:
-        raise UsageError(f"{', '.join(there)} would be overwritten; name another folder: agent-bt init my-agent")
+        raise UsageError(f"{', '.join(there)} would be overwritten; choose another folder: agent-bt init my-agent")
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print_message(f"wrote {path}")
-    _tell_next(folder, files)
+    _print_next_steps(folder, files)
 
 
 def _ask() -> tuple[str, str, str]:
-    provider = _choose("Which model decides? stand_in is inside the package, free and offline", [*PROVIDERS])
+    provider = _choose("Which model? stand_in is part of the package, free and offline", [*PROVIDERS])
     model = PROVIDERS[provider]
     if provider != "stand_in":
-        model = typer.prompt("Its name at the endpoint", default=model, err=True).strip()
-    source = _choose("Which market? sample is generated, store is real data to be fetched", ["sample", "store"])
+        model = typer.prompt("Name of the model at the endpoint", default=model, err=True).strip()
+    source = _choose("Which market data? sample is generated, store is real data to fetch", ["sample", "store"])
     return provider, model, source
 
 
@@ -65,7 +65,13 @@ def _choose(question: str, choices: list[str]) -> str:
 
 
 def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
-    """The files of a new folder by their relative path, made from the shipped ones."""
+    """Build the files of a new folder from the shipped ones, by their relative path.
+
+    Args:
+        provider: one of `PROVIDERS`.
+        model: its name at the endpoint.
+        source: `sample` or `store`.
+    """
     config = _shipped("configs/backtest.yaml")
     config = config[config.index("\nname:") + 1 :].replace("name: btcusdt-agent", "name: my-agent")
     config = config.replace(
@@ -83,12 +89,12 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
             config = config.replace(old, block) if block and old else f"{config}\n{block}\n" if block else config
         variable = re.search(r"(?m)^  api_key_env: (\w+)", shipped)
         if variable and "127.0.0.1" not in llm:
-            files[".env.example"] = f"# Copy to .env, which is read and never recorded.\n{variable[1]}=\n"
+            files[".env.example"] = f"# Copy to .env; it is read and never recorded.\n{variable[1]}=\n"
     head = (
         "# yaml-language-server: $schema=schema.json\n#\n"
-        "# Run it:           agent-bt run backtest.yaml\n"
-        "# Check it:         agent-bt validate backtest.yaml\n"
-        "# One value anew:   agent-bt run backtest.yaml --set strategy.every=4h\n\n"
+        "# Run:              agent-bt run backtest.yaml\n"
+        "# Check:            agent-bt validate backtest.yaml\n"
+        "# Change one value: agent-bt run backtest.yaml --set strategy.every=4h\n\n"
     )
     prompt = _shipped("prompts/btcusdt_trader/v1.prompty").replace("name: btcusdt_trader", "name: my_trader", 1)
     return files | {
@@ -99,12 +105,12 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
     }
 
 
-def _tell_next(folder: Path, files: dict[str, str]) -> None:
+def _print_next_steps(folder: Path, files: dict[str, str]) -> None:
     print_message("\nNext:")
     if folder != Path():
         print_message(f"  cd {folder}")
     if ".env.example" in files:
-        print_message("  cp .env.example .env        # and put the key in")
+        print_message("  cp .env.example .env        # then add the key")
     if "provider: openai" in files["backtest.yaml"]:
         print_message("  agent-bt doctor backtest.yaml --probe")
     if "source: store" in files["backtest.yaml"]:
@@ -113,7 +119,7 @@ def _tell_next(folder: Path, files: dict[str, str]) -> None:
 
 
 def _shipped(name: str) -> str:
-    """A file that ships with the package: inside it when installed, beside it in a checkout."""
+    """Read a shipped file: inside the installed package, next to it in a checkout."""
     package = Path(__file__).parents[1]
     for root in (package / "_shipped", package.parent):
         if (root / name).is_file():
@@ -122,7 +128,7 @@ def _shipped(name: str) -> str:
 
 
 def _block(text: str, section: str) -> str:
-    """The lines of a top-level section, the blank line after it included; empty if there is none."""
+    """Return the lines of a top-level section, including the blank line after it; empty if there is none."""
     found = re.search(rf"(?m)^{section}:.*\n(?:[ \t]+.*\n)*\n?", text)
     return found[0] if found else ""
 

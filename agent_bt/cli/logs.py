@@ -1,4 +1,4 @@
-"""The log of a command: what the package logs, on stderr, from the level that AGENT_BT_LOG names."""
+"""The log of a command, on stderr, from the level in AGENT_BT_LOG."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @contextmanager
 def logging_to_stderr() -> Iterator[None]:
-    """Show on stderr what the block logs; nothing if AGENT_BT_LOG is not set.
+    """Write the log of a block to stderr; nothing if AGENT_BT_LOG is not set.
 
     Raises:
-        UsageError: AGENT_BT_LOG names no level.
+        UsageError: AGENT_BT_LOG is not a level.
     """
     level = os.environ.get(LOG_VARIABLE, "").strip().lower()
     if not level:
@@ -41,7 +41,7 @@ def logging_to_stderr() -> Iterator[None]:
 
 
 def without_keys(text: str) -> str:
-    """The text without the value of any environment variable that holds a key: a message may quote a request."""
+    """Replace the values of environment variables that hold keys: a message may quote a request."""
     for name, value in os.environ.items():
         if name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")) and len(value) >= 8:
             text = text.replace(value, f"${name}")
@@ -50,9 +50,9 @@ def without_keys(text: str) -> str:
 
 class _KeylessFormatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
-        """When it was logged, UTC."""
+        """Format the time, UTC."""
         return f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}.{record.msecs:03.0f}Z"
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without keys."""
+        """Format the line, without keys."""
         return without_keys(super().format(record))

@@ -1,4 +1,4 @@
-"""The command `agent-bt`: its commands, and the one place that turns errors into messages and exit codes."""
+"""The command `agent-bt`: its commands, and the conversion of errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent_bt import __version__
-from agent_bt.cli import again, backtest, check, common, doctor, init, runs, schema
+from agent_bt.cli import backtest, check, common, doctor, init, resume_replay, runs, schema
 from agent_bt.cli.lazy import LazyGroup
 from agent_bt.cli.logs import logging_to_stderr, without_keys
 from agent_bt.core.errors import AgentBtError, UsageError
@@ -62,21 +62,19 @@ def run(
     ] = None,
     as_json: common.JsonOption = False,
     progress: common.ProgressOption = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; do not continue an unfinished run.")] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run; do not continue an unfinished one.")] = False,
+    offline: common.OfflineOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate calls, tokens and cost; nothing is sent.")
     ] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
+    report: common.ReportOption = True,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
     """Run a backtest; the same command continues an unfinished run."""
     from agent_bt.config.load import load_config
 
-    # Before anything heavy is loaded: a wrong config is told at once.
+    # Before slow imports, so that an invalid config is reported at once.
     settings = load_config(config, overrides or ())
     if dry_run:
         _estimate(settings, config, limit, as_json=as_json)
@@ -105,9 +103,9 @@ def _estimate(settings: Config, path: Path, limit: int | None, *, as_json: bool)
         return
     cost = "unpriced" if found.cost_usd is None else f"{found.cost_usd:,.4f} USD"
     most = "" if found.cost_usd_most is None else f", at most {found.cost_usd_most:,.4f} USD"
-    typer.echo(f"decisions    {found.decisions:,}, of which {found.cached:,} are answered by the cache")
-    typer.echo(f"calls        {found.calls:,}; with calls sent ahead and not used at most {found.calls_most:,}")
-    typer.echo(f"tokens       {found.prompt_tokens:,} of prompts, {found.completion_tokens:,} of replies")
+    typer.echo(f"decisions    {found.decisions:,}, of which {found.cached:,} are in the cache")
+    typer.echo(f"calls        {found.calls:,}; at most {found.calls_most:,} with unused prefetched calls")
+    typer.echo(f"tokens       {found.prompt_tokens:,} in prompts, {found.completion_tokens:,} in replies")
     typer.echo(f"             (replies: {found.completion_tokens_from})")
     typer.echo(f"cost         {cost}{most}  (prices: {found.prices})")
 
@@ -131,11 +129,12 @@ def validate(
 def write_report(
     run: runs.RunArgument = "latest",
     root: runs.RootOption = None,
-    single_file: Annotated[
-        bool, typer.Option("--single-file", help="Everything inside one file, about 5 MB, to send around.")
-    ] = False,
+    single_file: common.SingleFileOption = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to; default: in the run's folder.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file to write; default: report.html in the run folder.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Write the HTML report of a run."""
@@ -148,7 +147,7 @@ def write_report(
 @app.command()
 def test(
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="Passed on to pytest, after `--`.", show_default=False)
+        list[str] | None, typer.Argument(help="Arguments for pytest, after `--`.", show_default=False)
     ] = None,
 ) -> None:
     """Run the test suite of a checkout."""
@@ -157,7 +156,7 @@ def test(
 
     root = Path(__file__).parents[2]
     if not (root / "tests" / "conftest.py").is_file():
-        raise UsageError("an installed package has no tests; run this in a checkout of the source")
+        raise UsageError("an installed package has no tests; run this in a checkout of the source code")
     if find_spec("pytest") is None:
         raise UsageError("pytest is not installed; run `make test`, or `pip install --group dev` in the checkout")
     command = [sys.executable, "-m", "pytest", "-m", "not verify", *(arguments or ())]
@@ -165,8 +164,8 @@ def test(
 
 
 app.command("backtest", context_settings=backtest.SETTINGS)(backtest.backtest)
-app.command("resume")(again.resume)
-app.command("replay")(again.replay)
+app.command("resume")(resume_replay.resume)
+app.command("replay")(resume_replay.replay)
 app.command("compare")(check.compare)
 app.command("audit")(check.audit)
 app.command("leakcheck")(check.leakcheck)
@@ -176,7 +175,7 @@ app.command("schema")(schema.schema)
 
 
 def main() -> None:
-    """Entry point: run a command; every error becomes a message on stderr and an exit code."""
+    """Run a command, and convert every error to a message on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with logging_to_stderr():
@@ -187,13 +186,16 @@ def main() -> None:
         _fail("interrupted", 130)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"no space left on the disk ({error.filename or 'while writing'}); free some, then run it again", 1)
+            _fail(
+                f"no space left on the disk ({error.filename or 'while writing'}); free some space, then run it again",
+                1,
+            )
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
-    except Exception as error:  # the last door: whatever else it is, the reader gets a message and not a traceback
+    except Exception as error:  # whatever else it is, the user gets a message, not a traceback
         _fail(f"unexpected {type(error).__name__}: {error}", 1)
     except BaseException as error:
-        # Polars turns a Ctrl-C that is heard inside it into a panic that quotes it.
+        # Polars converts a Ctrl-C inside it into a panic that quotes it.
         if "KeyboardInterrupt" not in str(error):
             raise
         _fail("interrupted", 130)
@@ -204,5 +206,5 @@ def _fail(message: str, code: int) -> None:
         common.print_message(without_keys(traceback.format_exc()))
     common.show_error(without_keys(message))
     if message.startswith("unexpected ") and not common.verbose():
-        common.print_message(f"       this is a defect; set {common.DEBUG_VARIABLE}=1 to see where it happened")
+        common.print_message(f"       this is a bug; set {common.DEBUG_VARIABLE}=1 to see where it happened")
     sys.exit(code)

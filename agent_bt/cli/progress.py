@@ -1,4 +1,4 @@
-"""Progress on stderr: a live line on a terminal, a plain line every few seconds elsewhere, or nothing."""
+"""Progress on stderr: a live line on a terminal, a plain line every few seconds elsewhere, or none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ _LIVE_EVERY_S = 0.1
 
 
 def make_progress(mode: Mode, stream: TextIO | None = None) -> Progress:
-    """The progress of a mode; `auto` is live where the stream (default: stderr) is a terminal, plain elsewhere."""
+    """Make the progress display of a mode.
+
+    Args:
+        mode: `auto` is live on a terminal, plain elsewhere; `plain`; `none`.
+        stream: where to write; default stderr.
+    """
     stream = stream if stream is not None else sys.stderr
     if mode == "none":
         return SilentProgress()
@@ -29,12 +34,18 @@ def make_progress(mode: Mode, stream: TextIO | None = None) -> Progress:
 
 
 class PlainProgress:
-    """One line at the start, one every few seconds, one at the end."""
+    """A progress display of plain lines: at the start, every few seconds, and at the end."""
 
     def __init__(
         self, stream: TextIO, *, every_s: float = _PLAIN_EVERY_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`clock` gives seconds, never backwards."""
+        """Write to a stream.
+
+        Args:
+            stream: where to write.
+            every_s: minimum seconds between lines.
+            clock: returns monotonic seconds.
+        """
         self._stream = stream
         self._every_s = every_s
         self._clock = clock
@@ -45,7 +56,12 @@ class PlainProgress:
         self._line = self._last_shown = ""
 
     def start(self, total: int, label: str) -> None:
-        """Work of `total` decisions (0: unknown) begins."""
+        """Start work.
+
+        Args:
+            total: decisions; 0 if unknown.
+            label: name of the work.
+        """
         self._total, self._label = total, label
         self._began = self._shown_at = self._clock()
         self._running = True
@@ -53,7 +69,14 @@ class PlainProgress:
         self._write(f"{label}: {total:,} decisions" if total else label)
 
     def update(self, done: int, *, invalid: int = 0, tokens: int = 0, cost_usd: float | None = None) -> None:
-        """Show the state, if the last line is old enough."""
+        """Show the state, if the last line is old enough.
+
+        Args:
+            done: decisions so far.
+            invalid: how many of them failed.
+            tokens: used so far.
+            cost_usd: spent so far, US dollars; None: unpriced.
+        """
         now = self._clock()
         if self._running and (now - self._shown_at >= self._every_s or done == self._total):
             self._shown_at = now
@@ -63,11 +86,11 @@ class PlainProgress:
             self._show()
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Show a separate line."""
         self._write(text)
 
     def stop(self) -> None:
-        """Nothing more is shown."""
+        """Stop showing progress."""
         self._running = False
 
     def _show(self) -> None:
@@ -81,14 +104,19 @@ class PlainProgress:
 
 
 class LiveProgress(PlainProgress):
-    """One line of a terminal, kept up to date."""
+    """A progress display of one terminal line that is kept up to date."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream, every_s=_LIVE_EVERY_S)
         self._live: Live | None = None
 
     def start(self, total: int, label: str) -> None:
-        """Work of `total` decisions (0: unknown) begins."""
+        """Start work.
+
+        Args:
+            total: decisions; 0 if unknown.
+            label: name of the work.
+        """
         from rich.console import Console
         from rich.live import Live
 
@@ -98,7 +126,7 @@ class LiveProgress(PlainProgress):
         super().start(total, label)
 
     def stop(self) -> None:
-        """Leave the last line standing, and give the terminal back."""
+        """Keep the last line, and release the terminal."""
         super().stop()
         if self._live is not None:
             self._live.stop()
@@ -108,7 +136,7 @@ class LiveProgress(PlainProgress):
                 self._stream.flush()
 
     def note(self, text: str) -> None:
-        """A line above the live one."""
+        """Show a line above the live one."""
         if self._live is None:
             super()._write(text)
         else:
@@ -124,11 +152,21 @@ class LiveProgress(PlainProgress):
 def progress_line(
     label: str, done: int, total: int, elapsed_s: float, *, invalid: int, tokens: int, cost_usd: float | None
 ) -> str:
-    """`label 120/2,208 (5%), 1:02 left, 0.8% invalid, 61,200 tokens, $0.0123`; parts without meaning are left out."""
+    """Format `label 120/2,208 (5%), 1:02 left, 0.8% invalid, 61,200 tokens, $0.0123`; unknown parts are left out.
+
+    Args:
+        label: name of the work.
+        done: decisions so far.
+        total: decisions in all; 0 if unknown.
+        elapsed_s: seconds since the start.
+        invalid: failed decisions.
+        tokens: used so far.
+        cost_usd: US dollars; None: unpriced.
+    """
     parts = [f"{label} {done:,}/{total:,} ({done / total:.0%})" if total else f"{label} {done:,}"]
     if 0 < done < total:
         parts.append(f"{_clock_text(elapsed_s * (total - done) / done)} left")
-    # A rule asks no model: it has no tokens, and nothing to be invalid.
+    # A rule calls no model: it has no tokens and no invalid replies.
     if done and (tokens or invalid):
         parts.append(f"{invalid / done:.1%} invalid")
     if tokens:

@@ -1,4 +1,4 @@
-"""`agent-bt runs`: list the runs there are, show one, verify one."""
+"""`agent-bt runs`: list runs, show one, verify one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from agent_bt.cli import common
 app = typer.Typer(name="runs", help="List, show and verify runs.", no_args_is_help=True)
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="`latest`, a run's id or name, the start or end of an id, or its folder.")
+    str,
+    typer.Argument(metavar="RUN", help="`latest`, the id or name of a run, the start or end of an id, or its folder."),
 ]
 RootOption = Annotated[
     Path | None,
-    typer.Option("--root", help="The folder of runs; default: `output` of the settings.", show_default=False),
+    typer.Option("--root", help="The folder of runs; default: `output` of the config.", show_default=False),
 ]
 
 
 @app.command("list")
 def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
-    """List runs, oldest first; unfinished ones are continued by the command that began them."""
+    """List runs, oldest first; `agent-bt resume` continues unfinished ones."""
     from agent_bt.records.read import list_runs
 
     where = find_root(root)
@@ -49,12 +50,12 @@ def list_(root: RootOption = None, as_json: common.JsonOption = False) -> None:
         table.add_row(run.run_id, status, decisions, total_return)
     common.show(table)
     if any(run.resumable for run in runs):
-        common.print_message("continue what is resumable with: agent-bt resume RUN")
+        common.print_message("continue a resumable run with: agent-bt resume RUN")
 
 
 @app.command()
 def show(run: RunArgument = "latest", root: RootOption = None, as_json: common.JsonOption = False) -> None:
-    """Show the summary of a run beside its baselines."""
+    """Show the summary of a run, with its baselines."""
     from agent_bt.records.read import load_run, resolve_run
 
     loaded = load_run(resolve_run(find_root(root), run))
@@ -68,12 +69,12 @@ def show(run: RunArgument = "latest", root: RootOption = None, as_json: common.J
 
 @app.command()
 def verify(run: RunArgument = "latest", root: RootOption = None, as_json: common.JsonOption = False) -> None:
-    """Derive every hash and count of a run again; exit code 1 if anything differs."""
+    """Recompute every hash and count of a run; exit code 1 if anything differs."""
     from agent_bt.records.read import resolve_run
-    from agent_bt.records.verify import verify as derive
+    from agent_bt.records.verify import verify as verify_run
 
     path = resolve_run(find_root(root), run)
-    differences = derive(path)
+    differences = verify_run(path)
     if as_json:
         found = [{"what": each.what, "recorded": each.recorded, "derived": each.derived} for each in differences]
         common.print_json({"run_id": path.name, "verified": not differences, "differences": found})
@@ -83,13 +84,13 @@ def verify(run: RunArgument = "latest", root: RootOption = None, as_json: common
         count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
         common.print_message(f"{path.name}: {count}; the folder was changed after the run")
     else:
-        typer.echo(f"{path.name}: everything derives again, nothing was changed")
+        typer.echo(f"{path.name}: verified, nothing was changed")
     if differences:
         raise typer.Exit(1)
 
 
 def find_root(root: Path | None) -> Path:
-    """The folder that was given, else that of the settings in the environment."""
+    """Return the given folder of runs, else that of the config in the environment."""
     if root is not None:
         return root
     from agent_bt.config.load import load_config

@@ -9,13 +9,13 @@ import typer
 
 
 def schema(
-    ab: Annotated[bool, typer.Option("--ab", help="Of an experiment (`agent-bt ab run`) instead.")] = False,
-    sweep: Annotated[bool, typer.Option("--sweep", help="Of a sweep (`agent-bt sweep`) instead.")] = False,
+    ab: Annotated[bool, typer.Option("--ab", help="The schema of an experiment (`agent-bt ab run`) instead.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="The schema of a sweep (`agent-bt sweep`) instead.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write it to a file instead of stdout.", show_default=False)
+        Path | None, typer.Option("--output", "-o", help="The file to write; default: stdout.", show_default=False)
     ] = None,
 ) -> None:
-    """Show the JSON Schema of a config; editors find it through the first line of a config."""
+    """Print the JSON Schema of a config, for completion in editors; the first line of a config refers to it."""
     text = experiment_schema_text() if ab else sweep_schema_text() if sweep else schema_text()
     if output is None:
         typer.echo(text, nl=False)
@@ -25,7 +25,7 @@ def schema(
 
 
 def schema_text() -> str:
-    """The schema as it is kept in `configs/schema.json`."""
+    """Return the schema that is kept in `configs/schema.json`."""
     import json
 
     from agent_bt.config.load import config_schema
@@ -34,7 +34,7 @@ def schema_text() -> str:
 
 
 def experiment_schema_text() -> str:
-    """The schema as it is kept in `configs/ab-schema.json`."""
+    """Return the schema that is kept in `configs/ab-schema.json`."""
     import json
 
     from agent_bt.experiments.ab.spec import experiment_schema
@@ -43,7 +43,7 @@ def experiment_schema_text() -> str:
 
 
 def sweep_schema_text() -> str:
-    """The schema as it is kept in `configs/sweep-schema.json`."""
+    """Return the schema that is kept in `configs/sweep-schema.json`."""
     import json
 
     from agent_bt.experiments.sweep.spec import sweep_schema

@@ -309,7 +309,7 @@ def _diverged(path: Path, known: Line, content: dict[str, Any]) -> RecordError:
     before, now = orjson.loads(known.content), orjson.loads(content_bytes(content))
     keys = [key for key in now if now[key] != before.get(key)] or ["something"]
     return RecordError(
-        f"decision {content['index']} at {iso(content['time'])} came out differently than in {path}: "
+        f"decision {content['index']} at {iso(content['time'])} differs from its record in {path}: "
         f"{', '.join(keys)} changed. The run cannot be continued: the data, the code, or the state of the strategy "
         "has changed. Start a new run, or restore what changed"
     )

@@ -133,7 +133,7 @@ def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
         (["momentum", "--lokback-col", "return_20"], "did you mean lookback_col?"),
         (["momentum", "--start", "banana"], "--start: market.start"),
         (["ma_cross", "--fast"], "--fast has no value"),
-        (["ma_cross", "fast=3"], "is no flag"),
+        (["ma_cross", "fast=3"], "is not a flag"),
         (["ma_cross", "--fast", "9", "--slow", "5"], "fast: 9 must be below slow"),
         (["ma_cross", "--allow-short"], "market.kind: um"),
         (["rsi", "--symbol", "BTC/USDT"], "is no symbol"),

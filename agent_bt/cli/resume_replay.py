@@ -1,27 +1,23 @@
-"""Commands that walk through a run again: `resume` what was interrupted, `replay` what is finished."""
+"""Commands that run an earlier run again: `resume` continues an unfinished one, `replay` checks a finished one."""
 
 from __future__ import annotations
-
-from typing import Annotated
 
 import typer
 
 from agent_bt.cli import common, runs
-
-_Offline = Annotated[bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")]
 
 
 def resume(
     run: runs.RunArgument = "latest",
     overrides: common.SetOption = None,
     root: runs.RootOption = None,
-    offline: _Offline = False,
+    offline: common.OfflineOption = False,
     as_json: common.JsonOption = False,
     progress: common.ProgressOption = "auto",
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
-    """Continue an unfinished run from its folder; `latest` is the newest that can be continued."""
+    """Continue an unfinished run from its folder; `latest` is the newest resumable one."""
     from agent_bt.backtest.run import resume
     from agent_bt.cli.progress import make_progress
     from agent_bt.core.errors import UsageError
@@ -32,7 +28,7 @@ def resume(
     if run == "latest":
         open_runs = [entry.path for entry in list_runs(folder) if entry.resumable]
         if not open_runs:
-            raise UsageError(f"no run in {folder} can be continued; `agent-bt runs list` shows them all")
+            raise UsageError(f"no run in {folder} can be continued; `agent-bt runs list` lists all runs")
         path = max(open_runs, key=lambda path: path.name)
     else:
         path = resolve_run(folder, run)
@@ -53,20 +49,20 @@ def replay(
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
-    """Rebuild a run from its own folder alone: identical, or the first difference (exit code 5)."""
-    from agent_bt.backtest.replay import replay as walk_again
+    """Rebuild a run from its folder alone; the first difference ends it with exit code 5."""
+    from agent_bt.backtest.replay import replay as replay_run
     from agent_bt.cli.progress import make_progress
     from agent_bt.core.errors import ReplayError
     from agent_bt.records.read import resolve_run
 
-    outcome = walk_again(resolve_run(runs.find_root(root), run), make_progress("none" if quiet else progress))
+    outcome = replay_run(resolve_run(runs.find_root(root), run), make_progress("none" if quiet else progress))
     if as_json:
         common.print_json(outcome.to_dict())
     elif outcome.identical:
         rate = outcome.decisions / outcome.seconds if outcome.seconds else 0.0
         typer.echo(
             f"identical: {outcome.run_id}, {outcome.decisions:,} decisions in {outcome.seconds:.1f} s "
-            f"({rate:,.0f} a second); hashes of data, decisions, fills and equity are equal"
+            f"({rate:,.0f} per second); hashes of data, decisions, fills and equity are equal"
         )
     if not outcome.identical:
-        raise ReplayError(f"{outcome.run_id} came out differently, {outcome.divergence}")
+        raise ReplayError(f"{outcome.run_id} differs from its record, {outcome.divergence}")
