@@ -9,10 +9,10 @@ from typing import Any
 from agent_bt.agents.context import prompt_context
 from agent_bt.agents.prompt import Prompt
 from agent_bt.agents.reply import Strip, parse_reply
+from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Decision, FeatureSpec, ModelCall, Portfolio, Request, Sizing
 from agent_bt.core.view import MarketView
-from agent_bt.core.waiting import result_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
 from agent_bt.config.model import Config
 from agent_bt.core.errors import UsageError
+from agent_bt.core.futures import completed
 from agent_bt.core.step import Step
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.engine.loop import run_decisions
@@ -111,9 +112,7 @@ class _Counter:
         else:
             self.calls += 1
             self.prompt_tokens += estimate_tokens(request.messages, self._model)
-        future: Future[Reply] = Future()
-        future.set_result(Reply(text=HOLD, finish_reason="stop"))
-        return future
+        return completed(Reply(text=HOLD, finish_reason="stop"))
 
     def complete(self, request: Request) -> Reply:
         """HOLD."""

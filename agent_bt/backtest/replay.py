@@ -26,6 +26,7 @@ from agent_bt.config.model import Config
 from agent_bt.core.canonical import HashChain
 from agent_bt.core.clock import iso
 from agent_bt.core.errors import RecordError, ReplayError
+from agent_bt.core.futures import completed
 from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Step
@@ -189,9 +190,7 @@ class _RecordedLLM:
         reply = replies.get(request.address)
         if reply is None:
             raise _Diverged(_other_request(content, request))
-        future: Future[Reply] = Future()
-        future.set_result(reply)
-        return future
+        return completed(reply)
 
     def complete(self, request: Request) -> Reply:
         """The recorded reply."""

@@ -22,10 +22,10 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 
 from agent_bt.core.errors import AgentBtError
+from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import AgentStrategy, ForkableBroker, OrderSizer
 from agent_bt.core.types import Decision, ModelCall, Portfolio, Reply, Request
 from agent_bt.core.view import MarketView
-from agent_bt.core.waiting import result_of
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.market import Market
 from agent_bt.engine.strategy_errors import strategy_errors

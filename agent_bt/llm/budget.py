@@ -25,9 +25,9 @@ from typing import Any
 from agent_bt.config.model import BudgetConfig
 from agent_bt.core.canonical import canonical
 from agent_bt.core.errors import BudgetReached, ConfigError, EndpointDown, ModelError, RecordError
+from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request, Usage
-from agent_bt.core.waiting import result_of
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 from agent_bt.llm.ledger import NOT_BILLED, NOTHING, Ledger, Spend, spend_of
 from agent_bt.llm.prices import PriceBook, PriceTable, metered

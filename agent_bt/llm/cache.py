@@ -16,9 +16,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
+from agent_bt.core.futures import completed, result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
-from agent_bt.core.waiting import result_of
 from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.futures import outcome_of, resolve
@@ -84,9 +84,7 @@ class CachedLLM:
                 logger.debug("cache hit %.12s", request.address)
                 if self._ledger is not None and not urgency.speculative:
                     self._ledger.save(entry.reply)
-                hit: Future[Reply] = Future()
-                hit.set_result(entry.reply)
-                return hit
+                return completed(entry.reply)
             new = flight is None
             flight = flight or self._flights.setdefault(request.address, _Flight(request, urgency))
             if not urgency.speculative:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from concurrent.futures import Future
 
+from agent_bt.core.futures import completed
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.stand_in_panel import read_panel
 
@@ -18,9 +19,7 @@ class DrawnLLM:
 
     def submit(self, request: Request) -> Future[Reply]:
         """The answer, at once."""
-        future: Future[Reply] = Future()
-        future.set_result(self.complete(request))
-        return future
+        return completed(self.complete(request))
 
     def complete(self, request: Request) -> Reply:
         """BUY or SELL one half in a quarter of the cases each, else HOLD; of a panel, about half of the symbols."""

@@ -7,9 +7,9 @@ from concurrent.futures import Future
 from functools import partial
 
 from agent_bt.core.errors import EndpointDown
+from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
-from agent_bt.core.waiting import result_of
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 
 

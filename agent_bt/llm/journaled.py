@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from agent_bt.core.futures import completed, result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
-from agent_bt.core.waiting import result_of
 
 if TYPE_CHECKING:
     pass
@@ -26,9 +26,7 @@ class JournaledLLM:
         recorded = self._replies.get(request.address)
         if recorded is None:
             return self._inner.submit(request)
-        future: Future[Reply] = Future()
-        future.set_result(recorded)
-        return future
+        return completed(recorded)
 
     def complete(self, request: Request) -> Reply:
         """The recorded reply, or a new call's."""

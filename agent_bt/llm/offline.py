@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any, Literal
 
 from agent_bt.core.errors import ReplayError
+from agent_bt.core.futures import completed, failed
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
@@ -32,18 +33,15 @@ class OfflineLLM:
 
     def submit(self, request: Request) -> Future[Reply]:
         """The stored reply, or the miss."""
-        future: Future[Reply] = Future()
         entry = self._store.get(request)
         if entry is not None:
-            future.set_result(entry.reply)
-        elif self._on_miss == "hold":
-            future.set_result(Reply(failure="offline_miss", error="no stored reply", attempts=0))
-        elif current_urgency().speculative:
+            return completed(entry.reply)
+        if self._on_miss == "hold":
+            return completed(Reply(failure="offline_miss", error="no stored reply", attempts=0))
+        if current_urgency().speculative:
             # Nobody may ever ask for this one: the search for the nearest is left to the one who does.
-            future.set_exception(ReplayError("no stored reply to a request that was asked ahead"))
-        else:
-            future.set_exception(ReplayError(describe_miss(request, self._store)))
-        return future
+            return failed(ReplayError("no stored reply to a request that was asked ahead"))
+        return failed(ReplayError(describe_miss(request, self._store)))
 
     def complete(self, request: Request) -> Reply:
         """The stored reply.

@@ -19,8 +19,8 @@ import httpx
 import openai
 
 from agent_bt.core.errors import AuthenticationFailed, ConfigError, EndpointDown
+from agent_bt.core.futures import result_of
 from agent_bt.core.types import Reply, Request
-from agent_bt.core.waiting import result_of
 from agent_bt.llm.chat_response import read_answer, read_failure
 from agent_bt.llm.retry import Attempt, retry_after_s, retrying
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from agent_bt.core.errors import ModelError
+from agent_bt.core.futures import completed, failed
 from agent_bt.core.types import Reply, Request
 
 Script = Iterable[str | Reply] | Callable[[Request], str | Reply]
@@ -31,12 +32,10 @@ class ScriptedLLM:
 
     def submit(self, request: Request) -> Future[Reply]:
         """The reply at once, or the script's exception, in a future."""
-        future: Future[Reply] = Future()
         try:
-            future.set_result(self.complete(request))
+            return completed(self.complete(request))
         except Exception as error:  # the script's own: it belongs to whoever waits for the future
-            future.set_exception(error)
-        return future
+            return failed(error)
 
     def complete(self, request: Request) -> Reply:
         """The reply.

@@ -21,6 +21,7 @@ import orjson
 
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.futures import completed
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.stand_in_panel import MALFORMED, drawing, may_be_short, read_panel, weigh
 
@@ -87,9 +88,7 @@ class StandInLLM:
 
     def submit(self, request: Request) -> Future[Reply]:
         """A future that is done."""
-        future: Future[Reply] = Future()
-        future.set_result(self.complete(request))
-        return future
+        return completed(self.complete(request))
 
     def complete(self, request: Request) -> Reply:
         """The answer, the same for the same address and parameters."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.futures import result_of
 from agent_bt.core.params import choice, whole
 from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.protocols import Strategy as AnyStrategy
 from agent_bt.core.targets import standing_targets
 from agent_bt.core.types import Decision, ModelCall, Portfolio, Request
 from agent_bt.core.view import BAR_COLUMNS, MarketView
-from agent_bt.core.waiting import result_of
 from agent_bt.strategies.base import Strategy
 from agent_bt.strategies.ensemble import EnsembleSignalGenerator, member_weights, rows_of_votes, united_features
 from agent_bt.strategies.signals import SignalStrategy

@@ -11,6 +11,7 @@ from prompt_cases import make_view
 
 from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import load_prompt, prompt_roots
+from agent_bt.core.futures import completed
 from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.types import FeatureSpec, ModelCall, Portfolio, Position, Reply, Request
 
@@ -27,9 +28,7 @@ class Canned:
 
     def submit(self, request: Request) -> Future[Reply]:
         self.asked.append(request)
-        future: Future[Reply] = Future()
-        future.set_result(self.reply)
-        return future
+        return completed(self.reply)
 
     def complete(self, request: Request) -> Reply:
         return self.submit(request).result()

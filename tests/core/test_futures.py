@@ -8,13 +8,13 @@ from concurrent.futures import Future
 
 import pytest
 
-from agent_bt.core.waiting import result_of
+from agent_bt.core.futures import result_of
 
 PROGRAM = """
 import os, signal, threading, time
 from concurrent.futures import Future
 import polars
-from agent_bt.core.waiting import result_of
+from agent_bt.core.futures import result_of
 class Never(Future):
     waited_for = threading.Event()
     def result(self, timeout=None):
