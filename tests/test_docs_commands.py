@@ -92,6 +92,7 @@ PARSED = {
     "agent-bt ab run configs/ab_rankers.yaml": "tests/experiments/ab/test_ab_kinds.py runs it",
     "agent-bt data backfill --symbol BTCUSDT --months 3": "needs the network: tests/data",
     "agent-bt data backfill --kind um": "needs the network: tests/data",
+    "agent-bt aggregate BTCUSDT trades.parquet --bar-type dollar_bar --threshold 1e6": "tests/bars runs it",
     "agent-bt ab report": "needs an experiment: tests/experiments",
     "agent-bt ab list": "needs an experiment: tests/experiments",
     "agent-bt compare RUN_A RUN_B": "needs two long runs: tests/experiments",

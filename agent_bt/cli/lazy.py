@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 GROUPS = {
     "ab": "Compare prompts, models or strategies with evidence.",
     "sweep": "Try many parameters of a rule or ranker; says what the best of so many is worth.",
+    "aggregate": "Aggregate ticks to time, tick, volume or dollar bars.",
     "data": "Fetch, list, verify and export market data.",
     "features": "List, compute and check features.",
     "prompts": "List, show, render, compare and lock prompts.",
@@ -22,7 +23,7 @@ GROUPS = {
 
 ORDER = (
     *("init", "run", "backtest", "validate", "resume", "replay", "report", "runs"),
-    *("compare", "ab", "sweep", "audit", "leakcheck", "data", "features", "prompts", "cache"),
+    *("compare", "ab", "sweep", "audit", "leakcheck", "data", "aggregate", "features", "prompts", "cache"),
     *("doctor", "schema", "test", "version"),
 )
 """The order in `--help`: first what a newcomer needs, last what concerns the program itself."""
