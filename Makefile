@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # Two test processes: enough for a small machine, and the compiled code is shared through its cache on disk.
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test lint fix coverage verify bench clean
+.PHONY: help run test lint fix coverage docs verify bench clean
 .DEFAULT_GOAL := run
 
 help: ## List what make can do
@@ -33,6 +33,9 @@ fix: $(VENV)/.dev ## Format the code, and mend what ruff can mend
 coverage: $(VENV)/.dev ## Run the suite and print the lines it does not reach; an error below the floor
 	$(PYTEST) -m "not verify" --cov
 
+docs: $(VENV)/.dev ## Build the documentation site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 verify: $(VENV)/.dev ## Run the long property, crash and install suites
 	$(PYTEST) -m verify --timeout 3600
 
@@ -40,7 +43,7 @@ bench: $(VENV)/.dev ## Run the benchmarks
 	$(BIN)/python -m benchmarks.run
 
 clean: ## Remove the environment, caches and what was built
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .coverage .coverage.*
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .coverage .coverage.*
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \

@@ -51,7 +51,7 @@ def without_keys(text: str) -> str:
 class _KeylessFormatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
         """Format the time, UTC."""
-        return f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}.{record.msecs:03.0f}Z"
+        return f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the line, without keys."""
