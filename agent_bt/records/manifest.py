@@ -66,7 +66,7 @@ def start_manifest(
         "prompt": None if prompt is None else dict(prompt),
         "llm": None if llm is None else dict(llm),
         "code": code_hash(),
-        "packages": _versions(),
+        "packages": dict(_versions()),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
@@ -82,7 +82,9 @@ def code_hash() -> str:
     return tagged_hash("agent-bt/code/v1", *parts)
 
 
-def _versions() -> dict[str, str | None]:
+@cache
+def _versions() -> Mapping[str, str | None]:
+    # Each takes a parser of mail headers through its metadata.
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,23 +45,33 @@ def render_page(
         plotly: see `plotly_tag`.
         facts: all other variables of the template, which escapes them.
     """
-    env = Environment(
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **facts,
+            settings=Markup(script_json(settings)),
+            blocks={name: Markup(text) for name, text in blocks.items()},
+            style=_assets(styles, "css"),
+            script=_assets(scripts, "js"),
+            plotly=plotly,
+            chunks_here=Markup(_CHUNKS_HERE),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Where the templates are compiled, once in a process."""
+    environment = Environment(
         loader=PackageLoader("agent_bt.reports", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(FILTERS)
-    return env.get_template(template).render(
-        **facts,
-        settings=Markup(script_json(settings)),
-        blocks={name: Markup(text) for name, text in blocks.items()},
-        style=_assets(styles, "css"),
-        script=_assets(scripts, "js"),
-        plotly=plotly,
-        chunks_here=Markup(_CHUNKS_HERE),
-    )
+    environment.filters.update(FILTERS)
+    return environment
 
 
 def write_page(out: Path, page: str, chunks: Iterable[str], blocks: Iterable[tuple[str, str]] = ()) -> None:

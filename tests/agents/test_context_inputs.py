@@ -50,7 +50,7 @@ def expected(name: str, values: list[float], last: float) -> list[float]:
 
 
 @given(st.integers(0, 1_000), st.integers(1, 60), st.sampled_from([1e-5, 5e-4, 0.02]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_cell_of_the_window_is_right_to_its_last_decimal(seed: int, rows: int, step: float) -> None:
     view = make_view(seed, rows=rows, step=step)
     header, *lines = inputs(view)["window"].table(*WRITTEN).split("\n")

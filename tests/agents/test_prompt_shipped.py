@@ -56,7 +56,7 @@ def test_the_system_part_is_the_same_at_every_decision(prompt: Prompt) -> None:
 
 @every_prompt
 @given(seed=seeds, size=st.floats(0.1, 1_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_larger_account_sees_the_same_prompt(prompt: Prompt, seed: int, size: float) -> None:
     view = make_view(seed)
     assert texts(prompt, view, holding(view, 0.4)) == texts(prompt, view, holding(view, 0.4, size=size))
@@ -67,7 +67,7 @@ def test_a_larger_account_sees_the_same_prompt(prompt: Prompt, seed: int, size: 
 
 @every_prompt
 @given(seed=seeds, factor=st.sampled_from([0.5, 2.0, 1024.0]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_no_absolute_price_is_shown(prompt: Prompt, seed: int, factor: float) -> None:
     # powers of two scale every number exactly
     assert texts(prompt, make_view(seed, price=60_000.0)) == texts(prompt, make_view(seed, price=60_000.0 * factor))

@@ -43,7 +43,7 @@ def as_read(value: Any) -> Any:
 
 
 @given(value=values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_check_in_plain_code_says_what_the_schema_says(value: Any) -> None:
     read = as_read(value)
     assert (check_shape(read) is None) == VALIDATOR.is_valid(read)
@@ -77,7 +77,7 @@ texts = st.one_of(
 
 
 @given(text=texts, short=st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_reply_trades_if_and_only_if_it_keeps_the_contract(text: str, short: bool) -> None:
     agent = ranker(allow_short=short)
     exchange = ModelCall(request=ASKED, reply=Reply(text=text, finish_reason="stop"))

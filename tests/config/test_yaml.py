@@ -147,7 +147,7 @@ traps = st.sampled_from(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(traps | st.text(max_size=8), plain | traps, max_size=6))
 def test_whatever_is_dumped_is_read_back(data: dict[str, Any]) -> None:
     document = parse_yaml(dump_yaml(data))
@@ -155,7 +155,7 @@ def test_whatever_is_dumped_is_read_back(data: dict[str, Any]) -> None:
     assert document.data == data
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(alphabet="ab:-{}[],&*!|>'\"%@`#? \n\t<", max_size=60))
 def test_no_text_makes_the_reader_fall_over(text: str) -> None:
     document = parse_yaml(text)

@@ -55,7 +55,7 @@ def test_a_target_asks_for_something_unless_it_is_left_alone_or_the_last_one(
     symbols=st.sampled_from([1, 2, 3]),
     on_change=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_changed_rows_are_those_of_a_plain_loop(
     cells: list[float], repeats: list[int], symbols: int, on_change: bool
 ) -> None:

@@ -230,7 +230,7 @@ def test_what_is_no_table_of_this_month_is_refused(text: bytes) -> None:
         parse_funding_csv(text, FEBRUARY, "file")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_with_one_error(text: bytes) -> None:
     with pytest.raises(ArchiveError):
@@ -465,7 +465,7 @@ def test_a_settlement_in_a_gap_is_paid_at_the_next_bar() -> None:
     assert rates(with_funding(gap, funding_of(("2021-02-01T08:00", 0.25)))) == {"01T11:00": 0.25}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     minutes=st.lists(st.integers(-100, 3000), unique=True, max_size=30).map(sorted),
     interval=st.sampled_from([1, 5, 60, 240]),

@@ -140,7 +140,7 @@ def test_rest_rows_that_are_none_are_refused(answer: object) -> None:
         parse_rows(answer, DAY, "page")  # type: ignore[arg-type]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_with_one_error(text: bytes) -> None:
     with pytest.raises(ArchiveError):

@@ -184,7 +184,7 @@ def slowly(table: pl.DataFrame, span: Span, step: int) -> list[tuple[object, ...
     return bars
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     edges=st.lists(st.tuples(st.integers(0, 71), st.integers(0, 71)), min_size=1, max_size=4),
     start=st.integers(0, 72),

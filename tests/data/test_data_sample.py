@@ -106,7 +106,7 @@ def test_a_filled_quarter_has_every_minute() -> None:
     assert 20 <= bars["filled"].sum() <= 180
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     start=st.integers(0, 6 * 1440),
     length=st.integers(1, 1440),

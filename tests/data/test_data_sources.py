@@ -79,7 +79,7 @@ def test_bars_are_those_of_a_plain_loop(interval: str, gaps: str) -> None:
     assert ((bars["close_time"] - bars["open_time"]).dt.total_microseconds() == duration_us(interval)).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     start=st.integers(0, 2800),
     length=st.integers(0, 1400),

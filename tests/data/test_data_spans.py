@@ -33,7 +33,7 @@ def points(some: list[Span]) -> set[int]:
     return {minute for span in some for minute in range(span.start // MINUTE, span.end // MINUTE)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(spans, spans)
 def test_spans_are_sets_of_minutes(ours: list[Span], others: list[Span]) -> None:
     for result, expected in (
@@ -47,7 +47,7 @@ def test_spans_are_sets_of_minutes(ours: list[Span], others: list[Span]) -> None
     assert points(bridge(ours, MINUTE)) == points(ours)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sets(edges), edges, edges)
 def test_absent_looks_at_the_whole_span(opened: set[int], start: int, length: int) -> None:
     span = Span(start * MINUTE, (start + length) * MINUTE)

@@ -77,7 +77,7 @@ limits = st.fixed_dictionaries(
 
 
 @given(data=st.data(), symbols=st.sampled_from([1, 3]), margin=st.booleans(), seed=st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_account_has_the_bits_that_it_has_alone(
     data: st.DataObject, symbols: int, margin: bool, seed: int
 ) -> None:

@@ -193,7 +193,7 @@ def random_panel(rng: np.random.Generator, rows: int = 24) -> tuple[dict[str, li
 
 
 @given(seed=st.integers(0, 2**32), bar=st.integers(0, 22))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_happens_later_changes_nothing_that_is_seen_now(seed: int, bar: int) -> None:
     check_look_ahead(seed, bar)
 
@@ -232,7 +232,7 @@ def check_look_ahead(seed: int, bar: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32), head=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_both_drivers_run_a_market_to_the_same_bits(seed: int, head: bool) -> None:
     rng = np.random.default_rng(seed)
     rows, closes, quiet = random_panel(rng)

@@ -251,14 +251,14 @@ def compare_with_and_without(
 
 
 @random_runs
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_decisions_equal_those_without_prefetch(**case: Any) -> None:
     compare_with_and_without(**case)
 
 
 @pytest.mark.verify
 @random_runs
-@settings(max_examples=5_000, deadline=None)
+@settings(max_examples=5_000)
 def test_decisions_equal_those_without_prefetch_in_thousands_of_runs(**case: Any) -> None:
     compare_with_and_without(**case)
 

@@ -27,7 +27,7 @@ def check_drivers(case: Case) -> int:
 
 @pytest.mark.parametrize("symbols", [1, 2, 4])
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_both_drivers_give_the_same_bits(symbols: int, seed: int) -> None:
     check_drivers(random_case(seed, symbols=symbols))
 

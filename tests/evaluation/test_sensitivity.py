@@ -84,7 +84,7 @@ def run(market: Market, decisions: Sequence[Decision], rules: np.ndarray) -> tup
     return broker, fills, steps
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), latency=st.integers(0, 3), fill=st.sampled_from(["close", "next_open"]))
 def test_as_run_is_the_run_itself_to_the_last_bit(seed: int, latency: int, fill: str) -> None:
     draw = random.Random(seed)

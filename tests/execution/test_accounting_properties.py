@@ -55,7 +55,7 @@ shares = st.lists(st.sampled_from([0.0, 0.1, 0.37, 0.5, 1.0, -0.2, -0.5, -1.0, -
 
 
 @given(quantity=st.decimals(min_value=0, max_value=10**6, places=8), step=st.sampled_from(STEPS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_lots_equal_decimal_arithmetic(quantity: Decimal, step: str) -> None:
     multiple, scale = lot_of(float(step))
     assert multiple / scale == float(step)
@@ -70,7 +70,7 @@ def test_a_lot_step_that_is_no_decimal_is_an_error(step: float) -> None:
 
 
 @given(rows=markets(), decisions=shares, changes=costs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_account_identity_holds_at_every_bar(rows: list[Any], decisions: list[float], changes: dict[str, Any]) -> None:
     broker, sizer = account(rows, **changes)
     for bar, row in enumerate(rows):
@@ -88,7 +88,7 @@ def test_account_identity_holds_at_every_bar(rows: list[Any], decisions: list[fl
 
 
 @given(rows=markets(), decisions=shares, changes=costs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[float], changes: dict[str, Any]) -> None:
     # The limits are wide, so that the account alone says what an order that meets waiting ones can still do.
     broker, sizer = account(rows, max_position=100.0, max_gross=100.0, **changes)
@@ -118,7 +118,7 @@ def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[f
     targets=st.lists(st.sampled_from([0.0, 0.3, 1.0, float("nan")]), min_size=40, max_size=40),
     changes=costs(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_both_drivers_give_the_same_bits(rows: list[Any], targets: list[float], changes: dict[str, Any]) -> None:
     broker, sizer = account(rows, **changes)
     bars = [bar for bar, row in enumerate(rows) if row[4]]
@@ -137,7 +137,7 @@ def test_both_drivers_give_the_same_bits(rows: list[Any], targets: list[float], 
 
 
 @given(rows=markets(), decisions=shares)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_fork_leaves_the_account_alone(rows: list[Any], decisions: list[float]) -> None:
     broker, sizer = account(rows, stop_loss=0.05, latency_bars=1)
     half = len(rows) // 2

@@ -156,19 +156,19 @@ def opened_value(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_books_limits_and_cuts(seed: int) -> None:
     check_books(random_case(seed))
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_books_limits_and_cuts_with_fills_at_the_close(seed: int) -> None:
     check_books(random_case(seed, fill="close", latency_bars=0))
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_halted_account_never_trades_again(seed: int) -> None:
     case = random_case(seed, max_drawdown=0.05, rows=60)
     walked = run_decisions(case)

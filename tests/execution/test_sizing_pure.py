@@ -14,7 +14,7 @@ from agent_bt.execution.sizer import RiskLimitedSizer
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_decision_sized_twice_gives_the_same_orders_and_leaves_the_account_as_it_is(seed: int) -> None:
     case = random_case(seed)
     broker = case.broker()

@@ -31,7 +31,7 @@ def check_against_slow(case: Case) -> int:
 
 @pytest.mark.parametrize("margin", [False, True], ids=["spot", "margin"])
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_compiled_books_equal_the_slow_ones(margin: bool, seed: int) -> None:
     check_against_slow(random_case(seed, margin=margin))
 

@@ -73,7 +73,7 @@ def slow_summary(bars: pl.DataFrame, bar: int, interval: int, mode: str) -> list
 
 
 @given(st.integers(0, 120), st.data(), st.integers(0, 1_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_kind_is_prefix_invariant(rows: int, data: st.DataObject, seed: int) -> None:
     bars = table(rows, seed)
     cut = data.draw(st.integers(0, rows))
@@ -90,7 +90,7 @@ def test_every_kind_is_prefix_invariant(rows: int, data: st.DataObject, seed: in
 
 
 @given(st.integers(1, 24 * 9), st.integers(0, 23), st.sampled_from(["calendar", "rolling"]), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_summary_is_prefix_invariant_and_equals_its_definition(
     rows: int, hour: int, mode: str, data: st.DataObject
 ) -> None:
@@ -144,7 +144,7 @@ def test_an_unknown_mode_is_refused() -> None:
 
 @pytest.mark.verify
 @given(st.integers(0, 2_000), st.integers(0, 10_000), st.data())
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 def test_default_columns_are_prefix_invariant_at_length(rows: int, seed: int, data: st.DataObject) -> None:
     bars = table(rows, seed)
     cut = data.draw(st.integers(0, rows))

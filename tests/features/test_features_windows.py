@@ -107,7 +107,7 @@ def test_spreads_equal_numpy_and_scipy_window_by_window(period: int) -> None:
 
 
 @given(st.lists(st.floats(1e-6, 1e6), max_size=40), st.integers(1, 12))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_means_and_bands_of_any_prices_are_as_precise_as_their_window_allows(prices: list[float], period: int) -> None:
     close = np.array(prices)
     bars = bars_of(close, volume=close[::-1].copy())

@@ -282,14 +282,14 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), limits=LIMITS, threads=st.integers(1, 8))
 def test_a_budget_is_never_passed(seed: int, limits: dict[str, Any], threads: int) -> None:
     check_never_passed(seed, limits, calls=60, threads=threads)
 
 
 @pytest.mark.verify
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(seed=st.integers(0, 2**32), limits=LIMITS, threads=st.integers(1, 16))
 def test_a_budget_is_never_passed_at_length(seed: int, limits: dict[str, Any], threads: int) -> None:
     check_never_passed(seed, limits, calls=200, threads=threads)

@@ -242,7 +242,7 @@ def test_what_no_retry_cures_is_raised_at_once(
     assert caught.value.__cause__ is None and caught.value.__context__ is None
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(status=st.integers(200, 599), body=st.binary(max_size=40) | st.sampled_from([b"{}", b'{"error": 5}', b"[]"]))
 def test_no_response_at_all_escapes_as_anything_but_a_model_error(shared: OpenAILLM, status: int, body: bytes) -> None:
     with respx.mock(base_url=URL) as router:

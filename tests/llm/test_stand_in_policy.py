@@ -62,7 +62,7 @@ def test_the_trend_may_come_from_a_macd_column() -> None:
 
 
 @given(st.text() | st.sampled_from(["rsi", "rsi\n60", "rsi,cmf\n", "rsi,cmf\n1", "x,rsi\n1,2,3", "rsi,cmf\nnan,inf"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_unknown_text_is_a_hold(text: str) -> None:
     assert told(text)["action"] == "HOLD"
 

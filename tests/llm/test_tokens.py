@@ -35,7 +35,7 @@ def estimate(text: str, model: str = "gpt-4o") -> int:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rows=st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=5, max_size=15))
 def test_tables_of_numbers_are_within_15_per_cent_of_the_real_count(layout: str, rows: list[list[float]]) -> None:
     text = LAYOUTS[layout](rows)

@@ -29,7 +29,7 @@ def through_parquet(folder: Path, given_steps: list[Step], **options: bool) -> t
 
 
 def test_parquet_row_gives_back_the_content_that_was_hashed(examples: int = 30) -> None:
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=examples)
     @given(st.lists(steps, max_size=4))
     def check(given_steps: list[Step]) -> None:
         with tempfile.TemporaryDirectory() as name:

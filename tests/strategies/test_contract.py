@@ -102,7 +102,7 @@ def test_decide_is_decide_all_to_the_last_bit(kind: str, params: dict[str, Any],
 
 
 @every_signal
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 6), rows=st.integers(1, 40), more=st.integers(0, 3))
 def test_decide_is_decide_all_on_any_numbers(
     kind: str, params: dict[str, Any], seed: int, count: int, rows: int, more: int

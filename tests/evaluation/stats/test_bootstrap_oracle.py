@@ -24,7 +24,7 @@ def autoregressive(phi: float, n: int, seed: int) -> np.ndarray:
 @given(
     phi=st.floats(-0.5, 0.97), n=st.integers(12, 1500), seed=st.integers(0, 10**6), density=st.sampled_from([1.0, 0.05])
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_block_length_is_that_of_arch_but_never_below_one(phi: float, n: int, seed: int, density: float) -> None:
     values = autoregressive(phi, n, seed) * (np.random.default_rng(seed).random(n) < density)
     if np.count_nonzero(values) < 3:

@@ -29,7 +29,7 @@ def test_flips_are_counted_by_pair() -> None:
 
 
 @given(pairs=PAIRS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_agreement_is_that_of_statsmodels(pairs: list[tuple[str, str]]) -> None:
     matrix = flip_matrix([a for a, _ in pairs], [b for _, b in pairs])
     found = agreement(matrix)

@@ -20,7 +20,7 @@ def effect(arm: np.ndarray, baseline: np.ndarray, **options: float) -> Effect:
 
 
 @given(n=st.integers(30, 400), shift=st.floats(-0.4, 0.4), seed=st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_one_replicate_with_single_blocks_is_students_test(n: int, shift: float, seed: int) -> None:
     arm = np.random.default_rng(seed).standard_normal((1, n)) + shift
     found = effect(arm, np.zeros((1, n)), block_length=1.0)
@@ -34,7 +34,7 @@ def test_one_replicate_with_single_blocks_is_students_test(n: int, shift: float,
 
 
 @given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.01, 0.05, 0.2]), shift=st.floats(0, 0.5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_interval_excludes_nothing_exactly_where_the_p_value_rejects(seed: int, alpha: float, shift: float) -> None:
     arms = np.random.default_rng(seed).standard_normal((2, 2, 60))
     found = effect(arms[0] + shift, arms[1], resamples=399)

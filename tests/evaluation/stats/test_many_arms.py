@@ -17,7 +17,7 @@ from agent_bt.evaluation.stats.power import smallest_detectable
 
 
 @given(p_values=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     rejected, adjusted, _, _ = multipletests(p_values, alpha=0.05, method="holm")
     assert adjust_holm(p_values) == pytest.approx(adjusted, abs=1e-12)

@@ -138,7 +138,7 @@ def rules() -> st.SearchStrategy[RuleSignalGenerator]:
     every=st.sampled_from([1, 1, 3]),
     first=st.sampled_from([0, 1, 33]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_compiled_rules_say_what_decide_all_says(
     both: dict[int, Shared], made: list[RuleSignalGenerator], symbols: int, every: int, first: int
 ) -> None:
