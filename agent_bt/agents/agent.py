@@ -57,9 +57,23 @@ class PromptAgent:
         features: Sequence[FeatureSpec],
         summary: str | None,
         sizing: Sizing = "available",
+        sizes: Sequence[float] = (),
         strip: Strip = "none",
     ) -> None:
-        """`window`: rows of the prompt's table; `every`: time between decisions, us; `summary`: its kind."""
+        """Make the agent.
+
+        Args:
+            prompt: the prompt file.
+            form: what all requests share.
+            llm: the model.
+            window: rows of the prompt's table, bars.
+            every: time between decisions, us.
+            features: what the view must hold beside the bars.
+            summary: kind of the 7-day summary, `calendar` or `rolling`; None: none.
+            sizing: what a reply's size is a fraction of.
+            sizes: the values that a reply's size may have, each in (0, 1]; empty: any from 0 to 1.
+            strip: the declared repairs of a reply.
+        """
         self.name = f"agent:{prompt.reference}"
         self.lookback = window
         self.features = features
@@ -69,16 +83,19 @@ class PromptAgent:
         self._form = form
         self._every = every
         self._sizing: Sizing = sizing
+        self._sizes = tuple(sizes)
         self._strip: Strip = strip
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
         """The one question of this decision."""
-        context = prompt_context(view, portfolio, window=self.lookback, every=self._every, sizing=self._sizing)
+        context = prompt_context(
+            view, portfolio, window=self.lookback, every=self._every, sizing=self._sizing, sizes=self._sizes
+        )
         return (self._form.request(self.prompt.render(context)),)
 
     def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:  # noqa: ARG002
         """The decision the reply amounts to."""
-        parsed = parse_reply(calls[0].reply, strip=self._strip)
+        parsed = parse_reply(calls[0].reply, strip=self._strip, sizes=self._sizes)
         share = {"BUY": parsed.size, "SELL": None if parsed.size is None else -parsed.size, "HOLD": None}[parsed.action]
         return Decision(
             trades=None if share is None else {view.symbols[0]: share},

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from agent_bt.agents.reply import plain_sizes
 from agent_bt.agents.tables import DAY_STYLES, last_row, table
 from agent_bt.core.clock import DAY, HOUR, MINUTE, SECOND, to_datetime
 from agent_bt.core.types import DaySummary, Portfolio, Sizing
@@ -25,6 +26,7 @@ def prompt_context(
     every: int,
     symbol: str | None = None,
     sizing: Sizing = "available",
+    sizes: Sequence[float] = (),
 ) -> dict[str, Any]:
     """The inputs of a prompt at `view.now`.
 
@@ -35,11 +37,12 @@ def prompt_context(
         every: time between decisions, us.
         symbol: the symbol decided on; default: the first.
         sizing: what a reply's size is a share of.
+        sizes: the values that a reply's size may have, each in (0, 1]; empty: any from 0 to 1.
 
     Returns:
-        symbol: its name. interval, every: durations, such as `1m`. sizing: as given. time: the decision's instant
-        (`time.hour` ..., UTC). price: the last close (quote units). window: `WindowInput`. features: name -> value in
-        the last row. summary: `SummaryInput`. account: `AccountInput`.
+        symbol: its name. interval, every: durations, such as `1m`. sizing, sizes: as given (1.0 as 1). time: the
+        decision's instant (`time.hour` ..., UTC). price: the last close (quote units). window: `WindowInput`.
+        features: name -> value in the last row. summary: `SummaryInput`. account: `AccountInput`.
     """
     symbol = view.symbols[0] if symbol is None else symbol
     data = view.matrix(symbol)[-window:]
@@ -49,6 +52,7 @@ def prompt_context(
         "interval": duration_text(view.interval),
         "every": duration_text(every),
         "sizing": sizing,
+        "sizes": plain_sizes(sizes),
         "time": to_datetime(view.now),
         "price": price,
         "window": WindowInput(data, view.columns, price),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NoReturn
 
 from agent_bt.core.types import MODEL, Provenance, ProvenanceKind, Reply
@@ -48,7 +49,34 @@ REPLY_SCHEMA: Final[dict[str, Any]] = {
     "if": {"properties": {"action": {"const": "HOLD"}}},
     "else": {"required": ["size_pct"]},
 }
-"""JSON Schema (Draft 2020-12) of a reply; `check` is the same in plain code."""
+"""JSON Schema (Draft 2020-12) of a reply of any size; `check` is the same in plain code."""
+
+
+def reply_schema(sizes: Sequence[float] = ()) -> dict[str, Any]:
+    """Return the JSON Schema of a reply.
+
+    Args:
+        sizes: the values that `size_pct` may have, each in (0, 1]; empty: any number from 0 to 1. Servers that turn
+            a schema into a grammar ignore `minimum` and `maximum`, and hold an enumeration.
+
+    Returns:
+        `REPLY_SCHEMA`, with `size_pct` enumerated where there are sizes.
+    """
+    if not sizes:
+        return REPLY_SCHEMA
+    allowed = plain_sizes(sizes)
+    size = {
+        "type": "number",
+        "enum": allowed,
+        "description": f"One of {', '.join(map(str, allowed))}. Required unless the action is HOLD.",
+    }
+    return {**REPLY_SCHEMA, "properties": {**REPLY_SCHEMA["properties"], "size_pct": size}}
+
+
+def plain_sizes(sizes: Sequence[float]) -> list[float]:
+    """Return the sizes as a reader writes them: `1`, not `1.0`."""
+    return [int(size) if float(size).is_integer() else float(size) for size in sizes]
+
 
 MAX_DEPTH: Final = 100
 
@@ -96,7 +124,7 @@ class _Invalid(ValueError):
         self.reason: InvalidReason = reason
 
 
-def parse_reply(reply: Reply, *, strip: Strip = "none") -> ParsedReply:
+def parse_reply(reply: Reply, *, strip: Strip = "none", sizes: Sequence[float] = ()) -> ParsedReply:
     """Validate a reply; never raises, and whatever is not exactly valid is a HOLD.
 
     The first fault found names the reason, looked for in this order: transport failure, finish reason and refusal,
@@ -106,8 +134,9 @@ def parse_reply(reply: Reply, *, strip: Strip = "none") -> ParsedReply:
     Args:
         reply: what came back for the request.
         strip: the declared repairs: take off one code fence around the whole text, one think block in front of it.
+        sizes: the values that `size_pct` may have; empty: any number from 0 to 1.
     """
-    answer = read_answer(reply, check, strip=strip)
+    answer = read_answer(reply, partial(check, sizes=sizes), strip=strip)
     if answer.value is None:
         return ParsedReply(provenance=answer.provenance, detail=answer.detail)
     size = answer.value.get("size_pct")
@@ -150,8 +179,13 @@ def read_answer(reply: Reply, check: Callable[[Any], str | None], *, strip: Stri
     return Answer(value=value, provenance=Provenance(repaired=repaired) if repaired else MODEL)
 
 
-def check(value: Any) -> str | None:
-    """What is wrong with a decoded JSON value against `REPLY_SCHEMA`, in words; None: nothing."""
+def check(value: Any, sizes: Sequence[float] = ()) -> str | None:
+    """Return what is wrong with a decoded JSON value against `reply_schema(sizes)`, in words; None: nothing.
+
+    Args:
+        value: the decoded reply.
+        sizes: the values that `size_pct` may have; empty: any number from 0 to 1.
+    """
     if not isinstance(value, dict):
         return f"the reply must be an object, got {show(value)}"
     action = value.get("action")
@@ -159,8 +193,8 @@ def check(value: Any) -> str | None:
         return f"action must be BUY, SELL or HOLD, got {show(action) if 'action' in value else 'none'}"
     for key, member in value.items():
         if key == "size_pct":
-            if type(member) not in (float, int) or not 0 <= member <= 1:
-                return f"size_pct must be a number from 0 to 1, got {show(member)}"
+            if (fault := _check_size(member, sizes)) is not None:
+                return fault
         elif key == "note":
             if (fault := check_note(member)) is not None:
                 return fault
@@ -168,6 +202,15 @@ def check(value: Any) -> str | None:
             return f"the key {show(key)} is not allowed"
     if action != "HOLD" and "size_pct" not in value:
         return f"{action} needs size_pct"
+    return None
+
+
+def _check_size(size: Any, sizes: Sequence[float]) -> str | None:
+    is_number = type(size) in (float, int)
+    if sizes and not (is_number and size in sizes):
+        return f"size_pct must be one of {', '.join(map(str, plain_sizes(sizes)))}, got {show(size)}"
+    if not (is_number and 0 <= size <= 1):
+        return f"size_pct must be a number from 0 to 1, got {show(size)}"
     return None
 
 

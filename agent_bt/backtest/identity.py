@@ -36,6 +36,9 @@ def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int 
     identity: dict[str, Any] = {
         key: dump[key] for key in ("mode", "market", "features", "strategy", "account", "execution", "seed")
     }
+    # A key that was added later is part of an identity only where it says something.
+    if config.strategy.sizes is None:
+        identity["strategy"] = {key: value for key, value in dump["strategy"].items() if key != "sizes"}
     if config.multi_symbol:
         identity["rebalance"], identity["pool"] = dump["rebalance"], dump["pool"]
     identity["risk"] = {key: value for key, value in dump["risk"].items() if key not in _OPERATIONAL_RISK}

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from agent_bt.agents.agent import RequestForm
 from agent_bt.agents.rank_reply import RANK_SCHEMA
 from agent_bt.agents.reply import REPLY_SCHEMA
+from agent_bt.agents.reply import reply_schema as trader_schema
 from agent_bt.config.model import Config, LLMConfig, StrategyConfig
 from agent_bt.core.errors import ConfigError, ReplayError
 from agent_bt.core.protocols import LLM
@@ -93,7 +94,7 @@ def open_model(
 def reply_schema(strategy: StrategyConfig) -> Mapping[str, Any]:
     """JSON Schema of what a strategy wants back: a ranker's weights, or a trader's action."""
     ranks = "agent_ranker" in agent_kinds(strategy.kind, strategy.params)
-    return RANK_SCHEMA if ranks else REPLY_SCHEMA
+    return RANK_SCHEMA if ranks else trader_schema(strategy.sizes or ())
 
 
 def form_of(config: Config, negotiated: Mapping[str, Any] | None) -> RequestForm:
@@ -234,4 +235,6 @@ def negotiation_key(config: Config) -> list[Any]:
     """What the ladder's result depends on: endpoint, model, what was wanted, parameters sent, schema of the replies."""
     llm = config.llm
     parts = ["ladder", llm.provider, endpoint_id(llm), llm.model, llm.response_format, sorted(request_parameters(llm))]
-    return [*parts, "weights"] if reply_schema(config.strategy) is RANK_SCHEMA else parts
+    if reply_schema(config.strategy) is RANK_SCHEMA:
+        return [*parts, "weights"]
+    return [*parts, "sizes"] if config.strategy.sizes else parts

@@ -27,9 +27,15 @@ def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
     """The prompt of an agent, alone or in an ensemble; None for any other strategy.
 
     Raises:
-        PromptError: there is no such prompt, or it is not valid.
+        PromptError: there is no such prompt, it is not valid, or it does not show the sizes there are.
+        ConfigError: sizes are given for a strategy that answers with none.
     """
     kinds = agent_kinds(config.strategy.kind, config.strategy.params)
+    if config.strategy.sizes and "agent" not in kinds:
+        raise ConfigError(
+            f"strategy.sizes is for agents that answer with an action and a size; {config.strategy.kind} does not: "
+            "remove it"
+        )
     if not kinds:
         return None
     prompt = load_prompt(config.strategy.prompt, prompt_roots(config_path))
@@ -39,6 +45,11 @@ def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
         raise PromptError(
             f"strategy.prompt {prompt.reference}: its output has no {wanted}, which {' and '.join(sorted(kinds))} "
             f"{'wants' if len(kinds) == 1 else 'want'}; set strategy.prompt: {fitting}, or one of your own"
+        )
+    if config.strategy.sizes and "sizes" not in prompt.inputs:
+        raise PromptError(
+            f"strategy.sizes: the prompt {prompt.reference} does not show them to the model; set strategy.prompt: "
+            "btcusdt_trader/v3, or name `sizes` among the inputs of your own and list them in its text"
         )
     return prompt
 
@@ -109,6 +120,7 @@ def build_strategy(
             features=feature_specs(config.features),
             summary=config.features.summary,
             sizing=config.strategy.sizing,
+            sizes=config.strategy.sizes or (),
             **shared,
         )
 

@@ -110,6 +110,8 @@ def _explain_one(details: ErrorDetails, origins: Origins) -> Complaint:
 def _wrong_value(kind: str, value: Any, path: Path, details: ErrorDetails) -> str:
     limits = details.get("ctx", {})
     shown = _show(value)
+    if value is None and isinstance(path[-1], int):
+        return "must not be empty"
     if value is None:
         return f"must not be empty; leave the key out for the default ({_default(path)})"
     match kind:
@@ -129,7 +131,8 @@ def _wrong_value(kind: str, value: Any, path: Path, details: ErrorDetails) -> st
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"{shown} stands where a section of keys is wanted"
         case "tuple_type" | "list_type":
-            return f"{shown} stands where a list is wanted: [BTCUSDT, ETHUSDT]"
+            example = "[0.25, 0.5, 1]" if path[-1] == "sizes" else "[BTCUSDT, ETHUSDT]"
+            return f"{shown} stands where a list is wanted: {example}"
         case "greater_than_equal":
             return f"{shown} is too small; at least {limits['ge']:g}"
         case "greater_than":

@@ -106,6 +106,18 @@ def _web_url(value: str) -> str:
     return _url(value)
 
 
+def _sizes(value: tuple[float, ...]) -> tuple[float, ...]:
+    if not value:
+        raise ValueError("lists no size; write [0.25, 0.5, 0.75, 1], or null for any number from 0 to 1")
+    for size in value:
+        if not 0 < size <= 1:
+            percent = f" ({size:g} % is {size / 100:g})" if 1 < size <= 100 else ""
+            raise ValueError(f"{size:g} is not a size; each must be above 0 and at most 1{percent}")
+    if twice := sorted({size for size in value if value.count(size) > 1}):
+        raise ValueError(f"{', '.join(f'{size:g}' for size in twice)} is listed twice; list each size once")
+    return value
+
+
 def _rhythm(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no rhythm; write W-MON, MS, QS, D, or a duration: 4h")
@@ -122,6 +134,7 @@ Url = Annotated[str, AfterValidator(_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 Params = Annotated[dict[str, Any], AfterValidator(_no_secrets)]
+Sizes = Annotated[tuple[float, ...], Field(strict=False), AfterValidator(_sizes)]
 Symbols = Annotated[tuple[Symbol, ...], Field(strict=False)]
 
 
@@ -206,6 +219,9 @@ class StrategyConfig(Section):
     prompt: str = Field("btcusdt_trader/v1", description="Prompt of an agent: name/version under `prompts/`.")
     every: Duration = Field("1h", description="Time between decisions, aligned to UTC.")
     sizing: Literal["available", "equity"] = Field("available", description="What size_pct is a share of.")
+    sizes: Sizes | None = Field(
+        None, description="The only values that size_pct may have: [0.25, 0.5, 0.75, 1]; null: any number from 0 to 1."
+    )
     params: Params = Field(default_factory=dict, description="Parameters of the strategy itself.")
 
 
@@ -256,8 +272,10 @@ class LLMConfig(Section):
     timeout_s: Positive = Field(30, description="Time-out of one attempt, seconds.")
     retries: Annotated[int, Field(ge=0, le=20)] = Field(3, description="Attempts after the first.")
     max_in_flight: Count = Field(16, description="Most requests under way at once.")
-    response_format: Literal["auto", "json_schema", "json_object", "text"] = Field(
-        "auto", description="`auto`: the best the endpoint takes, found before the run starts."
+    response_format: Literal["auto", "json_schema", "json_object", "text", "grammar"] = Field(
+        "auto",
+        description="`auto`: the best the endpoint takes, found before the run starts; `grammar`: GBNF, for llama.cpp "
+        "servers: no free white space, notes of at most 200 characters.",
     )
     strip: Literal["none", "code_fence", "think", "both"] = Field(
         "none", description="Declared repairs of a reply; each use is recorded."

@@ -19,10 +19,11 @@ from agent_bt.core.errors import EndpointDown
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.chat_response import ParameterRefused
+from agent_bt.llm.grammar import gbnf
 
 logger = logging.getLogger(__name__)
 
-Rung = Literal["json_schema", "json_object", "text"]
+Rung = Literal["json_schema", "json_object", "text", "grammar"]
 TokenParameter = Literal["max_tokens", "max_completion_tokens"]
 
 RUNGS: Final[tuple[Rung, ...]] = ("json_schema", "json_object", "text")
@@ -68,7 +69,7 @@ def negotiate(
     llm: LLM,
     base_body: Mapping[str, Any],
     *,
-    wanted: Literal["auto", "json_schema", "json_object", "text"],
+    wanted: Literal["auto", "json_schema", "json_object", "text", "grammar"],
     schema: Mapping[str, Any],
     provider: str = "openai",
     endpoint_id: str = "",
@@ -117,6 +118,8 @@ def apply(negotiated: Negotiated, body: Mapping[str, Any], schema: Mapping[str, 
     if negotiated.response_format == "json_schema":
         named = {"name": "reply", "strict": True, "schema": strict_schema(schema)}
         return {**sent, "response_format": {"type": "json_schema", "json_schema": named}}
+    if negotiated.response_format == "grammar":
+        return {**sent, "grammar": gbnf(schema)}
     sent["messages"] = with_schema(sent["messages"], schema)
     if negotiated.response_format == "json_object":
         sent["response_format"] = {"type": "json_object"}

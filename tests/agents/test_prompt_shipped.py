@@ -18,7 +18,7 @@ from agent_bt.core.clock import HOUR
 from agent_bt.core.types import Portfolio
 from agent_bt.core.view import MarketView
 
-SHIPPED = {version: load_prompt(f"btcusdt_trader/{version}", prompt_roots()[-1:]) for version in ("v1", "v2")}
+SHIPPED = {version: load_prompt(f"btcusdt_trader/{version}", prompt_roots()[-1:]) for version in ("v1", "v2", "v3")}
 every_prompt = pytest.mark.parametrize("prompt", SHIPPED.values(), ids=SHIPPED)
 seeds = st.integers(0, 10_000)
 
@@ -100,6 +100,7 @@ def test_the_bars_come_last_and_there_are_sixty(prompt: Prompt) -> None:
 def test_v2_shows_what_v1_does_not() -> None:
     uses = {version: prompt.uses() for version, prompt in SHIPPED.items()}
     assert uses["v2"] - uses["v1"] == {"summary.place", "window.last"}
+    assert uses["v3"] - uses["v1"] == {"sizes"}
     view = make_view()
     before = {version: texts(prompt, view) for version, prompt in SHIPPED.items()}
     view._data.flags.writeable = True
@@ -117,3 +118,20 @@ def test_undefined_features_and_missing_days_render(prompt: Prompt) -> None:
     assert "Days: 0 complete" in user
     assert ",na," in user
     assert "range" not in user
+
+
+def test_v3_lists_the_sizes_that_may_be_chosen() -> None:
+    view = make_view()
+    listed = prompt_context(view, FLAT, window=24, every=HOUR, sizes=(0.25, 0.5, 1.0))
+    system = SHIPPED["v3"].render(listed)[0]["content"]
+    assert '"size_pct": 0.25 or 0.5 or 1, "note"' in system
+    assert "one of 0.25, 0.5, 1 and no other number" in system
+    free = texts(SHIPPED["v3"], view)[0]
+    assert '"size_pct": number from 0 to 1' in free and "never 50" in free
+
+
+def test_prompts_without_sizes_are_the_same_whatever_the_sizes() -> None:
+    view = make_view()
+    listed = prompt_context(view, FLAT, window=60, every=HOUR, sizes=(0.5,))
+    for version in ("v1", "v2"):
+        assert [message["content"] for message in SHIPPED[version].render(listed)] == texts(SHIPPED[version], view)

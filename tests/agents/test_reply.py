@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_bt.agents.reply import MAX_REPLY_CHARS, REPLY_SCHEMA, Strip, check, parse_reply
+from agent_bt.agents.reply import MAX_REPLY_CHARS, REPLY_SCHEMA, Strip, check, parse_reply, plain_sizes, reply_schema
 from agent_bt.core.types import Provenance, Reply
 
 VALIDATOR = jsonschema.Draft202012Validator(REPLY_SCHEMA)
@@ -51,6 +51,43 @@ def test_the_schema_is_a_valid_schema() -> None:
 @given(NEAR_REPLIES | JSON_VALUES)
 def test_the_plain_check_agrees_with_the_json_schema_validator(value: Any) -> None:
     assert (check(value) is None) == VALIDATOR.is_valid(value)
+
+
+SIZES = (0.25, 0.5, 1.0)
+SIZED = jsonschema.Draft202012Validator(reply_schema(SIZES))
+
+
+def test_sizes_are_an_enumeration_of_plain_numbers() -> None:
+    jsonschema.Draft202012Validator.check_schema(reply_schema(SIZES))
+    size = reply_schema(SIZES)["properties"]["size_pct"]
+    assert json.dumps(size["enum"]) == "[0.25, 0.5, 1]"
+    assert "minimum" not in size and "maximum" not in size
+    assert reply_schema() is REPLY_SCHEMA
+    assert plain_sizes((0.1, 1.0)) == [0.1, 1]
+
+
+@settings(max_examples=200)
+@given(NEAR_REPLIES | JSON_VALUES, st.none() | st.sampled_from([0.25, 0.5, 1, 1.0, 0.75, 100, True]))
+def test_with_sizes_the_plain_check_agrees_with_the_json_schema_validator(value: Any, size: Any) -> None:
+    if isinstance(value, dict) and size is not None:
+        value = {**value, "size_pct": size}
+    assert (check(value, SIZES) is None) == SIZED.is_valid(value)
+
+
+@pytest.mark.parametrize("size", ["100", "0.3", "0", "-0.25", "true", '"0.5"', "null"])
+@pytest.mark.parametrize("action", ["BUY", "SELL", "HOLD"])
+def test_a_size_that_is_not_listed_is_invalid_and_repaired_to_none(size: str, action: str) -> None:
+    reply = Reply(text=f'{{"action": "{action}", "size_pct": {size}}}', finish_reason="stop")
+    parsed = parse_reply(reply, sizes=SIZES)
+    assert (parsed.action, parsed.size, parsed.provenance.reason) == ("HOLD", None, "schema")
+    assert parsed.detail.startswith("size_pct must be one of 0.25, 0.5, 1, got ")
+
+
+def test_a_listed_size_is_taken() -> None:
+    parsed = parse_reply(Reply(text='{"action": "BUY", "size_pct": 1}', finish_reason="stop"), sizes=SIZES)
+    assert (parsed.action, parsed.size, parsed.valid) == ("BUY", 1.0, True)
+    held = parse_reply(Reply(text='{"action": "HOLD"}', finish_reason="stop"), sizes=SIZES)
+    assert (held.action, held.size, held.valid) == ("HOLD", None, True)
 
 
 @settings(max_examples=100)
