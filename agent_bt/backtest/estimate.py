@@ -25,7 +25,7 @@ from agent_bt.core.errors import UsageError
 from agent_bt.core.futures import completed
 from agent_bt.core.step import Step
 from agent_bt.core.types import Reply, Request, Usage
-from agent_bt.engine.loop import run_decisions
+from agent_bt.engine.simulate import simulate
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.negotiation import Negotiated
 from agent_bt.llm.prices import PriceTable
@@ -139,15 +139,12 @@ def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) 
     form = form_of(config, counter.negotiated(config))
     strategy = build_strategy(config, prompt, form, counter)
     prepared = prepare_market(config, load_bars(config).bars, strategy, limit)
-    setup = build_execution(config)
-    run_decisions(
+    simulate(
         market=prepared.market,
-        bars=prepared.schedule.bars.tolist(),
+        bars=prepared.schedule.bars,
         strategy=strategy,
-        sizer=setup.sizer(prepared.market),
-        broker=setup.broker(prepared.market),
+        setup=build_execution(config),
         journal=counter,
-        fills=[],
     )
 
 

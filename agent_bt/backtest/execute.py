@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.account import ExecutionSetup
 from agent_bt.backtest.bars import LoadedBars
 from agent_bt.backtest.finish import Ended, finish
 from agent_bt.backtest.guess import guess_of
@@ -36,10 +37,11 @@ from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Decision, Fill, Order
 from agent_bt.engine.depth import DepthControl
-from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Prefetcher, PrefetchStats
+from agent_bt.engine.simulate import simulate
 from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.journal import JournalWriter
@@ -160,14 +162,14 @@ def _walk(
     progress: Progress,
 ) -> tuple[Status, AgentBtError | None]:
     """Run the engine; returns the status, and the error that ended it early."""
-    market, bars = run.prepared.market, run.prepared.schedule.bars.tolist()
+    market, bars = run.prepared.market, run.prepared.schedule.bars
     progress.start(len(bars), run.config.name)
     try:
-        run_decisions(
+        simulate(
             market=market,
             bars=bars,
             strategy=run.strategy,
-            sizer=run.setup.sizer(market),
+            setup=run.setup,
             broker=broker,
             journal=_Watched(journal, progress),
             fills=fills,
@@ -192,7 +194,7 @@ def _walk(
     return "done", None
 
 
-def _at_decision(error: AgentBtError, market: Market, bars: Sequence[int], index: int) -> AgentBtError:
+def _at_decision(error: AgentBtError, market: Market, bars: np.ndarray, index: int) -> AgentBtError:
     """The error, saying which decision it stopped."""
     if index < len(bars):
         error.args = (f"decision {index} at {iso(int(market.times[bars[index]]))}: {error}",)

@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.account import ExecutionSetup
 from agent_bt.backtest.bars import LoadedBars
 from agent_bt.backtest.prepare import PreparedMarket
 from agent_bt.config.model import Config
@@ -23,6 +22,7 @@ from agent_bt.evaluation.performance import CONVENTIONS, performance
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
 from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
 from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.llm.ledger import spent_in
 from agent_bt.records.exports import build_exports
 from agent_bt.records.holdings import CONVENTION as HOLDINGS
@@ -118,7 +118,7 @@ def finish(
         seed=config.seed,
     )
     write_table(folder.path / "baselines.parquet", _baseline_curves(market, baselines))
-    variants = execution_sensitivity(market, recorded_decisions(records), setup.rules, setup.limits, cash)
+    variants = execution_sensitivity(market, recorded_decisions(records), setup)
     speculation = ended.speculation
     measured = _measure(market, outcome, cash)
     one = len(market.symbols) == 1

@@ -19,12 +19,10 @@ from agent_bt.backtest.prepare import prepare_market
 from agent_bt.config.load import Values, load_config
 from agent_bt.config.model import Config
 from agent_bt.core.errors import ConfigError
-from agent_bt.core.protocols import Strategy, VectorisedStrategy
-from agent_bt.core.step import Step
+from agent_bt.core.protocols import Strategy
 from agent_bt.core.types import Fill
-from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import run_targets
+from agent_bt.engine.simulate import simulate
 from agent_bt.evaluation.performance import Performance, performance
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.records.holdings import Holdings, compute_holdings
@@ -126,51 +124,34 @@ class BacktestEngine:
         config, strategy = self.config, self.strategy
         loaded = load_bars(config)
         prepared = prepare_market(config, loaded.bars, strategy)
-        market, due, setup = prepared.market, prepared.schedule.due, build_execution(config)
-        broker = setup.broker(market)
-        if isinstance(strategy, VectorisedStrategy) and prepared.targets is not None:
-            targets = prepared.targets
-            fills = run_targets(
-                broker=broker, limits=setup.limits, bars=due, targets=targets, on_change=strategy.on_change
-            )
-        else:
-            fills = []
-            run_decisions(
-                market=market,
-                bars=due.tolist(),
-                strategy=strategy,
-                sizer=setup.sizer(market),
-                broker=broker,
-                journal=_Nowhere(),
-                fills=fills,
-            )
-        first = market.first
+        market = prepared.market
+        simulation = simulate(
+            market=market,
+            bars=prepared.schedule.due,
+            strategy=strategy,
+            setup=build_execution(config),
+            targets=prepared.targets,
+        )
+        broker, first = simulation.broker, market.first
         measures = performance(
             times=market.times[first:],
             equity=broker.equity[first:],
             exposure=broker.exposure[first:],
-            fills=fills,
+            fills=simulation.fills,
             initial_cash=config.account.cash,
             start=int(market.times[first]) - market.interval,
-            funding=float(broker.account[0]["funding"]),
+            funding=simulation.funding,
         )
         return BacktestResult(
             performance=measures,
             market=market,
-            fills=tuple(fills),
+            fills=tuple(simulation.fills),
             sample=loaded.sample,
             notes=loaded.notes,
             _broker=broker,
             _config=config,
             _bars=prepared.schedule.bars,
         )
-
-
-class _Nowhere:
-    """A journal that keeps nothing."""
-
-    def append(self, step: Step) -> None:
-        """Forget the step."""
 
 
 def create_backtest_engine(config: Settings = None, strategy: Strategy | str | None = None) -> BacktestEngine:

@@ -30,10 +30,9 @@ from agent_bt.core.futures import completed
 from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.step import Step
-from agent_bt.core.types import Fill, Reply, Request
-from agent_bt.engine.loop import run_decisions
+from agent_bt.core.types import Reply, Request
 from agent_bt.engine.market import Market
-from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.engine.simulate import Simulation, simulate
 from agent_bt.llm.offline import difference
 from agent_bt.records import hashes
 from agent_bt.records.decision_record import build_content, extract_replies, iterate_records
@@ -112,24 +111,19 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
     records = _Records(run)
     strategy = _strategy(config, run, records)
     prepared = _prepared_market(config, run, strategy)
-    setup = build_execution(config)
-    broker = setup.broker(prepared.market)
-    fills: list[Fill] = []
     check = _Check(records, progress)
     progress.start(total, f"replay {run.run_id}")
     divergence = None
     try:
-        run_decisions(
+        simulation = simulate(
             market=prepared.market,
-            # Trading that ended early, by a limit or a drawdown, left bars without a decision; they are walked too.
-            bars=prepared.schedule.bars[:total].tolist(),
+            # Trading that a limit ended early left bars without a decision; they are simulated too.
+            bars=prepared.schedule.bars[:total],
             strategy=strategy,
-            sizer=setup.sizer(prepared.market),
-            broker=broker,
+            setup=build_execution(config),
             journal=check,
-            fills=fills,
         )
-        derived = _hashes(config, run, prepared.market, check.chain, broker, fills)
+        derived = _hashes(config, run, prepared.market, check.chain, simulation)
         divergence = _first_hash(run, derived, total, check.count)
     except _Diverged as diverged:
         derived, divergence = {}, diverged.divergence
@@ -283,9 +277,8 @@ def _prepared_market(config: Config, run: Run, strategy: Strategy) -> PreparedMa
     return replace(prepared, market=prepared.market.head(prepared.market.first + run.summary["bars"]))
 
 
-def _hashes(
-    config: Config, run: Run, market: Market, chain: HashChain, broker: SimulatedBroker, fills: list[Fill]
-) -> dict[str, str]:
+def _hashes(config: Config, run: Run, market: Market, chain: HashChain, simulation: Simulation) -> dict[str, str]:
+    broker = simulation.broker
     first, reached = broker.first, broker.bar + 1
     equity = equity_frame(
         time=market.times[first:reached],
@@ -297,7 +290,7 @@ def _hashes(
     return {
         "data": hashes.data_hash(run.market),
         "decisions": chain.head,
-        "fills": hashes.fills_hash(fills_frame(fills)),
+        "fills": hashes.fills_hash(fills_frame(simulation.fills)),
         "equity": hashes.equity_hash(equity),
     }
 

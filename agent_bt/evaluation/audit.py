@@ -21,10 +21,11 @@ import polars as pl
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.clock import iso
 from agent_bt.core.errors import StrategyError
-from agent_bt.core.protocols import Broker, OrderSizer, Strategy, VectorisedStrategy
+from agent_bt.core.protocols import Strategy, VectorisedStrategy
 from agent_bt.core.step import Journal, Step
-from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
+from agent_bt.engine.simulate import simulate
+from agent_bt.execution.setup import ExecutionSetup
 
 Kind = Literal["repetition", "truncation", "future"]
 _SEEN_FIRST = ("time", "bar", "window", "summary", "prices", "account", "positions", "messages", "action")
@@ -37,15 +38,14 @@ class Subject:
 
     Attributes:
         strategy: makes it anew for every walk.
-        stage: bars (`BAR_SCHEMA`) -> the market it would see, and the rows of its decision bars.
-        desk, broker: of a market, as in a run.
+        prepare: bars (`BAR_SCHEMA`) -> the market it would see, and the rows of its decision bars, int64 (D,).
+        setup: how orders fill and what limits them.
         content: a step as plain data (`records.decision_record.build_content`).
     """
 
     strategy: Callable[[], Strategy]
-    prepare: Callable[[pl.DataFrame, Strategy], tuple[Market, Sequence[int]]]
-    sizer: Callable[[Market], OrderSizer]
-    broker: Callable[[Market], Broker]
+    prepare: Callable[[pl.DataFrame, Strategy], tuple[Market, np.ndarray]]
+    setup: ExecutionSetup
     content: Callable[[Step], Mapping[str, Any]]
 
 
@@ -198,15 +198,7 @@ def _choose(decisions: int, cuts: int, rng: np.random.Generator) -> list[int]:
 def _walk(subject: Subject, bars: pl.DataFrame, journal: Journal, decisions: int | None = None) -> None:
     strategy = subject.strategy()
     market, rows = subject.prepare(bars, strategy)
-    run_decisions(
-        market=market,
-        bars=rows[:decisions],
-        strategy=strategy,
-        sizer=subject.sizer(market),
-        broker=subject.broker(market),
-        journal=journal,
-        fills=[],
-    )
+    simulate(market=market, bars=rows[:decisions], strategy=strategy, setup=subject.setup, journal=journal)
 
 
 class _Marks:

@@ -6,17 +6,18 @@ decided otherwise. What remains is how much of the result hangs on the assumed e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from agent_bt.core.types import Decision, Fill
+from agent_bt.core.types import Decision, FeatureSpec, Portfolio
+from agent_bt.core.view import MarketView
 from agent_bt.engine.market import Market
-from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.sizer import RiskLimitedSizer
+from agent_bt.engine.simulate import simulate
+from agent_bt.execution.setup import ExecutionSetup
 
 COLUMNS = ("bar", "action", "size", "sizing", "targets", "trades", "on_change")
 """The columns of `decisions.parquet` that `recorded_decisions` needs."""
@@ -48,25 +49,19 @@ class Variant:
 
 
 def execution_sensitivity(
-    market: Market,
-    decisions: Sequence[tuple[int, Decision]],
-    rules: np.ndarray,
-    limits: np.ndarray,
-    cash: float,
+    market: Market, decisions: Sequence[tuple[int, Decision]], setup: ExecutionSetup
 ) -> list[Variant]:
-    """Fill `decisions` under the run's own rules (`as_run`) and under each alternative.
+    """Fill recorded decisions again under the run's own rules (`as_run`) and under each alternative.
 
     Args:
         market: the market of the run.
         decisions: (row of the decision bar, decision), ascending; HOLDs may be left out.
-        rules: the run's, as made by `execution.sizing.make_rules`.
-        limits: the run's, as made by `execution.sizing.make_limits`.
-        cash: what the account starts with, quote units.
+        setup: execution rules, limits and cash of the run.
 
     Returns:
-        as_run, next_open, plus_1_bar, plus_5_bars (later than the run by so many bars), double_costs.
+        as_run, next_open, plus_1_bar, plus_5_bars (that number of bars later than in the run), double_costs.
     """
-    rule = rules[0]
+    rule = setup.rules[0]
     changes: dict[str, dict[str, float]] = {
         "as_run": {},
         "next_open": {"at_close": 0, "delay": 1},
@@ -77,10 +72,10 @@ def execution_sensitivity(
     wanted = [(bar, decision) for bar, decision in decisions if decision.trades or decision.targets]
     variants = []
     for name, entries in changes.items():
-        changed = rules.copy()
+        rules = setup.rules.copy()
         for key, value in entries.items():
-            changed[key] = value
-        variants.append(_refill(name, market, wanted, changed, limits, cash))
+            rules[key] = value
+        variants.append(_refill(name, market, wanted, replace(setup, rules=rules)))
     return variants
 
 
@@ -107,25 +102,31 @@ def _shares(rows: list[dict[str, Any]] | None) -> dict[str, float] | None:
     return None if rows is None else {row["symbol"]: row["share"] for row in rows}
 
 
-def _refill(
-    name: str,
-    market: Market,
-    decisions: Sequence[tuple[int, Decision]],
-    rules: np.ndarray,
-    limits: np.ndarray,
-    cash: float,
-) -> Variant:
-    broker = SimulatedBroker(prices=market, rules=rules, cash=cash, first=market.first)
-    sizer = RiskLimitedSizer(symbols=market.symbols, rules=rules, limits=limits)
-    fills: list[Fill] = []
-    for bar, decision in decisions:
-        fills += broker.advance(bar)
-        if broker.halted:
-            break
-        sized = sizer.size(decision, broker.state())
-        fills += broker.submit(sized.orders, sized.targets)
-    fills += broker.advance(len(market) - 1)
-    curve = broker.equity[market.first :]
+class _Recorded:
+    """A strategy that repeats recorded decisions, one after another."""
+
+    name = "recorded decisions"
+    lookback = 1
+    features: Sequence[FeatureSpec] = ()
+    summary = None
+
+    def __init__(self, decisions: Iterable[Decision]) -> None:
+        self._decisions = iter(decisions)
+
+    def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
+        """Return the next decision."""
+        return next(self._decisions)
+
+
+def _refill(name: str, market: Market, decisions: Sequence[tuple[int, Decision]], setup: ExecutionSetup) -> Variant:
+    simulation = simulate(
+        market=market,
+        bars=np.array([bar for bar, _ in decisions], np.int64),
+        strategy=_Recorded(decision for _, decision in decisions),
+        setup=setup,
+    )
+    cash, fills = setup.cash, simulation.fills
+    curve = simulation.broker.equity[market.first :]
     peak = np.maximum(np.maximum.accumulate(curve), cash)
     final = float(curve[-1])
     return Variant(
@@ -136,5 +137,5 @@ def _refill(
         fees=sum(fill.fee for fill in fills),
         slippage=sum(fill.slippage for fill in fills),
         fills=len(fills),
-        equity=broker.equity,
+        equity=simulation.broker.equity,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from agent_bt.agents.prompt import Prompt
@@ -56,11 +56,11 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
         form = None if prompt is None else form_of(config, None)
         return build_strategy(config, prompt, form, None if prompt is None else DrawnLLM())
 
-    def prepare(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, Sequence[int]]:
-        staged = prepare_market(config, bars, strategy)
-        return staged.market, staged.schedule.bars.tolist()
+    def prepare(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, np.ndarray]:
+        prepared = prepare_market(config, bars, strategy)
+        return prepared.market, prepared.schedule.bars
 
-    subject = Subject(strategy=strategy, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=build_content)
+    subject = Subject(strategy=strategy, prepare=prepare, setup=setup, content=build_content)
     return audit(subject, bars, cuts=cuts, seed=config.seed)
 
 

@@ -21,6 +21,7 @@ from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
 from agent_bt.execution.broker import SimulatedBroker
+from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
 from agent_bt.records.decision_record import build_content, build_telemetry
@@ -37,6 +38,10 @@ COSTS: dict[str, Any] = {
 
 def rules_of(**changes: Any) -> np.ndarray:
     return make_rules(**{**COSTS, **changes})
+
+
+def setup_of(rules: np.ndarray) -> ExecutionSetup:
+    return ExecutionSetup(rules=rules, limits=LIMITS, cash=CASH)
 
 
 def market_of(opens: Sequence[float], closes: Sequence[float]) -> Market:
@@ -104,7 +109,7 @@ def test_as_run_is_the_run_itself_to_the_last_bit(seed: int, latency: int, fill:
     rules = rules_of(fill=fill, latency_bars=latency, stop_loss=0.05, take_profit=0.1, max_drawdown=0.4)
     broker, fills, steps = run(market, decisions, rules)
     replayed = [(step.bar, step.decision) for step in steps]
-    as_run = execution_sensitivity(market, replayed, rules, LIMITS, CASH)[0]
+    as_run = execution_sensitivity(market, replayed, setup_of(rules))[0]
     assert as_run.name == "as_run"
     assert as_run.equity.tobytes() == broker.equity.tobytes()
     assert (as_run.fills, as_run.fees) == (len(fills), sum(fill.fee for fill in fills))
@@ -116,7 +121,7 @@ def test_each_variant_fills_where_its_name_says() -> None:
     closes = [101.0, 111.0, 121.0, 131.0, 141.0, 151.0, 161.0, 200.0]
     market = market_of(opens, closes)
     variants = execution_sensitivity(
-        market, [(0, Decision.buy("BTCUSDT", 0.5))], rules_of(slippage_bps=0.0, fee_rate=0.0), LIMITS, CASH
+        market, [(0, Decision.buy("BTCUSDT", 0.5))], setup_of(rules_of(slippage_bps=0.0, fee_rate=0.0))
     )
     bought = {"as_run": 101.0, "next_open": 110.0, "plus_1_bar": 111.0, "plus_5_bars": 151.0, "double_costs": 101.0}
     assert [variant.name for variant in variants] == list(bought)
@@ -130,7 +135,7 @@ def test_each_variant_fills_where_its_name_says() -> None:
 def test_costs_are_doubled_and_the_drawdown_is_the_deepest_fall_from_the_peak() -> None:
     market = market_of([100.0] * 4, [100.0, 150.0, 75.0, 90.0])
     decisions = [(0, Decision.to({"BTCUSDT": 0.5}))]
-    single, *_, double = execution_sensitivity(market, decisions, rules_of(), LIMITS, CASH)
+    single, *_, double = execution_sensitivity(market, decisions, setup_of(rules_of()))
     assert single.fees == pytest.approx(5.0 * 100.1 * 0.002)
     assert double.fees == pytest.approx(5.0 * 100.2 * 0.004)
     assert (single.slippage, double.slippage) == (pytest.approx(0.5), pytest.approx(1.0))
@@ -139,7 +144,7 @@ def test_costs_are_doubled_and_the_drawdown_is_the_deepest_fall_from_the_peak() 
 
 
 def test_no_decision_that_wants_anything_leaves_the_cash() -> None:
-    variants = execution_sensitivity(market_of([1.0] * 3, [2.0] * 3), [(0, Decision.hold())], rules_of(), LIMITS, CASH)
+    variants = execution_sensitivity(market_of([1.0] * 3, [2.0] * 3), [(0, Decision.hold())], setup_of(rules_of()))
     assert {(v.final_equity, v.total_return, v.max_drawdown, v.fills) for v in variants} == {(CASH, 0.0, 0.0, 0)}
 
 
@@ -156,5 +161,5 @@ def test_decisions_come_back_from_the_table_of_a_run(tmp_path: Path) -> None:
     pl.DataFrame(rows, schema=json_schema(schema)).cast(schema).write_parquet(tmp_path / "decisions.parquet")
     recorded = recorded_decisions(pl.read_parquet(tmp_path / "decisions.parquet", columns=list(COLUMNS)))
     assert [bar for bar, _ in recorded] == [0, 4, 6, 8]
-    as_run = execution_sensitivity(market, recorded, rules_of(), LIMITS, CASH)[0]
+    as_run = execution_sensitivity(market, recorded, setup_of(rules_of()))[0]
     assert as_run.equity.tobytes() == broker.equity.tobytes()

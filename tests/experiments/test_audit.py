@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +40,15 @@ def audited(make: type[Decider], *, config: Config = CONFIG, leak: bool = False,
     """Audit a strategy over three days of the sample market; `leak`: the market's own feature knows the next bar."""
     setup = build_execution(config)
 
-    def prepare(bars: pl.DataFrame, strategy: Decider) -> tuple[Market, Sequence[int]]:
+    def prepare(bars: pl.DataFrame, strategy: Decider) -> tuple[Market, np.ndarray]:
         staged = prepare_market(config, bars, strategy)
         if leak:
             close = bars["close"].to_numpy()
             ahead = np.append(close[1:], close[-1])
             staged.market._data[:, 0, -1 - HIDDEN] = ahead
-        return staged.market, staged.schedule.bars.tolist()
+        return staged.market, staged.schedule.bars
 
-    subject = Subject(strategy=make, prepare=prepare, sizer=setup.sizer, broker=setup.broker, content=build_content)
+    subject = Subject(strategy=make, prepare=prepare, setup=setup, content=build_content)
     return audit(subject, BARS, seed=seed)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent_bt.backtest.account import ExecutionSetup, build_execution
+from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import LoadedBars, load_bars
 from agent_bt.backtest.identity import identity_of
 from agent_bt.config.model import Config
 from agent_bt.core.canonical import canonical
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.protocols import Strategy
+from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.experiments.sweep.spec import Sweep, config_with
 from agent_bt.records.hashes import data_hash
 from agent_bt.strategies.registry import asks_model, make_strategy

@@ -18,12 +18,10 @@ from agent_bt.config.model import Config
 from agent_bt.core.clock import time_us
 from agent_bt.core.errors import DataError
 from agent_bt.core.protocols import Strategy, VectorisedStrategy
-from agent_bt.core.step import Step
 from agent_bt.core.types import Fill
 from agent_bt.engine.batch import last_rows_of_days
-from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
-from agent_bt.engine.vectorised import run_targets
+from agent_bt.engine.simulate import simulate
 from agent_bt.experiments.sweep.evaluate import Span
 from agent_bt.experiments.sweep.walk_forward import rows_between
 from agent_bt.strategies.registry import make_strategy
@@ -82,42 +80,27 @@ def simulate_account(
     """
     market = build_market(config, bars, strategy)
     setup = build_execution(config)
+    setup = setup if cash is None else replace(setup, cash=cash)
     schedule = make_schedule(config, market, time_us(config.market.end))
     alone = []
     for period in periods:
-        span = period.span(market, config.account.cash if cash is None else cash)
+        span = period.span(market, setup.cash)
         prices = copy(market.head(span.last + 1))
         prices.first = span.first
-        broker = setup.broker(prices)
-        if cash is not None:
-            broker = type(broker)(prices=prices, rules=setup.rules, cash=cash, first=span.first)
         made = schedule.due[(schedule.due >= span.first) & (schedule.due <= span.last)]
-        fills: list[Fill] = []
-        if isinstance(strategy, VectorisedStrategy):
-            targets = strategy.decide_all(market, made)
-            fills = run_targets(
-                broker=broker, limits=setup.limits, bars=made, targets=targets, on_change=strategy.on_change
-            )
-        else:
-            sizer = setup.sizer(prices)
-            run_decisions(
-                market=prices,
-                bars=made.tolist(),
-                strategy=strategy,
-                sizer=sizer,
-                broker=broker,
-                journal=_Unkept(),
-                fills=fills,
-            )
+        # Targets are computed over the whole market, so that every period has the values of the whole run.
+        targets = strategy.decide_all(market, made) if isinstance(strategy, VectorisedStrategy) else None
+        simulation = simulate(market=prices, bars=made, strategy=strategy, setup=setup, targets=targets)
+        broker = simulation.broker
         rows = slice(span.first, span.last + 1)
         alone.append(
             SimulatedAccount(
                 times=prices.times[rows],
                 equity=broker.equity[rows],
                 exposure=broker.exposure[rows],
-                fills=fills,
+                fills=simulation.fills,
                 marks=broker.equity[last_rows_of_days(prices.times, span.first)],
-                funding=float(broker.account[0]["funding"]),
+                funding=simulation.funding,
                 start=int(prices.times[span.first]) - prices.interval,
                 cash=span.cash,
             )
@@ -161,10 +144,3 @@ def _walk_one(config: Config) -> list[SimulatedAccount]:
     bars, periods = _given["all"]
     strategy = make_strategy(config.strategy.kind, config.strategy.params)
     return simulate_account(config, bars[config.market.interval], strategy, periods)
-
-
-class _Unkept:
-    """A journal that keeps nothing."""
-
-    def append(self, step: Step) -> None:
-        """Nothing."""
