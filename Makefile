@@ -18,7 +18,7 @@ run: $(VENV)/.installed ## Run configs/backtest.yaml; ends with its table
 	$(BIN)/agent-bt run configs/backtest.yaml
 
 test: lint ## Check everything that make lint checks, then run the suite
-	$(PYTEST) -m "not verify"
+	$(PYTEST) -m "not verify" $(COVERAGE)
 
 lint: $(VENV)/.dev ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .
