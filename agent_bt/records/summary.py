@@ -142,7 +142,21 @@ def decision_counts(tally: Tally) -> dict[str, Any]:
         "cuts": dict(sorted(tally.cuts.items())),
         "failed_share": tally.failed_share,
         "reasons": dict(sorted(tally.reasons.items())),
+        "details": {reason: dict(sorted(counted.items())) for reason, counted in sorted(tally.details.items())},
     }
+
+
+def list_details(counts: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """List what was wrong with the invalid replies of a run, the most frequent first.
+
+    Args:
+        counts: `decisions` of a summary; summaries of earlier versions hold no details.
+
+    Returns:
+        How often, and what was wrong in words: `(91, "size_pct must be a number from 0 to 1, got 100.0")`.
+    """
+    found = [(count, text) for counted in counts.get("details", {}).values() for text, count in counted.items()]
+    return sorted(found, key=lambda each: (-each[0], each[1]))
 
 
 def llm_usage(tally: Tally, waste: Waste = NO_WASTE) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,13 @@ PROVENANCES = ("model", "invalid", "transport", "budget")
 VERDICTS = ("clipped", "rejected")
 
 _NEVER_SENT = ("budget", "offline_miss")
+
+MAX_DETAILS = 50
+"""How many different details of a reason are counted one by one; memory does not grow with what a model writes."""
+
+OTHER_DETAILS = "other details"
+
+_PLACE = re.compile(r" at character \d+")
 
 _BINS_PER_E = 100
 """Latencies are counted in logarithmic bins, each 1 % wide: quantiles are accurate to 1 %."""
@@ -29,6 +37,7 @@ class Tally:
         provenance, action, risk: decisions by each of these.
         cuts: orders that were clipped or rejected, by the limit that cut them.
         reasons: failed decisions (all but `model`) by `kind: reason`.
+        details: invalid decisions by `kind: reason`, then by what was wrong in words, without the place in the text.
         calls: calls that were sent to the provider and used.
         failed: calls of these without a reply.
         unbilled: calls of `failed` that certainly cost nothing.
@@ -47,6 +56,7 @@ class Tally:
     risk: Counter[str] = field(default_factory=Counter)
     cuts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    details: dict[str, Counter[str]] = field(default_factory=dict)
     calls: int = 0
     failed: int = 0
     unbilled: int = 0
@@ -75,6 +85,8 @@ class Tally:
         self.cuts.update(cut["reason"] for cut in content["risk_cuts"])
         if kind != "model":
             self.reasons[f"{kind}: {content['reason']}"] += 1
+        if kind == "invalid" and telemetry["detail"]:
+            self._add_detail(f"{kind}: {content['reason']}", telemetry["detail"])
         if content["request"] is not None and kind != "budget":
             self._add_call(telemetry, content["failure"])
             for call, other in zip(telemetry["others"], content["others"], strict=True):
@@ -93,6 +105,11 @@ class Tally:
             if rank <= 0:
                 return round(math.exp((bin_ + 0.5) / _BINS_PER_E), 3)
         return None
+
+    def _add_detail(self, reason: str, detail: str) -> None:
+        counted = self.details.setdefault(reason, Counter())
+        detail = _PLACE.sub("", detail)
+        counted[detail if detail in counted or len(counted) < MAX_DETAILS else OTHER_DETAILS] += 1
 
     def _add_call(self, call: Mapping[str, Any], failure: str | None) -> None:
         self.speculation_hits += bool(call["speculated"])

@@ -118,6 +118,8 @@ def _check_decisions(run: Run) -> Iterator[Difference]:
     yield from _compare("hashes.telemetry", run.manifest.get("hashes", {}).get("telemetry"), telemetry_chain.head)
     counts, usage = run.summary["decisions"], run.summary["llm"]
     for name, value in decision_counts(tally).items():
+        if name == "details" and name not in counts:
+            continue  # earlier versions counted none
         yield from _compare(f"decisions.{name}", counts.get(name), value)
     derived = llm_usage(tally)
     for name in _OF_USED_CALLS:

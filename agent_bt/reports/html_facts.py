@@ -9,6 +9,7 @@ import polars as pl
 import yaml
 
 from agent_bt.records.read import Run
+from agent_bt.records.summary import list_details
 from agent_bt.reports.html_calls import build_call_figures, build_histograms
 from agent_bt.reports.html_cards import SERIES, build_cards, sign_class
 from agent_bt.reports.html_format import amount, count, percent, ratio, signed_percent
@@ -38,6 +39,9 @@ _STATUS = {
     "interrupted": "interrupted, resumable",
     "budget": "stopped at its budget, resumable",
 }
+_DETAILS = 8
+"""How many kinds of invalid replies are listed."""
+
 _VARIANTS = {
     "as_run": "As run",
     "next_open": "Next open",
@@ -86,6 +90,7 @@ def build_facts(run: Run, equity: pl.DataFrame, baselines: pl.DataFrame | None, 
         "decisions": summary["decisions"],
         "cuts": list((summary["decisions"].get("cuts") or {}).items()),
         "reasons": list((summary["decisions"].get("reasons") or {}).items()),
+        "details": list_details(summary["decisions"])[:_DETAILS],
         "llm": build_call_figures(summary),
         "histograms": build_histograms(calls),
         "hashes": [(name, value) for name, value in summary["hashes"].items() if value],

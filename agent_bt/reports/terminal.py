@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from agent_bt.records.summary import list_details
 from agent_bt.reports.number_format import DASH, count, fixed, percent
 
 COLUMNS = {"strategy": "strategy", "buy_and_hold": "buy & hold", "random": "random", "sma": "SMA"}
@@ -124,6 +125,9 @@ _ROWS: dict[str, tuple[str, Callable[[float], str]]] = {
     "exposure": ("exposure", percent),
 }
 
+_DETAILS = 5
+"""How many kinds of invalid replies are listed."""
+
 _SIGNED = ("total_pnl", "realised_pnl", "unrealised_pnl", "total_return", "annualised_return", "sharpe", "sortino")
 
 
@@ -136,6 +140,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     if portfolio:
         yield from _holdings(portfolio, summary["performance"])
     yield _line("decisions", _decisions(summary["decisions"], summary["bars"]))
+    if details := list_details(summary["decisions"]):
+        yield _line("invalid", _details(details))
     if summary["llm"]["calls"] or summary["llm"]["cached"]:
         yield _line("model", _llm(summary["llm"]))
     seconds = summary["timing"].get("seconds")
@@ -194,6 +200,14 @@ def _decisions(counts: Mapping[str, Any], bars: int) -> str:
     if counts.get("silent"):
         also.append(f"{counts['silent']:,} unchanged (not recorded)")
     return text + (f"; {', '.join(also)}" if also else "")
+
+
+def _details(details: list[tuple[int, str]]) -> str:
+    lines = [f"{count:,} x {text}" for count, text in details[:_DETAILS]]
+    more = details[_DETAILS:]
+    if more:
+        lines.append(f"{sum(count for count, _ in more):,} x something else")
+    return "\n".join(lines)
 
 
 def _llm(usage: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ from agent_bt.backtest.identity import identity_of
 from agent_bt.backtest.model import negotiation_key
 from agent_bt.backtest.replay import replay
 from agent_bt.config.load import load_config
+from agent_bt.records.read import load_run
+from agent_bt.records.verify import verify
 
 SIZES = [0.25, 0.5, 1.0]
 V3: dict[str, Any] = {"strategy__prompt": "btcusdt_trader/v3", "features__window": 12}
@@ -47,7 +49,11 @@ def test_sizes_stand_in_the_schema_and_in_the_prompt(tmp_path: Path) -> None:
         "size_pct must be one of 0.25, 0.5, 1, got 100.0"
     ]
     (run,) = (tmp_path / "runs").glob("*small*")
-    assert replay(run).identical
+    assert replay(run).identical and verify(run) == []
+    counted = load_run(run).summary["decisions"]["details"]
+    assert counted == {"invalid: schema": {"size_pct must be one of 0.25, 0.5, 1, got 100.0": len(refused)}}
+    shown = cli("runs", "show", run)
+    assert f"invalid         {len(refused)} x size_pct must be one of 0.25, 0.5, 1, got 100.0" in shown.out
 
 
 def test_a_grammar_holds_the_sizes_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,9 +24,9 @@ from agent_bt.records.journal import JournalWriter
 from agent_bt.records.manifest import PACKAGES
 from agent_bt.records.read import list_runs, load_run, resolve_run
 from agent_bt.records.run_folder import RunFolder
-from agent_bt.records.summary import build_summary, llm_usage
+from agent_bt.records.summary import build_summary, decision_counts, list_details, llm_usage
 from agent_bt.records.tables import FILL_SCHEMA, equity_frame, fills_frame
-from agent_bt.records.tally import Tally
+from agent_bt.records.tally import MAX_DETAILS, OTHER_DETAILS, Tally
 from agent_bt.records.verify import verify
 
 
@@ -287,6 +288,37 @@ def test_failed_decisions_are_counted_by_reason() -> None:
     tally = tally_of(*[Reply(text="?")] * 3, kind="invalid")
     assert tally.failed_share == 1.0
     assert tally.reasons == {"invalid: not_json": 3}
+
+
+def invalid(detail: str, reason: str = "schema") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content and telemetry of a decision whose reply was invalid."""
+    step = make_step(0, reply=Reply(text="?"), kind="invalid")
+    return {**build_content(step), "reason": reason}, {**build_telemetry(step, 0), "detail": detail}
+
+
+def test_details_of_invalid_replies_are_grouped() -> None:
+    tally = Tally()
+    for detail in ["got 100.0", "got 50.0", "got 100.0"]:
+        tally.add(*invalid(detail))
+    for place in (7, 30):
+        tally.add(*invalid(f"Expecting ',' delimiter at character {place}; no fence", "not_json"))
+    counts = decision_counts(tally)
+    assert counts["details"] == {
+        "invalid: not_json": {"Expecting ',' delimiter; no fence": 2},
+        "invalid: schema": {"got 100.0": 2, "got 50.0": 1},
+    }
+    assert list_details(counts) == [(2, "Expecting ',' delimiter; no fence"), (2, "got 100.0"), (1, "got 50.0")]
+    assert list_details({"total": 3}) == []  # a summary of an earlier version
+
+
+def test_what_models_write_does_not_fill_the_memory() -> None:
+    tally = Tally()
+    for number in range(MAX_DETAILS + 10):
+        tally.add(*invalid(f"got {number}"))
+    tally.add(*invalid("got 0"))
+    (counted,) = tally.details.values()
+    assert len(counted) == MAX_DETAILS + 1
+    assert (counted["got 0"], counted[OTHER_DETAILS], counted.total()) == (2, 10, MAX_DETAILS + 11)
 
 
 def test_rules_count_by_what_their_orders_do(tmp_path: Path) -> None:

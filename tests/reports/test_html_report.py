@@ -194,3 +194,13 @@ def test_trades_show_the_results_that_the_metrics_count() -> None:
     assert [row["held"] for row in shown] == [None, None, 240_000, 480_000, None]
     assert [row["position"] for row in shown] == [1.0, 2.0, 1.0, 0.0, 1.0]
     assert np.isclose(shown[2]["result"], 15.0 - 1.0 - 1.0)
+
+
+def test_what_was_wrong_with_invalid_replies_is_listed_with_its_count(page: str, run: Path) -> None:
+    counts = load_run(run).summary["decisions"]
+    assert counts["invalid"] > 0
+    listed = re.search(r'<ul class="counted" id="details">(.*?)</ul>', page)
+    assert listed is not None
+    assert re.findall(r"<b>(.*?)</b> (.*?)</li>", listed[1]) == [
+        (str(counts["invalid"]), "the reply is no JSON object")
+    ]

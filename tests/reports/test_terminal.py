@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from io import StringIO
 from typing import Any
 
@@ -75,6 +76,17 @@ def test_cuts_are_shown_with_their_reasons() -> None:
     tally.cuts.update({"max_position": 2, "min_size": 7})
     text = " ".join(plain(summary(tally=tally)).split())
     assert "2 clipped, 1 rejected, orders cut by limits: max_position x 2, min_size x 7" in text
+
+
+def test_details_of_invalid_replies_are_grouped_and_the_frequent_come_first() -> None:
+    tally = Tally(total=200)
+    tally.reasons["invalid: schema"] = 108
+    tally.details["invalid: schema"] = Counter({f"got {size}": 1 + size for size in range(7)} | {"got 100.0": 80})
+    lines = [line.strip() for line in plain(summary(tally=tally)).splitlines()]
+    at = next(at for at, line in enumerate(lines) if line.endswith("80 x got 100.0"))
+    assert lines[at].startswith("invalid ")
+    assert lines[at + 1 : at + 6] == ["7 x got 6", "6 x got 5", "5 x got 4", "4 x got 3", "6 x something else"]
+    assert "x got" not in plain(summary(tally=Tally(total=1)))
 
 
 def test_every_figure_is_shown_without_colour() -> None:
