@@ -110,9 +110,9 @@ def _own_cards(summary: Mapping[str, Any], uses_model: bool) -> list[dict[str, A
     ]
     if held:
         lines = [
-            _line("gross exposure, mean", percent(held["mean_gross"], 1)),
-            _line("gross exposure, max", percent(held["max_gross"], 1)),
-            _line("net exposure, mean", percent(held["mean_net"], 1)),
+            _line("gross, mean", percent(held["mean_gross"], 1)),
+            _line("gross, max", percent(held["max_gross"], 1)),
+            _line("net, mean", percent(held["mean_net"], 1)),
         ]
         cards.append(
             {"title": "Mean positions", "value": amount(held["mean_positions"], 1), "sign": "", "others": lines}

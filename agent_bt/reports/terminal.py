@@ -89,7 +89,10 @@ def _measures(summary: Mapping[str, Any]) -> Table:
     for name, title in COLUMNS.items():
         table.add_column(title, justify="right", style="bold" if name == "strategy" else None)
     results = {"strategy": summary["performance"], **summary["baselines"]}
+    funded = any(measures and measures["funding"] for measures in results.values())
     for key, (title, form) in _ROWS.items():
+        if key == "funding" and not funded:
+            continue
         cells = [_cell(results.get(name), key, form) for name in COLUMNS]
         table.add_row(title, *cells)
     return table
@@ -109,7 +112,7 @@ _ROWS: dict[str, tuple[str, Callable[[float], str]]] = {
     "realised_pnl": ("  realised", fixed),
     "unrealised_pnl": ("  unrealised", fixed),
     "fees": ("  fees", fixed),
-    "slippage": ("  slippage (in the prices)", fixed),
+    "slippage": ("  slippage (in prices)", fixed),
     "funding": ("  funding", fixed),
     "total_return": ("total return", percent),
     "annualised_return": ("annualised return", percent),

@@ -1,4 +1,4 @@
-"""`agent-bt features`: what is written, what is shown, and that a difference is an error."""
+"""`agent-bt features`: the written file, the table, and that a difference is an error."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def run(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_compute_writes_one_row_a_bar(tmp_path: Path, suffix: str) -> None:
+def test_compute_writes_one_row_per_bar(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"f.{suffix}"
     result = run("compute", "--out", str(out), "--json", "--set", "features.rsi=20")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
+    printed = json.loads(result.stdout)
     table = pl.read_parquet(out) if suffix == "parquet" else pl.read_csv(out)
-    assert told == {"file": str(out), "rows": 2880, "columns": ["open_time", "close_time", "close", *COLUMNS]}
-    assert table.columns == told["columns"]
+    assert printed == {"file": str(out), "rows": 2880, "columns": ["open_time", "close_time", "close", *COLUMNS]}
+    assert table.columns == printed["columns"]
     assert len(table) == 2880
     assert table["rsi"].null_count() == 20
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_sample_shows_values_beside_their_recomputation() -> None:
+def test_sample_shows_values_and_their_recomputation() -> None:
     result = run("sample", "--rows", "2", "--at", "2024-07-02T00:00:30Z", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["agree"] is True
-    assert [one["close_time"] for one in told["samples"]] == ["2024-07-01T23:59Z"] * 8 + ["2024-07-02T00:00Z"] * 8
-    assert [one["feature"] for one in told["samples"]] == COLUMNS * 2
-    assert all(one["value"] == pytest.approx(one["recomputed"]) for one in told["samples"])
+    printed = json.loads(result.stdout)
+    assert printed["agree"] is True
+    assert [one["close_time"] for one in printed["samples"]] == ["2024-07-01T23:59Z"] * 8 + ["2024-07-02T00:00Z"] * 8
+    assert [one["feature"] for one in printed["samples"]] == COLUMNS * 2
+    assert all(one["value"] == pytest.approx(one["recomputed"]) for one in printed["samples"])
 
 
 def test_sample_as_a_table() -> None:
@@ -53,9 +53,9 @@ def test_sample_as_a_table() -> None:
 
 
 def test_a_difference_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = check.recompute
+    original = check.recompute
     monkeypatch.setattr(
-        check, "recompute", lambda bars, spec: [x + 0.001 * (spec.kind == "rsi") for x in honest(bars, spec)]
+        check, "recompute", lambda bars, spec: [x + 0.001 * (spec.kind == "rsi") for x in original(bars, spec)]
     )
     result = run("sample", "--rows", "3")
     assert isinstance(result.exception, DataError)
@@ -70,7 +70,7 @@ def test_a_difference_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         (["compute", "--out", "f.xlsx"], "must end in .parquet or .csv"),
     ],
 )
-def test_bad_usage_is_named(arguments: list[str], message: str) -> None:
+def test_bad_usage_is_explained(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)

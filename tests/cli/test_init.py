@@ -15,13 +15,13 @@ from agent_bt.config.model import Config
 
 
 def answered(folder: Path, answers: str, *options: str) -> Config:
-    """The config that init writes for some answers; fails if a question was left over."""
+    """Return the config that init writes for some answers; fail if a question was not answered."""
     result = CliRunner().invoke(app, ["init", str(folder), *options], input=answers)
     assert result.exit_code == 0, result.output
     return load_config(folder / "backtest.yaml", env={})
 
 
-def test_without_questions_the_shipped_run_is_written(tmp_path: Path) -> None:
+def test_without_questions_the_shipped_config_is_written(tmp_path: Path) -> None:
     config = answered(tmp_path / "a", "", "--yes")
     shipped = load_config(Path(__file__).parents[2] / "configs" / "backtest.yaml", env={})
     own = config.model_copy(
@@ -41,7 +41,7 @@ def test_three_answers_make_a_valid_config(tmp_path: Path, provider: str, source
     assert (tmp_path / ".env.example").exists() == (provider in ("openai", "openrouter"))
 
 
-def test_the_prompt_is_the_users_own_and_can_be_read(tmp_path: Path) -> None:
+def test_the_prompt_is_a_copy_that_can_be_loaded(tmp_path: Path) -> None:
     config = answered(tmp_path, "", "--yes")
     prompt = load_prompt(config.strategy.prompt, prompt_roots(tmp_path / "backtest.yaml"))
     assert prompt.path.resolve() == (tmp_path / "prompts" / "my_trader" / "v1.prompty").resolve()
@@ -49,7 +49,7 @@ def test_the_prompt_is_the_users_own_and_can_be_read(tmp_path: Path) -> None:
     assert "prompt: my_trader/v1      # prompts/my_trader/v1.prompty\n" in (tmp_path / "backtest.yaml").read_text()
 
 
-def test_the_config_is_commented_and_its_schema_is_beside_it(tmp_path: Path) -> None:
+def test_the_config_is_commented_and_has_its_schema_next_to_it(tmp_path: Path) -> None:
     answered(tmp_path, "", "--yes")
     text = (tmp_path / "backtest.yaml").read_text()
     assert text.startswith("# yaml-language-server: $schema=schema.json\n")
@@ -66,7 +66,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
-def test_a_gitignore_that_is_there_stays(tmp_path: Path) -> None:
+def test_an_existing_gitignore_is_kept(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("mine\n")
     answered(tmp_path, "", "--yes")
     assert (tmp_path / ".gitignore").read_text() == "mine\n"

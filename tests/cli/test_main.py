@@ -37,7 +37,7 @@ CODES = {
 
 
 def agent_bt(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
+    """Run the command in a separate process."""
     command = [sys.executable, "-m", "agent_bt", *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_BT_")}
     clean["PYTHONPATH"] = str(Path(__file__).parents[2])
@@ -49,7 +49,7 @@ def agent_bt(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProc
 def ended_with(
     error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
 ) -> tuple[int, str]:
-    """The exit code and stderr of `agent-bt run` when running raises `error`."""
+    """Return exit code and stderr of `agent-bt run` when running raises `error`."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -75,7 +75,7 @@ def test_every_error_has_its_exit_code_and_message(
     assert "Traceback" not in text
 
 
-def test_the_tree_in_the_docstring_tells_the_exit_codes() -> None:
+def test_the_tree_in_the_docstring_has_the_exit_codes() -> None:
     written = {}
     for line in (errors.__doc__ or "").splitlines():
         words = line.replace("|", " ").replace("`--", " ").replace("--", " ").split()
@@ -89,7 +89,7 @@ def test_the_tree_in_the_docstring_tells_the_exit_codes() -> None:
     assert written == classes
 
 
-def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = ended_with(OSError(errno.ENOSPC, "No space left on device", "runs/x"), monkeypatch, capsys)
     assert code == 1
     assert "no space left" in text
@@ -171,21 +171,21 @@ def test_every_command_has_help() -> None:
         assert runner.invoke(cli.app, [name, "--help"]).exit_code == 0
 
 
-def test_help_has_a_place_for_every_command() -> None:
+def test_every_command_has_a_place_in_the_order_of_help() -> None:
     group = typer.main.get_command(cli.app)
     listed = group.list_commands(group.make_context("agent-bt", ["version"]))
     assert set(listed) <= set(ORDER)
     assert listed == [name for name in ORDER if name in listed]
 
 
-def test_every_group_is_listed_with_its_own_words() -> None:
+def test_every_group_is_listed_with_its_own_help() -> None:
     modules = [path.stem for path in Path(cli.__file__).parent.glob("*.py") if path.stem not in ("main", "__init__")]
     groups = {name: getattr(import_module(f"agent_bt.cli.{name}"), "app", None) for name in modules}
     assert {name: group.info.help for name, group in groups.items() if group is not None} == GROUPS
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_a_group_is_loaded_when_asked_for(name: str) -> None:
+def test_a_group_is_loaded_on_first_use(name: str) -> None:
     module = import_module(f"agent_bt.cli.{name}")
     help_text = CliRunner().invoke(cli.app, [name, "--help"]).output
     commands = [info.name or (info.callback and info.callback.__name__) for info in module.app.registered_commands]
@@ -195,7 +195,7 @@ def test_a_group_is_loaded_when_asked_for(name: str) -> None:
         assert CliRunner().invoke(cli.app, [name, str(command), "--help"]).exit_code == 0
 
 
-def test_the_version_is_told_both_ways() -> None:
+def test_the_version_is_printed_both_ways() -> None:
     runner = CliRunner()
     for arguments in (["version"], ["--version"]):
         assert runner.invoke(cli.app, arguments).output == f"agent-bt {__version__}\n"

@@ -1,4 +1,4 @@
-"""Progress lines: what they say, when they come, and that they keep to stderr."""
+"""Progress lines: their content, their timing, and that they go to stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_line_says_how_far_how_long_how_bad_and_how_much() -> None:
+def test_a_line_shows_progress_remaining_time_failures_and_cost() -> None:
     line = progress_line("btcusdt", 552, 2208, 60.0, invalid=3, tokens=61_200, cost_usd=0.01234)
     assert line == "btcusdt 552/2,208 (25%), 3:00 left, 0.5% invalid, 61,200 tokens, $0.0123"
 
@@ -27,13 +27,13 @@ def test_an_unknown_price_is_unpriced_and_never_zero(cost_usd: float | None, tok
     assert progress_line("a", 4, 4, 1.0, invalid=0, tokens=tokens, cost_usd=cost_usd).endswith(end)
 
 
-def test_work_of_unknown_length_has_no_share_and_no_end() -> None:
+def test_work_of_unknown_length_has_no_percentage_and_no_remaining_time() -> None:
     assert progress_line("a", 7, 0, 1.0, invalid=0, tokens=0, cost_usd=None) == "a 7"
     assert progress_line("a", 4, 0, 1.0, invalid=1, tokens=0, cost_usd=None) == "a 4, 25.0% invalid"
     assert progress_line("a", 0, 0, 0.0, invalid=0, tokens=0, cost_usd=None) == "a 0"
 
 
-def test_plain_lines_come_every_few_seconds_and_at_the_end() -> None:
+def test_plain_lines_are_written_every_few_seconds_and_at_the_end() -> None:
     stream, now = io.StringIO(), [0.0]
     progress = PlainProgress(stream, every_s=5.0, clock=lambda: now[0])
     progress.start(100, "run")
@@ -52,7 +52,7 @@ def test_plain_lines_come_every_few_seconds_and_at_the_end() -> None:
     ]
 
 
-def test_a_terminal_gets_one_live_line_and_keeps_the_last() -> None:
+def test_a_terminal_has_one_live_line_and_keeps_the_last() -> None:
     stream = Terminal()
     progress = make_progress("auto", stream)
     assert isinstance(progress, LiveProgress)
@@ -65,7 +65,7 @@ def test_a_terminal_gets_one_live_line_and_keeps_the_last() -> None:
     assert "a note" in stream.getvalue()
 
 
-def test_the_mode_decides_who_watches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_mode_selects_the_display(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(make_progress("none"), SilentProgress)
     assert type(make_progress("auto", io.StringIO())) is PlainProgress
     assert type(make_progress("plain", Terminal())) is PlainProgress

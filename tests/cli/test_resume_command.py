@@ -1,4 +1,4 @@
-"""`agent-bt resume`: what lies beside the config of an unfinished run is found again."""
+"""`agent-bt resume`: files next to the config of an unfinished run are found again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from small_run import cli, small_config, write_market
 SHIPPED = Path(__file__).parents[2] / "prompts" / "btcusdt_trader" / "v1.prompty"
 
 
-def test_the_prompt_beside_the_config_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prompt_next_to_the_config_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "local-test-key")
     write_market(tmp_path / "market.parquet", hours=6)
     prompt = tmp_path / "prompts" / "mine" / "v1.prompty"

@@ -1,4 +1,4 @@
-"""`agent-bt resume`, `agent-bt replay` and what `runs list` says of runs that can be continued."""
+"""`agent-bt resume`, `agent-bt replay`, and resumable runs in `runs list`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def resume(folder: Path, *arguments: str) -> Done:
-    """With a store of its own, so that no test answers another's questions."""
+    """Resume with its own cache, so that tests do not share replies."""
     return cli("resume", *arguments, "--root", folder / "runs", "--set", f"cache.path={folder / 'cache.sqlite'}")
 
 
-def test_the_list_says_which_runs_can_be_continued(folder: Path) -> None:
+def test_the_list_marks_resumable_runs(folder: Path) -> None:
     done = cli("runs", "list", "--root", folder / "runs", "--json")
     assert {run["name"]: (run["status"], run["resumable"]) for run in done.json["runs"]} == {
         "old": ("budget", True),
@@ -53,7 +53,7 @@ def test_the_list_says_which_runs_can_be_continued(folder: Path) -> None:
     assert "agent-bt resume RUN" in shown.err
 
 
-def test_resume_takes_the_newest_that_can_be_continued(folder: Path) -> None:
+def test_resume_takes_the_newest_resumable_run(folder: Path) -> None:
     without_limit = ("--set", "budget.calls=null")
     for name in ("young", "old"):
         done = resume(folder, *without_limit, "--json", "--progress", "none")
@@ -72,21 +72,21 @@ def test_a_budget_that_is_still_too_small_stops_the_run_again(folder: Path) -> N
     assert done.json["llm"]["calls"] == 8
 
 
-def test_resume_offline_asks_nobody(folder: Path, made: Path, server: ChatServer) -> None:
+def test_resume_offline_sends_no_request(folder: Path, made: Path, server: ChatServer) -> None:
     calls = server.calls
     done = resume(folder, "old", "--offline", "-q")
-    assert done.code == 5  # the rest was never asked
+    assert done.code == 5  # the remaining requests were never sent
     assert server.calls == calls
 
 
-def test_a_run_that_is_not_there_is_told(folder: Path) -> None:
+def test_a_missing_run_is_an_error(folder: Path) -> None:
     for command in ("resume", "replay"):
         done = cli(command, "nonsense", "--root", folder / "runs")
         assert done.code == 2
         assert "nonsense" in done.err
 
 
-def test_replay_says_identical_and_which_hashes_are_equal(folder: Path) -> None:
+def test_replay_reports_identical_and_the_equal_hashes(folder: Path) -> None:
     done = cli("replay", "small", "--root", folder / "runs", "-q")
     assert done.code == 0
     assert done.out.startswith("identical: ")

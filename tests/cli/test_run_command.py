@@ -1,4 +1,4 @@
-"""`agent-bt run` from the command line to the run folder: what is said where, and how it ends."""
+"""`agent-bt run` from the command line to the run folder: output, messages and exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "backtest.yaml"
 
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a run over four days of the sample market."""
+    """Run over four days of the sample market; return exit code, stdout and stderr."""
     short = ["--set", "market.end=2024-07-05", "--limit", "12"]
     monkeypatch.setattr(sys, "argv", ["agent-bt", "run", str(CONFIG), *short, *options])
     with pytest.raises(SystemExit) as caught:
@@ -40,7 +40,7 @@ def test_json_is_one_object_on_stdout_and_everything_else_on_stderr(
     assert "btcusdt-agent 12/12 (100%)" in err
 
 
-def test_without_json_the_table_is_shown_and_the_folder_named(
+def test_without_json_the_table_is_printed_and_the_folder_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code, out, err = run(capsys, monkeypatch, "--progress", "none")
@@ -50,7 +50,7 @@ def test_without_json_the_table_is_shown_and_the_folder_named(
     assert err.strip().endswith(f"{folder.name}/report.html")
 
 
-def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(capsys, monkeypatch, "-q") == (0, "", "")
 
 

@@ -1,4 +1,4 @@
-"""Example steps for the tests of the records: fixed ones, and any that hypothesis can think of."""
+"""Example steps for the tests of records: fixed ones, and hypothesis strategies for any others."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def make_step(
     features: tuple[str, ...] = ("rsi",),
     reply: Reply | None = None,
 ) -> Step:
-    """An agent's decision: one question, one reply."""
+    """Make a decision of an agent: one request, one reply."""
     view = make_view(index, rows, features)
-    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{prompt} {index}"}]
-    request = Request(provider="p", endpoint_id="e", body={"model": "m", "messages": asked})
+    sent = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{prompt} {index}"}]
+    request = Request(provider="p", endpoint_id="e", body={"model": "m", "messages": sent})
     reply = reply or Reply(
         text=text,
         finish_reason="stop",
@@ -111,7 +111,7 @@ def make_step(
 
 
 def rule_step(index: int) -> Step:
-    """A rule's decision: no question was asked."""
+    """Make a decision of a rule: no model call."""
     return Step(
         index=index,
         bar=index,
@@ -143,7 +143,7 @@ def make_bars(count: int) -> pl.DataFrame:
 def make_run(
     root: Path, given: Sequence[Step], *, name: str = "trader", status: Status = "done", bars: int = 180
 ) -> RunFolder:
-    """A whole run folder, written the way a run writes it."""
+    """Make a complete run folder, written as a run writes it."""
     folder = run_folder.create(
         root, name, config_text="name: trader\n", identity={"seed": 7}, prompt={"name": "trader/v1", "hash": "0" * 64}
     )
@@ -213,15 +213,15 @@ calls = st.builds(
     request=st.builds(Request, provider=texts, endpoint_id=texts, body=st.fixed_dictionaries({"messages": messages})),
     reply=replies,
 )
-shares = st.dictionaries(texts, finite, max_size=3)
-wants = st.one_of(
+weights = st.dictionaries(texts, finite, max_size=3)
+actions = st.one_of(
     st.fixed_dictionaries({"action": st.sampled_from(["BUY", "SELL", "HOLD", "TARGETS"])}),
-    st.fixed_dictionaries({"action": st.just("TARGETS"), "targets": shares}),
-    st.fixed_dictionaries({"action": st.sampled_from(["BUY", "SELL"]), "trades": shares}),
+    st.fixed_dictionaries({"action": st.just("TARGETS"), "targets": weights}),
+    st.fixed_dictionaries({"action": st.sampled_from(["BUY", "SELL"]), "trades": weights}),
 )
 decisions = st.builds(
-    lambda wanted, **parts: Decision(**wanted, **parts),
-    wanted=wants,
+    lambda acted, **parts: Decision(**acted, **parts),
+    acted=actions,
     sizing=st.sampled_from(["available", "equity"]),
     size=st.one_of(st.none(), st.floats(0, 1), st.integers(0, 1)),
     note=texts,

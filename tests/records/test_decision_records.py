@@ -1,4 +1,4 @@
-"""The record of a decision: what is in it, and that a table row gives back the very content that was hashed."""
+"""Records of decisions: what they hold, and that a table row restores exactly the content that was hashed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def through_parquet(folder: Path, given_steps: list[Step], **options: bool) -> t
     return pl.read_parquet(table), journal.head
 
 
-def test_parquet_row_gives_back_the_content_that_was_hashed(examples: int = 30) -> None:
+def test_a_parquet_row_restores_the_hashed_content(examples: int = 30) -> None:
     @settings(max_examples=examples)
     @given(st.lists(steps, max_size=4))
     def check(given_steps: list[Step]) -> None:
@@ -45,18 +45,18 @@ def test_parquet_row_gives_back_the_content_that_was_hashed(examples: int = 30) 
 
 
 @pytest.mark.verify
-def test_parquet_row_gives_back_the_content_that_was_hashed_long() -> None:
-    test_parquet_row_gives_back_the_content_that_was_hashed(examples=1000)
+def test_a_parquet_row_restores_the_hashed_content_long() -> None:
+    test_a_parquet_row_restores_the_hashed_content(examples=1000)
 
 
-def test_huge_prompts_and_replies_survive(tmp_path: Path) -> None:
+def test_huge_prompts_and_replies_are_kept(tmp_path: Path) -> None:
     given_steps = [make_step(at, prompt="é😀" * 500_000, text="x" * 3_000_000) for at in range(4)]
     table, head = through_parquet(tmp_path, given_steps)
     assert decisions_hash(content for content, _ in iterate_records(table)) == head
     assert table["messages"][3][1]["content"] == "é😀" * 500_000 + " 3"
 
 
-def test_table_opens_with_one_row_a_decision_in_the_pinned_schema(tmp_path: Path) -> None:
+def test_the_table_has_one_row_per_decision_in_the_pinned_schema(tmp_path: Path) -> None:
     given_steps = [make_step(at, rows=60, features=FEATURES) for at in range(3)]
     table, _ = through_parquet(tmp_path, given_steps)
     assert table.schema == decision_schema(given_steps[0].view.columns)
@@ -77,7 +77,7 @@ def test_run_without_decisions_has_an_empty_table(tmp_path: Path) -> None:
     assert len(table) == 0
 
 
-def test_rule_has_no_exchange_and_may_leave_its_window_out(tmp_path: Path) -> None:
+def test_a_rule_has_no_model_call_and_may_leave_its_window_out(tmp_path: Path) -> None:
     table, head = through_parquet(tmp_path, [rule_step(0)], window=False)
     assert "window" not in table.columns
     row = table.row(0, named=True)
@@ -87,14 +87,14 @@ def test_rule_has_no_exchange_and_may_leave_its_window_out(tmp_path: Path) -> No
     assert decisions_hash(content for content, _ in iterate_records(table)) == head
 
 
-def test_content_says_nothing_of_how_the_call_went() -> None:
+def test_content_is_independent_of_how_the_call_went() -> None:
     slow = Reply(text="{}", latency_ms=900.0, attempts=3, cost_usd=1.0, speculated=True, body="raw")
     fast = Reply(text="{}", latency_ms=1.0, cached=True)
     assert canonical(build_content(make_step(0, reply=slow))) == canonical(build_content(make_step(0, reply=fast)))
     assert build_telemetry(make_step(0, reply=slow), 0) != build_telemetry(make_step(0, reply=fast), 0)
 
 
-def test_replies_can_be_taken_from_a_record() -> None:
+def test_replies_can_be_extracted_from_a_record() -> None:
     failed = Reply(failure="timeout", error="no answer in 30 s", latency_ms=30_000.0, attempts=4)
     step = make_step(0, reply=failed)
     address = step.decision.calls[0].request.address
@@ -102,6 +102,6 @@ def test_replies_can_be_taken_from_a_record() -> None:
     assert extract_replies(build_content(rule_step(0)), build_telemetry(rule_step(0), 0)) == []
 
 
-def test_half_a_surrogate_pair_in_a_reply_is_written_out(tmp_path: Path) -> None:
+def test_an_unpaired_surrogate_in_a_reply_is_escaped(tmp_path: Path) -> None:
     table, _ = through_parquet(tmp_path, [make_step(0, text="buy \ud83d now")])
     assert table["reply"][0] == "buy \\ud83d now"

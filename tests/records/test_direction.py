@@ -1,4 +1,4 @@
-"""A decision by target shares counts as what its orders do; one record and a whole table say the same."""
+"""The direction of target weights follows from their orders; a record and a table give the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def record(action: str, lots: list[int]) -> dict[str, object]:
     return {"action": action, "orders": orders}
 
 
-def test_targets_are_what_they_order() -> None:
+def test_the_direction_of_targets_is_that_of_their_orders() -> None:
     for action, lots, expected in (
         ("TARGETS", [3], "BUY"),
         ("TARGETS", [-3], "SELL"),
@@ -39,7 +39,7 @@ def test_targets_are_what_they_order() -> None:
         max_size=8,
     )
 )
-def test_a_table_says_of_every_row_what_the_record_says(rows: list[tuple[str, list[int]]]) -> None:
+def test_a_table_gives_the_direction_of_each_record(rows: list[tuple[str, list[int]]]) -> None:
     records = [record(action, lots) for action, lots in rows]
     table = pl.DataFrame(records, schema={"action": pl.String, "orders": ORDERS})
     assert table.select(side=direction_column())["side"].to_list() == [direction(one) for one in records]

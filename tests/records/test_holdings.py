@@ -1,4 +1,4 @@
-"""What an account held is told from its fills: against the account itself at every bar, and against plain loops."""
+"""Holdings computed from fills equal the account itself at every bar, and plain loops."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from agent_bt.records.holdings import Holdings, compute_holdings, summarise_hold
 from agent_bt.records.tables import compute_benchmark_price, fills_frame
 
 T0, ROWS, CASH = time_us("2024-07-01"), 300, 50_000.0
-LIVES = {"A": (0, ROWS), "B": (60, ROWS), "C": (0, 200), "D": (0, ROWS), "E": (0, ROWS)}
-"""B is listed late, C vanishes, D has gaps."""
+LISTED = {"A": (0, ROWS), "B": (60, ROWS), "C": (0, 200), "D": (0, ROWS), "E": (0, ROWS)}
+"""First bar and end of each symbol: B is listed late, C is delisted, D has gaps."""
 
 
 def make_market(seed: int, *, funded: bool = True) -> Market:
     tables = []
-    for number, (symbol, (born, died)) in enumerate(LIVES.items()):
+    for number, (symbol, (first, end)) in enumerate(LISTED.items()):
         draw = np.random.default_rng([seed, number])
         close = np.round(10.0 * 3**number * np.exp(np.cumsum(draw.normal(0, 0.01, ROWS))), 3)
-        # Some bars open where they close: there the price alone does not say when a fill was.
+        # Some bars open and close at the same price: there the price does not determine when a fill happened.
         opens = np.where(draw.random(ROWS) < 0.2, close, np.concatenate([close[:1], close[:-1]]))
         opened = T0 + HOUR * np.arange(ROWS)
         volume = np.where(draw.random(ROWS) < 0.1, 0.0, 5.0)
-        volume[died - 1] = 5.0
+        volume[end - 1] = 5.0
         rate = np.where((opened + HOUR) // HOUR % 8 == 0, np.round(draw.normal(1e-4, 5e-4, ROWS), 8), 0.0)
         table = pl.DataFrame(
             {
@@ -45,7 +45,7 @@ def make_market(seed: int, *, funded: bool = True) -> Market:
                 "taker_quote": 1.0, "filled": False, "funding_rate": rate,
             }
         ).cast(dict(BAR_SCHEMA))  # fmt: skip
-        there = (np.arange(ROWS) >= born) & (np.arange(ROWS) < died)
+        there = (np.arange(ROWS) >= first) & (np.arange(ROWS) < end)
         if symbol == "D":
             there &= (np.arange(ROWS) % 70) > 5
         tables.append(table.filter(pl.Series(there)))
@@ -53,13 +53,13 @@ def make_market(seed: int, *, funded: bool = True) -> Market:
     if not funded:
         bars = bars.drop("funding_rate")
     return Market(
-        symbols=tuple(LIVES), bars=bars, interval=HOUR, start=T0 + 10 * HOUR, features=np.empty((len(bars), 0)),
+        symbols=tuple(LISTED), bars=bars, interval=HOUR, start=T0 + 10 * HOUR, features=np.empty((len(bars), 0)),
         feature_names=(), lookback=1,
     )  # fmt: skip
 
 
 class Account:
-    """A random account, long and short, with everything that can close a position."""
+    """An account with random trades, long and short, and everything that can close a position."""
 
     def __init__(self, seed: int, execution: ExecutionConfig, *, times: float = 1.0, **risk: Any) -> None:
         self.market = make_market(seed)
@@ -79,7 +79,7 @@ class Account:
             self.fills += self.broker.advance(bar)
             if self.broker.halted:
                 break
-            named = [symbol for symbol in LIVES if draw.random() < 0.4]
+            named = [symbol for symbol in LISTED if draw.random() < 0.4]
             wanted = {symbol: times * float(draw.choice([-0.4, -0.2, 0.0, 0.3, 0.5])) for symbol in named}
             self.fills += trade(self.broker, sizer, Decision.to(wanted))
             self.decisions.append(bar)
@@ -87,14 +87,14 @@ class Account:
         self.fills += self.broker.advance(ROWS - 1)
         self.equity = self.broker.equity[self.market.first :]
 
-    def tell(self) -> Holdings:
+    def compute(self) -> Holdings:
         return compute_holdings(
             market=self.market, fills=fills_frame(self.fills), equity=self.equity, decisions=np.array(self.decisions),
             execution=self.execution,
         )  # fmt: skip
 
 
-WAYS = {
+EXECUTIONS = {
     "close": {},
     "next open": {"fill": "next_open"},
     "late close": {"latency_bars": 2},
@@ -102,17 +102,17 @@ WAYS = {
 }
 
 
-@pytest.fixture(params=[(way, seed) for way in WAYS for seed in range(4)], ids=str)
+@pytest.fixture(params=[(name, seed) for name in EXECUTIONS for seed in range(4)], ids=str)
 def account(request: pytest.FixtureRequest) -> Account:
-    way, seed = request.param
-    return Account(seed, ExecutionConfig(**WAYS[way]))
+    name, seed = request.param
+    return Account(seed, ExecutionConfig(**EXECUTIONS[name]))
 
 
 def test_legs_add_up_to_the_equity_at_every_bar(account: Account) -> None:
-    """total = long + short - fees - funding: the settlements too are those that the account was charged."""
-    legs = account.tell().legs
-    told = CASH + (legs["long_pnl"] + legs["short_pnl"] - legs["fees"] - legs["funding"]).to_numpy()
-    assert told == pytest.approx(account.equity, rel=1e-9)
+    """total = long + short - fees - funding; funding too equals what the account was charged."""
+    legs = account.compute().legs
+    computed = CASH + (legs["long_pnl"] + legs["short_pnl"] - legs["fees"] - legs["funding"]).to_numpy()
+    assert computed == pytest.approx(account.equity, rel=1e-9)
     assert {fill.reason for fill in account.fills} >= {"order", "stop_loss", "take_profit"}
     state = account.broker.account[0]
     assert legs["funding"][-1] == pytest.approx(state["funding"], rel=1e-9)
@@ -124,10 +124,10 @@ def test_legs_add_up_to_the_equity_at_every_bar(account: Account) -> None:
 
 
 def test_attribution_adds_up_and_equals_plain_loops(account: Account) -> None:
-    market, attribution = account.market, account.tell().attribution
+    market, attribution = account.market, account.compute().attribution
     total = float(account.equity[-1]) - CASH
     assert attribution["pnl"].sum() == pytest.approx(total, rel=1e-9, abs=1e-9 * CASH)
-    assert attribution["symbol"].to_list() == list(LIVES)
+    assert attribution["symbol"].to_list() == list(LISTED)
     for row in attribution.iter_rows(named=True):
         number = market.symbols.index(row["symbol"])
         own = [fill for fill in account.fills if fill.symbol == row["symbol"]]
@@ -164,20 +164,20 @@ def test_attribution_adds_up_and_equals_plain_loops(account: Account) -> None:
         assert row["turnover"] == pytest.approx(turned)
 
 
-def test_snapshots_are_the_positions_that_the_account_has_after_each_decision(account: Account) -> None:
-    rows = account.tell().snapshots.partition_by("bar", maintain_order=True, as_dict=True)
+def test_snapshots_equal_the_positions_of_the_account_after_each_decision(account: Account) -> None:
+    rows = account.compute().snapshots.partition_by("bar", maintain_order=True, as_dict=True)
     assert sum(map(len, rows.values())) == sum(map(len, account.held)) > 50
     for bar, held in zip(account.decisions, account.held, strict=True):
-        told = rows.get((bar,))
-        assert ({} if told is None else dict(told.select("symbol", "quantity").iter_rows())) == held
-        if told is not None:
+        snapshot = rows.get((bar,))
+        assert ({} if snapshot is None else dict(snapshot.select("symbol", "quantity").iter_rows())) == held
+        if snapshot is not None:
             equity = account.broker.equity[bar]
-            assert told["share"].sum() == pytest.approx(account.broker.exposure[bar], abs=1e-9)
-            assert told["value"].to_numpy() == pytest.approx(told["share"].to_numpy() * equity)
+            assert snapshot["share"].sum() == pytest.approx(account.broker.exposure[bar], abs=1e-9)
+            assert snapshot["value"].to_numpy() == pytest.approx(snapshot["share"].to_numpy() * equity)
 
 
 def test_rebalances_count_every_ordered_fill_once(account: Account) -> None:
-    holdings = account.tell()
+    holdings = account.compute()
     table = holdings.rebalances
     assert table["bar"].to_list() == account.decisions
     ordered = [fill for fill in account.fills if fill.reason == "order"]
@@ -188,10 +188,10 @@ def test_rebalances_count_every_ordered_fill_once(account: Account) -> None:
     assert table["net"].to_numpy() == pytest.approx(account.broker.exposure[account.decisions], abs=1e-9)
 
 
-def test_turnover_is_that_of_the_decision_whose_orders_filled() -> None:
-    """Filled at the next open, the orders of a decision fill in the bar of the next one: they are still its own."""
+def test_turnover_belongs_to_the_decision_whose_orders_filled() -> None:
+    """Filled at the next open, the orders of a decision fill in the bar of the next one: they still belong to it."""
     account = Account(1, ExecutionConfig(fill="next_open"), stop_loss=None, take_profit=None)
-    table = account.tell().rebalances
+    table = account.compute().rebalances
     first = [fill for fill in account.fills if fill.bar <= account.decisions[1]]
     assert table["turnover"][0] == pytest.approx(
         sum(abs(fill.quantity * fill.price) for fill in first) / 2 / account.broker.equity[account.decisions[0]]
@@ -199,18 +199,18 @@ def test_turnover_is_that_of_the_decision_whose_orders_filled() -> None:
     assert table["gross"][0] == 0.0
 
 
-def test_portfolio_says_what_vanished_and_who_gained_and_lost() -> None:
+def test_the_portfolio_summary_names_delisted_symbols_winners_and_losers() -> None:
     account = Account(2, ExecutionConfig())
-    holdings = account.tell()
-    told = summarise_holdings(account.market, holdings, fills_frame(account.fills))
-    assert told["delisted"] == ["C"]
-    assert (told["symbols"], told["rebalances"]) == (5, len(account.decisions))
+    holdings = account.compute()
+    portfolio = summarise_holdings(account.market, holdings, fills_frame(account.fills))
+    assert portfolio["delisted"] == ["C"]
+    assert (portfolio["symbols"], portfolio["rebalances"]) == (5, len(account.decisions))
     ranked = sorted(holdings.attribution.select("pnl", "symbol").iter_rows(), reverse=True)
-    assert [one["symbol"] for one in told["best"]] == [symbol for pnl, symbol in ranked if pnl > 0]
-    assert [one["symbol"] for one in told["worst"]] == [symbol for pnl, symbol in reversed(ranked) if pnl < 0]
-    assert told["long_pnl"] == pytest.approx(holdings.attribution["long_pnl"].sum())
-    assert told["short_pnl"] == pytest.approx(holdings.attribution["short_pnl"].sum())
-    assert 0.0 < told["mean_gross"] <= told["max_gross"] <= 3.0
+    assert [one["symbol"] for one in portfolio["best"]] == [symbol for pnl, symbol in ranked if pnl > 0]
+    assert [one["symbol"] for one in portfolio["worst"]] == [symbol for pnl, symbol in reversed(ranked) if pnl < 0]
+    assert portfolio["long_pnl"] == pytest.approx(holdings.attribution["long_pnl"].sum())
+    assert portfolio["short_pnl"] == pytest.approx(holdings.attribution["short_pnl"].sum())
+    assert 0.0 < portfolio["mean_gross"] <= portfolio["max_gross"] <= 3.0
 
 
 def test_an_account_that_never_trades_has_empty_tables() -> None:
@@ -223,22 +223,22 @@ def test_an_account_that_never_trades_has_empty_tables() -> None:
     assert holdings.rebalances["turnover"].to_list() == [0.0, 0.0]
     assert holdings.attribution["pnl"].to_list() == [0.0] * 5
     assert holdings.legs.drop("time").sum().row(0) == (0.0,) * 7
-    told = summarise_holdings(market, holdings, fills_frame([]))
-    assert (told["best"], told["worst"], told["mean_positions"]) == ([], [], 0.0)
+    portfolio = summarise_holdings(market, holdings, fills_frame([]))
+    assert (portfolio["best"], portfolio["worst"], portfolio["mean_positions"]) == ([], [], 0.0)
 
 
-def test_account_that_is_used_up_still_adds_up() -> None:
+def test_an_account_that_is_used_up_still_adds_up() -> None:
     account = Account(3, ExecutionConfig(), times=20.0, stop_loss=None, take_profit=None)
     assert account.broker.halted_by == "used_up"
     assert account.fills[-1].reason == "used_up"
-    legs = account.tell().legs
-    told = CASH + (legs["long_pnl"] + legs["short_pnl"] - legs["fees"] - legs["funding"]).to_numpy()
-    assert told == pytest.approx(account.equity, rel=1e-9, abs=1e-6)
+    legs = account.compute().legs
+    computed = CASH + (legs["long_pnl"] + legs["short_pnl"] - legs["fees"] - legs["funding"]).to_numpy()
+    assert computed == pytest.approx(account.equity, rel=1e-9, abs=1e-6)
 
 
-def test_price_over_many_is_the_mean_return_of_what_was_eligible_the_bar_before() -> None:
+def test_the_benchmark_price_follows_the_mean_return_of_symbols_eligible_at_the_previous_bar() -> None:
     market = make_market(5)
-    told = compute_benchmark_price(market)
+    price = compute_benchmark_price(market)
     level, expected = 1.0, [1.0]
     for bar in range(market.first + 1, ROWS):
         moves = [
@@ -246,4 +246,4 @@ def test_price_over_many_is_the_mean_return_of_what_was_eligible_the_bar_before(
         ]
         level *= 1 + sum(moves) / len(moves)
         expected.append(level)
-    assert told == pytest.approx(np.array(expected), rel=1e-12)
+    assert price == pytest.approx(np.array(expected), rel=1e-12)

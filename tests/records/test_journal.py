@@ -1,4 +1,4 @@
-"""The journal: chained, continued after a crash, and clear about damage."""
+"""The journal: hash chain, continuation after a crash, and damage reported by line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(path: Path, count: int, first: int = 0, **options: int) -> JournalWrit
     return journal
 
 
-def test_lines_come_back_in_order_under_one_chain(tmp_path: Path) -> None:
+def test_lines_are_read_in_order_with_one_hash_chain(tmp_path: Path) -> None:
     journal = write(tmp_path / "journal.jsonl", 10, flush_every=3)
     lines = list(JournalReader(journal.path).lines())
     assert [line.number for line in lines] == list(range(1, 11))
@@ -41,7 +41,7 @@ def test_lines_are_written_in_batches(tmp_path: Path) -> None:
     assert 0 < sizes[2] == sizes[3] == sizes[4] < sizes[5]
 
 
-def test_torn_last_line_is_reported_and_the_rest_read(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_reported_and_the_rest_read(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 5)
     whole = path.read_bytes()
@@ -53,7 +53,7 @@ def test_torn_last_line_is_reported_and_the_rest_read(tmp_path: Path) -> None:
         assert reader.torn == cut - torn_at
 
 
-def test_continuing_after_a_torn_line_gives_the_same_journal(tmp_path: Path) -> None:
+def test_continuing_after_an_incomplete_line_gives_the_same_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 8)
     contents = [content for content, _ in JournalReader(path)]
@@ -115,7 +115,7 @@ def test_damaged_line_is_an_error_that_names_it(tmp_path: Path, line: bytes) -> 
         list(JournalReader(path).lines())
 
 
-def test_full_disk_is_said_and_leaves_what_was_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 50)
     before = path.stat().st_size
@@ -148,7 +148,7 @@ def test_journal_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
         list(JournalReader(tmp_path / "journal.jsonl").lines())
 
 
-def test_failures_at_the_end_can_be_taken_out_to_be_asked_again(tmp_path: Path) -> None:
+def test_failures_at_the_end_can_be_removed_to_be_requested_again(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 2)
     before = path.read_bytes()
@@ -164,7 +164,7 @@ def test_failures_at_the_end_can_be_taken_out_to_be_asked_again(tmp_path: Path) 
     assert write(path, 4).count == 4
 
 
-def test_answers_to_requests_sent_ahead_do_not_keep_the_failures_before_them(tmp_path: Path) -> None:
+def test_failures_before_replies_to_prefetched_requests_are_removed_too(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path, 3)
     before = path.read_bytes()
@@ -182,7 +182,7 @@ def test_answers_to_requests_sent_ahead_do_not_keep_the_failures_before_them(tmp
     assert path.read_bytes() == before
 
 
-def test_failure_between_answers_stays(tmp_path: Path) -> None:
+def test_a_failure_between_replies_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with JournalWriter(path) as journal:
         journal.append(make_step(0, reply=Reply(failure="timeout"), action="HOLD", kind="transport"))

@@ -1,4 +1,4 @@
-"""What counts as a trial, and what only repeats one."""
+"""What counts as a new trial, and what only repeats one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def counted(registry: Registry, *identities: dict[str, Any]) -> int:
         {"seed": 8},
     ],
 )
-def test_a_repetition_is_no_further_trial(registry: Registry, repeated: dict[str, Any]) -> None:
+def test_a_repetition_is_not_a_new_trial(registry: Registry, repeated: dict[str, Any]) -> None:
     assert counted(registry, identity(), identity(**repeated)) == 1
 
 
@@ -66,7 +66,7 @@ def test_a_repetition_is_no_further_trial(registry: Registry, repeated: dict[str
         {"market__interval": "1h"},
     ],
 )
-def test_a_variant_is_a_trial_of_its_own(registry: Registry, other: dict[str, Any]) -> None:
+def test_a_variant_is_a_new_trial(registry: Registry, other: dict[str, Any]) -> None:
     assert counted(registry, identity(), identity(**other)) == 2
 
 
@@ -78,7 +78,7 @@ def test_a_variant_is_a_trial_of_its_own(registry: Registry, other: dict[str, An
         {"market__source": "sample"},
     ],
 )
-def test_what_saw_other_data_does_not_count(registry: Registry, elsewhere: dict[str, Any]) -> None:
+def test_trials_on_other_data_are_not_counted(registry: Registry, elsewhere: dict[str, Any]) -> None:
     assert counted(registry, identity(), identity(prompt="def", **elsewhere)) == 1
 
 
@@ -88,9 +88,9 @@ def test_the_sample_markets_of_two_seeds_are_different_data(registry: Registry) 
     assert counted(registry, identity(**sample), identity(prompt="def", **sample)) == 2
 
 
-def test_without_a_registry_nothing_was_tried_and_a_damaged_one_is_told(registry: Registry) -> None:
+def test_without_a_registry_there_are_no_trials_and_a_damaged_one_is_reported(registry: Registry) -> None:
     assert registry.count("spot/BTCUSDT/store", 0, 1) == 0
     registry.path.parent.mkdir()
-    registry.path.write_text("no database, but long enough to be taken for a damaged one" * 20)
+    registry.path.write_text("not a database, but long enough to look like a damaged one" * 20)
     with pytest.raises(RecordError, match="move it away"):
         registry.count("spot/BTCUSDT/store", 0, 1)

@@ -1,4 +1,4 @@
-"""The run folder: complete at the end, continued while a journal is in it, and every change of it found."""
+"""The run folder: complete at the end, resumable while it has a journal, and every change of it is found."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_tables_of_a_loaded_run(run: RunFolder) -> None:
     assert loaded.equity["cash"][-1] == 0.0
 
 
-def test_manifest_says_what_the_run_was_made_of(run: RunFolder) -> None:
+def test_the_manifest_records_hashes_prompt_packages_and_code(run: RunFolder) -> None:
     manifest = run.read_manifest()
     assert manifest["status"] == "done"
     assert set(manifest["hashes"]) == {"config", "data", "prompt", "decisions", "fills", "equity", "telemetry"}
@@ -78,22 +78,22 @@ def test_any_changed_cell_is_found(run: RunFolder, table: str) -> None:
     for column in whole.columns:
         changed = whole.to_dicts()
         empty = changed[1][column] in (None, [])
-        changed[1][column] = instead_of_nothing(whole.schema[column]) if empty else other_value(changed[1][column])
+        changed[1][column] = value_for_empty(whole.schema[column]) if empty else other_value(changed[1][column])
         pl.DataFrame(changed, schema=whole.schema).write_parquet(path)
         assert verify(run.path), column
     whole.write_parquet(path)
     assert verify(run.path) == []
 
 
-def instead_of_nothing(dtype: pl.DataType) -> object:
-    """A value where there was none."""
+def value_for_empty(dtype: pl.DataType) -> object:
+    """Return a value for an empty cell."""
     if isinstance(dtype, pl.List):
         return [{field.name: None for field in dtype.inner.fields}]
     return "x" if dtype == pl.String else 0.5
 
 
 def other_value(value: object) -> object:
-    """Something else of the same kind, changed in one place, deep inside if it is nested."""
+    """Return a different value of the same type; a nested one is changed in one place."""
     match value:
         case bool():
             return not value
@@ -145,7 +145,7 @@ def test_changed_counts_and_files_are_found(run: RunFolder) -> None:
     assert any(line.startswith("config.yaml") for line in found)
 
 
-def test_interrupted_run_keeps_its_journal_and_is_found_to_be_continued(tmp_path: Path) -> None:
+def test_an_interrupted_run_keeps_its_journal_and_is_resumable(tmp_path: Path) -> None:
     steps = [make_step(at) for at in range(3)]
     run = make_run(tmp_path, steps, status="interrupted")
     assert run.journal.exists()
@@ -154,7 +154,7 @@ def test_interrupted_run_keeps_its_journal_and_is_found_to_be_continued(tmp_path
     assert run_folder.find_unfinished(tmp_path, config_hash({"seed": 8})) is None
 
 
-def test_finished_run_is_never_continued(run: RunFolder) -> None:
+def test_a_finished_run_is_never_continued(run: RunFolder) -> None:
     assert run_folder.find_unfinished(run.path.parent, config_hash({"seed": 7})) is None
 
 
@@ -172,7 +172,7 @@ def test_killed_run_is_unfinished_and_its_journal_is_verified(tmp_path: Path) ->
         load_run(folder.path)
 
 
-def test_list_shows_damaged_folders_and_passes_over_others(tmp_path: Path) -> None:
+def test_the_list_shows_damaged_folders_and_skips_others(tmp_path: Path) -> None:
     make_run(tmp_path, [rule_step(0)], name="rule")
     (tmp_path / "ab" / "x").mkdir(parents=True)
     (tmp_path / "broken").mkdir()
@@ -196,7 +196,7 @@ def test_run_is_resolved_by_id_part_name_path_and_latest(tmp_path: Path) -> None
         resolve_run(tmp_path / "none", "latest")
 
 
-def test_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(RecordError):
             load_run(path)
@@ -204,7 +204,7 @@ def test_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
             verify(path)
 
 
-def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_complete_or_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_whole(path, b"old")
     with pytest.raises(ZeroDivisionError), whole_file(path) as temporary:
@@ -232,7 +232,7 @@ def test_summary_refuses_missing_and_unknown_keys() -> None:
         )
 
 
-def test_summary_has_the_keys_of_the_design(run: RunFolder) -> None:
+def test_the_summary_has_all_documented_keys(run: RunFolder) -> None:
     summary = load_run(run.path).summary
     assert {
         "run_id",

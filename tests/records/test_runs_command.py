@@ -28,7 +28,7 @@ def test_list_names_every_run_with_its_status(tmp_path: Path) -> None:
     assert "0.10%" in shown.stdout
 
 
-def test_list_of_nothing_says_so(tmp_path: Path) -> None:
+def test_an_empty_list_is_reported(tmp_path: Path) -> None:
     result = runner.invoke(app, ["list", "--root", str(tmp_path)])
     assert result.exit_code == 0
     assert "no runs in" in result.stderr
@@ -50,7 +50,7 @@ def test_root_comes_from_the_settings(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run.run_id in runner.invoke(app, ["show"]).stdout
 
 
-def test_verify_ends_with_1_once_something_was_changed(tmp_path: Path) -> None:
+def test_verify_exits_with_1_if_something_was_changed(tmp_path: Path) -> None:
     run = make_run(tmp_path, [make_step(0)])
     command = ["verify", "latest", "--root", str(tmp_path)]
     assert runner.invoke(app, command).exit_code == 0

@@ -1,4 +1,4 @@
-"""Synthetic run folders over many symbols: long and short, one listed late, one that vanishes, cuts, failed replies."""
+"""Synthetic run folders over several symbols: long and short, a late listing, a delisting, cuts, failed replies."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ account: {cash: 100000.0}
 """
 
 
-def symbols_of(count: int) -> list[str]:
-    """So many symbols, ascending."""
+def make_symbols(count: int) -> list[str]:
+    """Return `count` symbols, ascending."""
     return sorted([f"{base}USDT" for base in BASES[:count]] + [f"X{at:03d}USDT" for at in range(count - len(BASES))])
 
 
 def make_portfolio_run(
-    root: Path, *, symbols: int = 12, bars: int = 480, every: int = 24, asked: bool = False, seed: int = 1
+    root: Path, *, symbols: int = 12, bars: int = 480, every: int = 24, uses_model: bool = False, seed: int = 1
 ) -> Path:
-    """A finished run that rebalances each `every` hourly bars; returns its folder."""
+    """Write a finished run that rebalances each `every` hourly bars; return its folder."""
     folder = RunFolder(root / f"20240101T000000Z-many-{symbols:03x}{bars:04x}")
     folder.path.mkdir(parents=True)
-    book = _Book(np.random.default_rng(seed), symbols_of(symbols), bars, every, asked)
+    account = _Account(np.random.default_rng(seed), make_symbols(symbols), bars, every, uses_model)
     equity = equity_frame(
-        time=book.times[WARMUP:],
-        equity=book.equity[WARMUP:],
-        exposure=book.worth[WARMUP:].sum(axis=1) / book.equity[WARMUP:],
-        price=book.close[WARMUP:, 0],
+        time=account.times[WARMUP:],
+        equity=account.equity[WARMUP:],
+        exposure=account.worth[WARMUP:].sum(axis=1) / account.equity[WARMUP:],
+        price=account.close[WARMUP:, 0],
         initial_cash=CASH,
     )
     write_whole(folder.config, CONFIG.encode())
     schema = decision_schema(())
-    pl.DataFrame(book.records, schema=json_schema(schema)).cast(schema).write_parquet(folder.decisions)  # type: ignore[arg-type]
-    fills_frame(book.fills).write_parquet(folder.fills)
+    pl.DataFrame(account.records, schema=json_schema(schema)).cast(schema).write_parquet(folder.decisions)  # type: ignore[arg-type]
+    fills_frame(account.fills).write_parquet(folder.fills)
     equity.write_parquet(folder.equity)
-    book.market().write_parquet(folder.market)
-    for name, frame in book.tables().items():
+    account.market().write_parquet(folder.market)
+    for name, frame in account.tables().items():
         frame.write_parquet(folder.path / f"{name}.parquet")
     curve = dict.fromkeys(("buy_and_hold", "random", "sma"), equity["equity"])
     pl.DataFrame({"time": equity["time"], **curve}).write_parquet(folder.path / "baselines.parquet")
-    summary = _summary(folder, book, equity, asked)
+    summary = _summary(folder, account, equity, uses_model)
     write_json(folder.summary, summary)
     manifest = {
         "version": 1, "run_id": folder.run_id, "name": "many", "status": "done", "started": "2024-10-01T00:00:00Z",
@@ -76,15 +76,15 @@ def make_portfolio_run(
     return folder.path
 
 
-class _Book:
-    """Walks bar by bar; every fill is at the close, without slippage."""
+class _Account:
+    """A simulated account; every fill is at the close, without slippage."""
 
-    def __init__(self, rng: np.random.Generator, symbols: list[str], bars: int, every: int, asked: bool) -> None:
-        self.rng, self.symbols, self.every, self.asked = rng, symbols, every, asked
+    def __init__(self, rng: np.random.Generator, symbols: list[str], bars: int, every: int, uses_model: bool) -> None:
+        self.rng, self.symbols, self.every, self.uses_model = rng, symbols, every, uses_model
         count = len(symbols)
         scale = 10.0 ** rng.integers(-5, 5, count)
-        run_decisions = np.exp(np.cumsum(rng.normal(0, 0.006, (bars, count)), axis=0))
-        self.close = np.array([[float(f"{value:.6g}") for value in row] for row in run_decisions * scale])
+        path = np.exp(np.cumsum(rng.normal(0, 0.006, (bars, count)), axis=0))
+        self.close = np.array([[float(f"{value:.6g}") for value in row] for row in path * scale])
         self.times = START + (np.arange(bars, dtype=np.int64) + 1) * HOUR
         self.listed = np.zeros(count, np.int64)
         self.ends = np.full(count, bars + 1)
@@ -101,9 +101,9 @@ class _Book:
         self.rebalances: list[dict[str, Any]] = []
         self.tally = Tally()
         for bar in range(WARMUP, bars):
-            self._walk(bar)
+            self._advance(bar)
 
-    def _walk(self, bar: int) -> None:
+    def _advance(self, bar: int) -> None:
         if bar > WARMUP:
             change = np.where(self.quantity != 0, self.quantity * (self.close[bar] - self.close[bar - 1]), 0.0)
             self.long_pnl += np.where(self.quantity > 0, change, 0.0)
@@ -122,10 +122,10 @@ class _Book:
         eligible = np.flatnonzero((self.listed <= bar) & (self.ends > bar + 1))
         side = min(len(eligible) // 2, max(1, len(self.symbols) // 3))
         chosen = self.rng.permutation(eligible)
-        shares = dict.fromkeys(eligible.tolist(), 0.0)
-        shares |= dict.fromkeys(chosen[:side].tolist(), 0.5 / side)
-        shares |= dict.fromkeys(chosen[side : 2 * side].tolist(), -0.5 / side)
-        failed = self.asked and index % 7 == 3
+        weights = dict.fromkeys(eligible.tolist(), 0.0)
+        weights |= dict.fromkeys(chosen[:side].tolist(), 0.5 / side)
+        weights |= dict.fromkeys(chosen[side : 2 * side].tolist(), -0.5 / side)
+        failed = self.uses_model and index % 7 == 3
         before = self.cash + float((self.quantity * self.close[bar]).sum())
         positions = [
             {"symbol": self.symbols[at], "quantity": self.quantity[at], "average_price": self.average[at],
@@ -133,11 +133,11 @@ class _Book:
         ]  # fmt: skip
         cut = int(chosen[0]) if index % 5 == 2 else None
         fills = []
-        for at, share in sorted(shares.items()) if not failed else ():
+        for at, share in sorted(weights.items()) if not failed else ():
             wanted = share * before / self.close[bar, at] * (0.5 if at == cut else 1.0)
             if abs(wanted - self.quantity[at]) * self.close[bar, at] > 1.0:
                 fills.append(self._fill(bar, at, wanted - self.quantity[at], "order"))
-        record = self._record(index, bar, shares, cut, fills, before, positions, failed)
+        record = self._record(index, bar, weights, cut, fills, before, positions, failed)
         self.records.append(record)
         self.tally.add(record, record["telemetry"])
         after = self.quantity * self.close[bar]
@@ -178,7 +178,7 @@ class _Book:
         return fill
 
     def _record(
-        self, index: int, bar: int, shares: dict[int, float], cut: int | None, fills: list[Fill], equity: float,
+        self, index: int, bar: int, weights: dict[int, float], cut: int | None, fills: list[Fill], equity: float,
         positions: list[dict[str, Any]], failed: bool,
     ) -> dict[str, Any]:  # fmt: skip
         call = {
@@ -186,18 +186,18 @@ class _Book:
             "prompt_tokens": 900, "completion_tokens": 80, "cached_tokens": 0, "reasoning_tokens": 0,
         }  # fmt: skip
         call |= {"error": None, "body": "{}"}
-        if not self.asked:
+        if not self.uses_model:
             call = dict.fromkeys(call)
         return {
             "index": index, "time": int(self.times[bar]), "bar": bar, "symbol": self.symbols[0], "prompt": None,
-            "request": f"{index:064x}" if self.asked else None,
-            "messages": [{"role": "user", "content": f"rank {index}"}] if self.asked else [],
-            "reply": "not what was asked for" if failed else "{}" if self.asked else None, "finish_reason": None,
+            "request": f"{index:064x}" if self.uses_model else None,
+            "messages": [{"role": "user", "content": f"rank {index}"}] if self.uses_model else [],
+            "reply": "not what was requested" if failed else "{}" if self.uses_model else None, "finish_reason": None,
             "refusal": None, "failure": None, "others": [],
             "action": "HOLD" if failed else "TARGETS", "size": None, "sizing": "available", "note": f"note {index}",
             "provenance": "invalid" if failed else "model", "reason": "not_json" if failed else "", "repaired": "",
             "targets": None if failed
-            else [{"symbol": self.symbols[at], "share": share} for at, share in sorted(shares.items())],
+            else [{"symbol": self.symbols[at], "share": share} for at, share in sorted(weights.items())],
             "trades": None, "on_change": False, "risk": "none" if cut is None or failed else "clipped",
             "risk_cuts": [] if cut is None or failed
             else [{"symbol": self.symbols[cut], "verdict": "clipped", "reason": "max_position"}],
@@ -206,21 +206,21 @@ class _Book:
             "account": {"cash": self.cash, "equity": equity, "realised_pnl": 0.0, "unrealised_pnl": 0.0,
                         "fees": float(self.paid.sum()), "funding": 0.0, "peak_equity": equity},
             "positions": positions,
-            "prices": [{"symbol": self.symbols[at], "price": float(self.close[bar, at])} for at in sorted(shares)],
+            "prices": [{"symbol": self.symbols[at], "price": float(self.close[bar, at])} for at in sorted(weights)],
             "summary": [], "telemetry": {"wall_time": START + index, "detail": "", **call, "others": []},
         }  # fmt: skip
 
     def market(self) -> pl.DataFrame:
-        """As `market.parquet` of a run over many: a leading symbol column."""
+        """Build `market.parquet` of a run over several symbols, with a leading symbol column."""
         frames = []
         for at, symbol in enumerate(self.symbols):
-            life = slice(int(self.listed[at]), int(self.ends[at]))
-            close = self.close[life, at]
+            listed = slice(int(self.listed[at]), int(self.ends[at]))
+            close = self.close[listed, at]
             opens = np.concatenate([close[:1], close[:-1]])
             volume = np.round(self.rng.lognormal(3, 1, len(close)), 2)
             frame = pl.DataFrame(
                 {
-                    "open_time": self.times[life] - HOUR, "close_time": self.times[life], "open": opens,
+                    "open_time": self.times[listed] - HOUR, "close_time": self.times[listed], "open": opens,
                     "high": np.maximum(opens, close), "low": np.minimum(opens, close), "close": close,
                     "volume": volume, "quote_asset_volume": volume * close, "trades": np.ones(len(close), int),
                     "taker_base": volume / 2, "taker_quote": volume, "filled": np.zeros(len(close), bool),
@@ -230,10 +230,10 @@ class _Book:
         return pl.concat(frames)
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """What runs over many have beside the tables of every run."""
+        """Build the additional tables of a run over several symbols."""
         curve = slice(WARMUP, None)
-        shares = self.worth[curve] / self.equity[curve, None]
-        long, short = np.maximum(shares, 0).sum(axis=1), np.minimum(shares, 0).sum(axis=1)
+        weights = self.worth[curve] / self.equity[curve, None]
+        long, short = np.maximum(weights, 0).sum(axis=1), np.minimum(weights, 0).sum(axis=1)
         legs = {
             "time": self.times[curve], "long_pnl": self.legs[curve, 0], "short_pnl": self.legs[curve, 1],
             "fees": self.legs[curve, 2], "funding": np.zeros(len(long)), "gross": long - short, "long": long,
@@ -250,39 +250,39 @@ class _Book:
         return {**timed, "attribution": pl.DataFrame(attribution)}
 
     def delisted(self) -> list[str]:
-        """Those that vanish before the end."""
+        """Return the symbols that are delisted before the end."""
         return [symbol for symbol, end in zip(self.symbols, self.ends, strict=True) if end <= len(self.times)]
 
 
-def _summary(folder: RunFolder, book: _Book, equity: pl.DataFrame, asked: bool) -> dict[str, Any]:
+def _summary(folder: RunFolder, account: _Account, equity: pl.DataFrame, uses_model: bool) -> dict[str, Any]:
     times = equity["time"].to_physical().to_numpy()
     measures = asdict(
         performance(
-            times=times, equity=equity["equity"].to_numpy(), exposure=equity["exposure"].to_numpy(), fills=book.fills,
-            initial_cash=CASH, start=int(times[0]) - HOUR,
+            times=times, equity=equity["equity"].to_numpy(), exposure=equity["exposure"].to_numpy(),
+            fills=account.fills, initial_cash=CASH, start=int(times[0]) - HOUR,
         )
     )  # fmt: skip
     about = {
-        "name": "many", "strategy": "momentum", "model": "scripted" if asked else None, "kind": "um",
-        "mode": "cross_sectional", "symbol": f"{len(book.symbols)} symbols", "interval": "1h", "every": None,
-        "symbols": {"count": len(book.symbols), "names": book.symbols}, "rebalance": "D", "pool": None,
+        "name": "many", "strategy": "momentum", "model": "scripted" if uses_model else None, "kind": "um",
+        "mode": "cross_sectional", "symbol": f"{len(account.symbols)} symbols", "interval": "1h", "every": None,
+        "symbols": {"count": len(account.symbols), "names": account.symbols}, "rebalance": "D", "pool": None,
         "start": "2024-01-02", "end": iso(int(times[-1]))[:10], "initial_cash": CASH,
     }  # fmt: skip
     names = ("config", "data", "prompt", "decisions", "fills", "equity")
     summary = build_summary(
-        run_id=folder.run_id, status="done", about=about, bars=len(times), tally=book.tally, skipped=0,
+        run_id=folder.run_id, status="done", about=about, bars=len(times), tally=account.tally, skipped=0,
         performance=measures, baselines={"buy_and_hold": measures, "random": measures, "sma": None},
         hashes={name: f"{at}" * 64 for at, name in enumerate(names)}, random_beaten=None, conventions=CONVENTIONS,
         banners=[], warnings=[], timing={"started": "2024-10-01T00:00:00Z", "finished": "2024-10-01T00:00:12Z"},
     )  # fmt: skip
-    rebalances = pl.DataFrame(book.rebalances)
+    rebalances = pl.DataFrame(account.rebalances)
     mean = rebalances.select(pl.col("positions", "gross", "net", "turnover").mean()).row(0, named=True)
     summary["decisions"]["silent"] = 0
     summary["portfolio"] = {
-        "symbols": len(book.symbols), "mean_positions": mean["positions"], "mean_gross": mean["gross"],
+        "symbols": len(account.symbols), "mean_positions": mean["positions"], "mean_gross": mean["gross"],
         "mean_net": mean["net"], "max_gross": float(rebalances["gross"].max()), "mean_turnover": mean["turnover"],  # type: ignore[arg-type]
-        "rebalances": len(rebalances), "long_pnl": float(book.long_pnl.sum()),
-        "short_pnl": float(book.short_pnl.sum()), "best": [], "worst": [], "delisted": book.delisted(),
+        "rebalances": len(rebalances), "long_pnl": float(account.long_pnl.sum()),
+        "short_pnl": float(account.short_pnl.sum()), "best": [], "worst": [], "delisted": account.delisted(),
     }  # fmt: skip
     summary["sensitivity"] = []
     return summary

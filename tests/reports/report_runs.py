@@ -50,7 +50,7 @@ seed: 7
 
 
 def make_run(root: Path, decisions: int, *, nasty: bool = True, seed: int = 1, run_id: str = "") -> Path:
-    """A finished run of one decision an hour over minute bars; returns its folder."""
+    """Write a finished run of one decision per hour over minute bars; return its folder."""
     rng = np.random.default_rng(seed)
     folder = RunFolder(root / (run_id or f"20240701T000000Z-synthetic-{decisions:06x}"))
     folder.path.mkdir(parents=True)
@@ -70,7 +70,7 @@ def make_run(root: Path, decisions: int, *, nasty: bool = True, seed: int = 1, r
 
 
 def make_rule_run(root: Path, decisions: int, *, unchanged: int = 0) -> Path:
-    """The same run as if a rule had decided by targets: nobody was asked, and `silent` decisions are not recorded."""
+    """Write the same run as if a rule had decided by targets, with `unchanged` decisions that are not recorded."""
     run = make_run(root, decisions, nasty=False)
     share = pl.when(pl.col("action") == "BUY").then(pl.col("size")).otherwise(0.0)
     target = pl.concat_list(pl.struct(symbol="symbol", share=share))
@@ -100,7 +100,7 @@ def make_rule_run(root: Path, decisions: int, *, unchanged: int = 0) -> Path:
 
 
 class _Rows:
-    """Walks the decisions once: actions, account, fills, and everything a record holds."""
+    """All decisions in order: actions, account, fills, and everything a record holds."""
 
     def __init__(self, rng: np.random.Generator, bars: pl.DataFrame, decisions: int, nasty: bool) -> None:
         self.rng, self.bars, self.count, self.nasty = rng, bars, decisions, nasty
@@ -113,9 +113,9 @@ class _Rows:
         self.realised = self.fees = 0.0
         self.curve = np.full(len(bars), CASH)
         self.exposure = np.zeros(len(bars))
-        self._walk()
+        self._simulate()
 
-    def _walk(self) -> None:
+    def _simulate(self) -> None:
         numbers = self.rng.normal(0, 40, (self.count, WINDOW, 6))
         latencies = self.rng.lognormal(6, 0.4, self.count)
         draws = self.rng.random(self.count)
@@ -209,12 +209,12 @@ class _Rows:
         return [fill]
 
     def equity_frame(self) -> pl.DataFrame:
-        """As the runner makes it."""
+        """Build the equity curve as a run does."""
         times = self.bars["close_time"].to_physical().to_numpy()
         return equity_frame(time=times, equity=self.curve, exposure=self.exposure, price=self.close, initial_cash=CASH)
 
     def decision_frame(self) -> pl.DataFrame:
-        """As `decisions.parquet` is: the window is put together column by column, which is much faster."""
+        """Build `decisions.parquet`; the window is built column by column, which is much faster."""
         columns = (*BAR_COLUMNS, *FEATURES)
         schema = decision_schema(columns)
         plain = pl.Schema({name: kind for name, kind in json_schema(schema).items() if name != "window"})

@@ -1,4 +1,4 @@
-"""The report in headless Chromium: it opens without an error, and what is clicked is what is shown."""
+"""The report in headless Chromium: it opens without an error, and shows what is clicked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def page(browser: Page, run: Path) -> Iterator[Page]:
     assert browser.errors() == []
 
 
-def test_it_opens_on_the_first_trade_and_fetches_nothing_from_a_network(page: Page, decisions: pl.DataFrame) -> None:
+def test_it_opens_on_the_first_trade_without_network_access(page: Page, decisions: pl.DataFrame) -> None:
     first = decisions.filter(pl.col("orders").list.len() > 0)["index"][0]
     assert page.shown == first
     resources = page.js("return performance.getEntriesByType('resource').map((entry) => entry.name)")
@@ -50,7 +50,7 @@ def test_it_opens_on_the_first_trade_and_fetches_nothing_from_a_network(page: Pa
     assert page.js("return document.querySelectorAll('#chart .main-svg').length") > 0
 
 
-def test_of_the_prompts_only_the_chunk_in_view_is_decoded(page: Page) -> None:
+def test_only_the_visible_chunk_of_prompts_is_decoded(page: Page) -> None:
     """index, texts, candles, curves, trades, failures and one chunk, of seven."""
     chunks = page.js("return document.querySelectorAll('script[id^=chunk-]').length")
     assert chunks == 7
@@ -112,7 +112,7 @@ def test_a_marker_opens_its_decision(page: Page, decisions: pl.DataFrame) -> Non
         assert page.js("return document.getElementById('detail-name').textContent").startswith(f"#{index} ")
 
 
-def test_candles_follow_the_zoom_and_are_those_of_the_bars(page: Page, run: Path) -> None:
+def test_candles_follow_the_zoom_and_equal_the_bars(page: Page, run: Path) -> None:
     bars = load_run(run).market
     steps = set()
     for days in (0, 7, 1):
@@ -133,8 +133,8 @@ def test_candles_follow_the_zoom_and_are_those_of_the_bars(page: Page, run: Path
     assert min(steps) * 1000 <= 10 * MINUTE
 
 
-def test_filters_leave_what_they_say(page: Page, decisions: pl.DataFrame) -> None:
-    def passing() -> int:
+def test_filters_select_the_right_decisions(page: Page, decisions: pl.DataFrame) -> None:
+    def filtered() -> int:
         text = page.js("return document.getElementById('filter-count').textContent")
         return int(text.split()[0].replace(",", ""))
 
@@ -148,7 +148,7 @@ def test_filters_leave_what_they_say(page: Page, decisions: pl.DataFrame) -> Non
         )
 
     count = DECISIONS
-    assert passing() == count
+    assert filtered() == count
     for control, value, none, expected in (
         ("only-failed", "on", "", pl.col("provenance") != "model"),
         ("only-trades", "on", "", pl.col("orders").list.len() > 0),
@@ -159,8 +159,8 @@ def test_filters_leave_what_they_say(page: Page, decisions: pl.DataFrame) -> Non
         ("search", "<script>", "", pl.col("note").str.contains("<script>", literal=True)),
     ):
         choose(control, value)
-        assert passing() == decisions.filter(expected).height > 0
-        assert page.js("return document.querySelectorAll('#decision-table .gt-row').length") <= min(passing(), 60)
+        assert filtered() == decisions.filter(expected).height > 0
+        assert page.js("return document.querySelectorAll('#decision-table .gt-row').length") <= min(filtered(), 60)
         choose(control, none)
     choose("only-failed", "on")
     failed = decisions.filter(pl.col("provenance") != "model")["index"].to_list()
@@ -169,11 +169,11 @@ def test_filters_leave_what_they_say(page: Page, decisions: pl.DataFrame) -> Non
     page.click("#next")
     page.wait_for_detail(failed[1])
     choose("search", "no such note")
-    assert passing() == 0
+    assert filtered() == 0
     assert page.driver.find_element("css selector", "#decision-table .gt-empty").is_displayed()
 
 
-def test_the_keyboard_goes_from_decision_to_decision(page: Page, decisions: pl.DataFrame) -> None:
+def test_keys_select_decisions(page: Page, decisions: pl.DataFrame) -> None:
     trades = decisions.filter(pl.col("orders").list.len() > 0)["index"].to_list()
     failed = decisions.filter(pl.col("provenance") != "model")["index"].to_list()
     start = page.shown
@@ -206,7 +206,7 @@ def test_a_link_to_a_decision_opens_it(page: Page, run: Path) -> None:
     page.wait_for_detail(333)
 
 
-def test_light_and_dark_and_the_sizes_of_laptops(page: Page) -> None:
+def test_light_and_dark_at_the_sizes_of_laptops(page: Page) -> None:
     def background() -> str:
         return str(page.js("return getComputedStyle(document.body).backgroundColor"))
 
@@ -239,7 +239,7 @@ def test_a_single_file_opens_anywhere(page: Page, run: Path, tmp_path: Path) -> 
     assert page.js("return document.querySelectorAll('#chart .main-svg').length") > 0
 
 
-def test_without_plotly_beside_it_the_page_says_so_and_the_rest_works(browser: Page, run: Path, tmp_path: Path) -> None:
+def test_without_plotly_the_page_shows_a_message_and_the_rest_works(browser: Page, run: Path, tmp_path: Path) -> None:
     shutil.copy(run / "report.html", tmp_path / "sent.html")
     browser.open(tmp_path / "sent.html")
     assert "--single-file" in browser.js("return document.getElementById('chart').textContent")
@@ -257,16 +257,16 @@ def test_a_run_that_decided_nothing_opens(browser: Page, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_portfolio_run(tmp_path_factory.mktemp("many"), symbols=14, bars=480, asked=True)
+def portfolio_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_portfolio_run(tmp_path_factory.mktemp("many"), symbols=14, bars=480, uses_model=True)
     write_report(run)
     return run
 
 
 @pytest.fixture
-def many_page(browser: Page, many: Path) -> Iterator[Page]:
-    """The report of a run over many symbols, freshly opened; after every test its console must be empty."""
-    browser.open(many / "report.html")
+def portfolio_page(browser: Page, portfolio_run: Path) -> Iterator[Page]:
+    """The report of a run over several symbols, freshly opened; after every test its console must be empty."""
+    browser.open(portfolio_run / "report.html")
     yield browser
     assert browser.errors() == []
 
@@ -284,8 +284,8 @@ def shown_candles(page: Page, symbol: str) -> dict[str, Any]:
     return found
 
 
-def test_the_selector_shows_the_candles_and_fills_of_a_symbol(many_page: Page, many: Path) -> None:
-    page, run = many_page, load_run(many)
+def test_the_selector_shows_the_candles_and_fills_of_a_symbol(portfolio_page: Page, portfolio_run: Path) -> None:
+    page, run = portfolio_page, load_run(portfolio_run)
     names = run.market["symbol"].unique().sort().to_list()
     before = page.js("return window.__inflated")
     for at, symbol in enumerate(names[:4]):
@@ -307,9 +307,9 @@ def test_the_selector_shows_the_candles_and_fills_of_a_symbol(many_page: Page, m
     assert page.js("return window.__inflated") <= before + 4
 
 
-def test_the_keyboard_reaches_every_symbol(many_page: Page, many: Path) -> None:
-    page = many_page
-    names = load_run(many).market["symbol"].unique().sort().to_list()
+def test_keys_reach_every_symbol(portfolio_page: Page, portfolio_run: Path) -> None:
+    page = portfolio_page
+    names = load_run(portfolio_run).market["symbol"].unique().sort().to_list()
     at = int(page.js("return document.getElementById('symbol').value"))
     for key, step in (("]", 1), ("]", 2), ("[", 1)):
         page.key(key)
@@ -319,13 +319,13 @@ def test_the_keyboard_reaches_every_symbol(many_page: Page, many: Path) -> None:
     page.key("\ue015")
     shown_candles(page, names[4])
     assert f"&s={names[4]}" in page.js("return location.hash")
-    page.open(many / "report.html", f"#d=2&s={names[6]}")
+    page.open(portfolio_run / "report.html", f"#d=2&s={names[6]}")
     page.wait_for_detail(2)
     shown_candles(page, names[6])
 
 
-def test_the_portfolio_is_drawn_when_it_is_looked_at(many_page: Page, many: Path) -> None:
-    page, rebalances = many_page, pl.read_parquet(many / "rebalances.parquet")
+def test_the_portfolio_charts_are_drawn_when_visible(portfolio_page: Page, portfolio_run: Path) -> None:
+    page, rebalances = portfolio_page, pl.read_parquet(portfolio_run / "rebalances.parquet")
     for name in ("holdings", "exposure", "legs", "turnover"):
         page.js(f"document.getElementById('{name}-chart').scrollIntoView()")
         page.wait(lambda name=name: page.js(f"return document.querySelector('#{name}-chart .main-svg') !== null"))
@@ -349,21 +349,23 @@ def test_the_portfolio_is_drawn_when_it_is_looked_at(many_page: Page, many: Path
     page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_a_symbol_in_a_table_leads_to_its_candles(many_page: Page, many: Path) -> None:
-    page = many_page
-    symbol = pl.read_parquet(many / "attribution.parquet").sort("pnl")["symbol"][0]
+def test_a_symbol_in_a_table_leads_to_its_candles(portfolio_page: Page, portfolio_run: Path) -> None:
+    page = portfolio_page
+    symbol = pl.read_parquet(portfolio_run / "attribution.parquet").sort("pnl")["symbol"][0]
     page.js("document.querySelector('#attribution-table tbody tr:last-child button').click()")
     shown_candles(page, symbol)
     page.wait(lambda: page.js("return document.querySelector('#trade-table [data-position=\"3\"]')"))
     page.js("document.querySelector('#trade-table [data-position=\"3\"]').click()")
-    fill = load_run(many).fills.row(3, named=True)
+    fill = load_run(portfolio_run).fills.row(3, named=True)
     shown_candles(page, fill["symbol"])
-    index = load_run(many).decisions.filter(pl.col("time") <= fill["time"])["index"][-1]
+    index = load_run(portfolio_run).decisions.filter(pl.col("time") <= fill["time"])["index"][-1]
     page.wait_for_detail(index)
 
 
-def test_a_decision_over_many_shows_targets_orders_and_cuts(many_page: Page, many: Path) -> None:
-    page, decisions = many_page, load_run(many).decisions
+def test_a_decision_over_several_symbols_shows_targets_orders_and_cuts(
+    portfolio_page: Page, portfolio_run: Path
+) -> None:
+    page, decisions = portfolio_page, load_run(portfolio_run).decisions
     row = decisions.filter(pl.col("risk_cuts").list.len() > 0).row(0, named=True)
     page.click(f"#decision-table [data-position='{row['index']}']")
     page.wait_for_detail(row["index"])
@@ -381,7 +383,7 @@ def test_a_decision_over_many_shows_targets_orders_and_cuts(many_page: Page, man
 
 
 def test_a_rule_over_one_symbol_shows_what_its_targets_ordered(browser: Page, tmp_path: Path) -> None:
-    """No model: no prompt, no reply, no filter by provenance; silent decisions are counted."""
+    """No model: no prompt, no reply, no filter by provenance; unchanged decisions are counted."""
     run = make_rule_run(tmp_path, 40, unchanged=1234)
     browser.open(write_report(run))
     bought = load_run(run).decisions.filter(pl.col("orders").list.len() > 0).row(0, named=True)

@@ -1,4 +1,4 @@
-"""What is packed comes out again, by an independent slow reader; JSON in a script element cannot end it."""
+"""Packed values are restored by an independent slow reader; JSON in a script element cannot end it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agent_bt.reports.html_pack import (
 
 
 def unpack(block: str) -> dict[str, list[float | None]]:
-    """One value after another, by the description in `pack_columns`."""
+    """Decode one value after another, as described in `pack_columns`."""
     data = zlib.decompress(base64.b64decode(block))
     length = int.from_bytes(data[:4], "little")
     at, out = 4 + length, {}
@@ -58,7 +58,7 @@ whole = st.integers(-(2**50), 2**50)
 
 @settings(max_examples=50)
 @given(codes=st.lists(whole, max_size=20), delta=st.booleans())
-def test_whole_numbers_come_out_as_they_went_in(codes: list[int], delta: bool) -> None:
+def test_whole_numbers_are_restored(codes: list[int], delta: bool) -> None:
     column = Column(name="a", codes=np.array(codes, np.int64), delta=delta)
     assert unpack(pack_columns([column, column]))["a"] == codes
 
@@ -69,7 +69,7 @@ def test_whole_numbers_come_out_as_they_went_in(codes: list[int], delta: bool) -
     decimals=st.integers(0, 6),
     delta=st.booleans(),
 )
-def test_floats_come_out_rounded_and_what_is_missing_stays_missing(
+def test_floats_are_restored_rounded_and_missing_ones_stay_missing(
     values: list[float], decimals: int, delta: bool
 ) -> None:
     out = unpack(pack_columns([quantise("a", np.array(values), decimals, delta=delta)]))["a"]
@@ -99,7 +99,7 @@ def test_json_in_a_script_element_cannot_end_it(text: str) -> None:
     assert json.loads(written) == value
 
 
-def test_json_blocks_come_out_again() -> None:
+def test_json_blocks_are_restored() -> None:
     value = [{"a": "</script>", "b": [1, None, True], "c": "\x00漢"}]
     assert json.loads(zlib.decompress(base64.b64decode(pack_json(value)))) == value
 
@@ -126,7 +126,7 @@ def candles(block: str) -> dict[str, np.ndarray]:
     return {**raw, "open": o, "high": body_top + raw["high"], "low": body_bottom - raw["low"]}
 
 
-def test_candles_come_out_exactly() -> None:
+def test_candles_are_restored_exactly() -> None:
     bars = bars_of(500)
     out = candles(pack_candles(bars))
     for name in ("open", "high", "low", "close", "volume"):

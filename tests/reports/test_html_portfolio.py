@@ -1,4 +1,4 @@
-"""The report of a run over many symbols as a file: what was held, who earned what, and each symbol's own candles."""
+"""The report of a run over several symbols as a file: holdings, attribution, and the candles of each symbol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from report_runs import make_run
 from test_html_pack import candles, unpack
 
 from agent_bt.core.errors import RecordError
-from agent_bt.records import holdings
+from agent_bt.records import holdings_schema
 from agent_bt.records.read import Run, load_run
 from agent_bt.reports.html import write_report
 from agent_bt.reports.html_decisions import Decisions
@@ -77,7 +77,7 @@ def test_it_opens_with_the_most_traded_symbol(run: Run) -> None:
     assert symbols.names[symbols.first] == max(traded, key=lambda symbol: traded[symbol])
 
 
-def test_areas_of_holdings_add_up_to_what_was_held_long_and_short(page: str, portfolio: Portfolio) -> None:
+def test_areas_of_holdings_add_up_to_long_and_short_exposure(page: str, portfolio: Portfolio) -> None:
     areas = {name: np.array(values) for name, values in unpack(packed(page, "holdings")).items()}
     named = [areas[str(at)] for at in range(NAMED)]
     long = sum(np.maximum(area, 0.0) for area in named) + areas["long"]
@@ -123,7 +123,7 @@ def test_attribution_is_sorted_and_its_bars_share_one_zero(facts: dict[str, Any]
     assert facts["totals"]["pnl"] == f"{sum(pnl.values()):,.2f}".replace("-", "\u2212")
 
 
-def test_last_holdings_are_what_the_fills_leave(run: Run, facts: dict[str, Any]) -> None:
+def test_final_positions_are_the_sum_of_the_fills(run: Run, facts: dict[str, Any]) -> None:
     held: dict[str, float] = {}
     for fill in run.fills.iter_rows(named=True):
         held[fill["symbol"]] = held.get(fill["symbol"], 0.0) + fill["quantity"]
@@ -145,7 +145,7 @@ def test_delisted_symbols_are_named(run: Run, page: str, facts: dict[str, Any]) 
     assert gone not in [row["symbol"] for row in facts["holdings"]]
 
 
-def test_targets_and_cuts_are_told_in_few_words(run: Run) -> None:
+def test_long_lists_of_targets_and_cuts_are_shortened(run: Run) -> None:
     short = short_names(run.market["symbol"].unique().to_list())
     block = Decisions(run.folder.decisions).index(short)["texts"]
     shown = json.loads(zlib.decompress(base64.b64decode(block)))
@@ -164,20 +164,20 @@ def test_targets_and_cuts_are_told_in_few_words(run: Run) -> None:
     assert any(shown["cuts"])
 
 
-def test_names_lose_the_quote_currency_that_all_share() -> None:
+def test_a_common_quote_currency_is_removed_from_names() -> None:
     assert short_names(["BTCUSDT", "1000PEPEUSDT"]) == {"BTCUSDT": "BTC", "1000PEPEUSDT": "1000PEPE"}
     assert short_names(["BTCUSDT", "ETHBTC"]) == {"BTCUSDT": "BTCUSDT", "ETHBTC": "ETHBTC"}
     assert short_names(["USDT", "BTCUSDT"])["BTCUSDT"] == "BTCUSDT"
 
 
-def test_prices_of_any_size_can_be_read() -> None:
+def test_prices_of_any_magnitude_are_readable() -> None:
     values = (63_123.456, 1_234_567.8, 99.5, 0.00000684, -0.5, 0.0, None)
     assert [plain(value) for value in values] == [
         "63,123.46", "1,234,568", "99.5", "0.00000684", "\u22120.5", "0.00", "–",
     ]  # fmt: skip
 
 
-def test_only_runs_over_many_have_the_sections_of_many(page: str, tmp_path: Path) -> None:
+def test_only_runs_over_several_symbols_have_portfolio_sections(page: str, tmp_path: Path) -> None:
     one = write_report(make_run(tmp_path, 5)).read_text(encoding="utf-8")
     for name in SECTIONS:
         assert f'id="{name}"' in page
@@ -185,10 +185,10 @@ def test_only_runs_over_many_have_the_sections_of_many(page: str, tmp_path: Path
 
 
 def test_the_tables_here_are_those_of_a_run(portfolio: Portfolio) -> None:
-    assert portfolio.snapshots.schema == holdings.SNAPSHOT_SCHEMA
-    assert portfolio.rebalances.schema == holdings.REBALANCE_SCHEMA
-    assert portfolio.attribution.schema == holdings.ATTRIBUTION_SCHEMA
-    assert portfolio.legs.schema == holdings.LEGS_SCHEMA
+    assert portfolio.snapshots.schema == holdings_schema.SNAPSHOT_SCHEMA
+    assert portfolio.rebalances.schema == holdings_schema.REBALANCE_SCHEMA
+    assert portfolio.attribution.schema == holdings_schema.ATTRIBUTION_SCHEMA
+    assert portfolio.legs.schema == holdings_schema.LEGS_SCHEMA
 
 
 def test_a_missing_table_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -199,22 +199,24 @@ def test_a_missing_table_is_an_error_that_names_it(tmp_path: Path) -> None:
     assert not (run / "report.html").exists()
 
 
-def test_shares_of_an_equity_that_is_used_up_count_as_none(portfolio: Portfolio) -> None:
+def test_weights_of_zero_equity_count_as_zero(portfolio: Portfolio) -> None:
     at_nothing = portfolio.legs.with_columns(gross=pl.lit(float("inf")), long=pl.lit(float("nan")))
     blocks = replace(portfolio, legs=at_nothing).blocks()
     assert set(unpack(blocks["legs"])["gross"]) == {0.0}
     assert unpack(blocks["legs"])["net"] == unpack(blocks["legs"])["short"]
 
 
-def test_a_run_over_many_that_decided_nothing_has_a_report(tmp_path: Path) -> None:
+def test_a_run_over_several_symbols_without_decisions_has_a_report(tmp_path: Path) -> None:
     run = make_portfolio_run(tmp_path, symbols=4, bars=120)
     for name in ("decisions", "fills", "snapshots", "rebalances"):
         pl.read_parquet(run / f"{name}.parquet").head(0).write_parquet(run / f"{name}.parquet")
     assert "No positions at the end" in write_report(run).read_text(encoding="utf-8")
 
 
-def test_where_no_model_was_asked_nothing_speaks_of_replies(page: str, tmp_path: Path) -> None:
-    asked = write_report(make_portfolio_run(tmp_path, symbols=4, bars=120, asked=True)).read_text(encoding="utf-8")
+def test_without_model_calls_the_page_has_no_sections_about_replies(page: str, tmp_path: Path) -> None:
+    with_model = write_report(make_portfolio_run(tmp_path, symbols=4, bars=120, uses_model=True)).read_text(
+        encoding="utf-8"
+    )
     for words in ('id="failed"', 'id="filter-source"', 'id="only-failed"', 'id="model"', "next failed reply"):
         assert words not in page
-        assert words in asked
+        assert words in with_model

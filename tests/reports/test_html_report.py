@@ -1,4 +1,4 @@
-"""The report as a file: what is in it, where plotly's script is, and that no text of a model is ever markup."""
+"""The report as a file: its content, where plotly's script is, and that no text of a model is ever markup."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_text_of_a_model_or_a_config_is_never_markup(page: str) -> None:
     assert "&lt;/script&gt;&lt;script&gt;window.__pwned" in page
 
 
-def test_nothing_is_fetched_from_anywhere(page: str) -> None:
+def test_nothing_is_fetched_from_a_network(page: str) -> None:
     elements = Elements(page)
     links = [value for _, attributes in elements.tags for name, value in attributes.items() if name in ("src", "href")]
     assert sorted({link for link in links if link and not link.startswith("#")}) == [
@@ -103,19 +103,19 @@ def test_plotly_is_written_once_for_all_reports_of_a_folder(run: Path, page: str
     assert scripts[0].stat().st_size > 1_000_000
 
 
-def test_a_single_file_needs_nothing_beside_it(run: Path, tmp_path: Path) -> None:
+def test_a_single_file_is_self_contained(run: Path, tmp_path: Path) -> None:
     path = write_report(run, single_file=True, out=tmp_path / "one.html")
     assert list(tmp_path.iterdir()) == [path]
     assert not any("src" in attributes for _, attributes in Elements(path.read_text(encoding="utf-8")).tags)
 
 
-def test_a_report_written_elsewhere_has_its_script_beside_it(run: Path, tmp_path: Path) -> None:
+def test_a_report_written_elsewhere_has_its_script_next_to_it(run: Path, tmp_path: Path) -> None:
     write_report(str(run), out=tmp_path / "there.html")
     (source,) = re.findall(r'<script id="plotly" src="([^"]+)"', (tmp_path / "there.html").read_text(encoding="utf-8"))
     assert (tmp_path / source).is_file()
 
 
-def test_headings_banners_warnings_and_figures_stand_in_the_page(run: Path, page: str) -> None:
+def test_headings_banners_warnings_and_figures_are_in_the_page(run: Path, page: str) -> None:
     summary = load_run(run).summary
     for text in ("SAMPLE MARKET", "STAND-IN MODEL", "Execution sensitivity", "Monthly returns", "Conventions"):
         assert text in page
@@ -125,7 +125,7 @@ def test_headings_banners_warnings_and_figures_stand_in_the_page(run: Path, page
     assert f"{summary['llm']['speculation_hits']:,}" in page
 
 
-def test_a_folder_without_a_result_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_a_result_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="there is no run folder"):
         write_report(tmp_path / "nothing")
     run = make_run(tmp_path, 5)
@@ -152,7 +152,7 @@ def test_a_run_of_a_rule_without_decisions_of_a_model_has_a_report(tmp_path: Pat
     assert "Not computed for this run" in write_report(run).read_text(encoding="utf-8")
 
 
-def test_a_run_that_decided_nothing_has_a_report(tmp_path: Path) -> None:
+def test_a_run_without_decisions_has_a_report(tmp_path: Path) -> None:
     run = make_run(tmp_path, 4)
     decisions = pl.read_parquet(run / "decisions.parquet").head(0)
     decisions.write_parquet(run / "decisions.parquet")

@@ -1,4 +1,4 @@
-"""Whole runs over many symbols: everything is written, derives again, replays, and adds up."""
+"""Whole runs over several symbols: all files are written, verified and replayed, and the figures add up."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def adds_up(run: Run) -> None:
     assert legs - measured["fees"] - measured["funding"] == pytest.approx(measured["total_pnl"], rel=1e-9, abs=1e-6)
 
 
-def test_a_run_over_many_is_complete_and_adds_up(ranked: Run) -> None:
+def test_a_run_over_several_symbols_is_complete_and_adds_up(ranked: Run) -> None:
     files = {path.name for path in ranked.path.iterdir()}
     assert {f"{name}.parquet" for name in TABLES} | set(EXPORTS) <= files
     adds_up(ranked)
@@ -73,7 +73,7 @@ def test_a_run_over_many_is_complete_and_adds_up(ranked: Run) -> None:
     assert any("Delisted during the run" in line and "DUSDT" in line for line in summary["warnings"])
 
 
-def test_it_derives_again_and_replays(ranked: Run) -> None:
+def test_it_is_verified_and_replays(ranked: Run) -> None:
     assert verify(ranked.path) == []
     assert replay(ranked.path).identical
 
@@ -119,7 +119,7 @@ def test_changed_and_missing_exports_are_found(ranked: Run, name: str) -> None:
 @pytest.mark.parametrize(
     ("table", "column"), [("fills", "symbol"), ("equity", "time"), ("market", "symbol"), ("decisions", "bar")]
 )
-def test_changed_sources_are_found_and_nothing_is_told_from_them(ranked: Run, table: str, column: str) -> None:
+def test_changed_sources_are_found_and_nothing_is_derived_from_them(ranked: Run, table: str, column: str) -> None:
     path = ranked.path / f"{table}.parquet"
     whole = pl.read_parquet(path)
     try:
@@ -144,7 +144,7 @@ def test_changed_config_is_found(ranked: Run) -> None:
         path.write_bytes(whole)
 
 
-def test_exports_say_what_the_tables_say(ranked: Run) -> None:
+def test_exports_equal_the_tables(ranked: Run) -> None:
     nav = pl.read_csv(ranked.path / "nav_history.csv", try_parse_dates=True)
     assert nav.columns == ["time", "nav", "return", "drawdown", "cash", "exposure"]
     assert nav["nav"].to_list() == ranked.equity["equity"].to_list()
@@ -155,13 +155,13 @@ def test_exports_say_what_the_tables_say(ranked: Run) -> None:
     assert len(trades) == len(ranked.fills)
     assert trades[0]["time"] == f"{ranked.fills['time'][0]:%Y-%m-%dT%H:%M:%SZ}"
     assert [trade["quantity"] for trade in trades] == ranked.fills["quantity"].to_list()
-    told = json.loads((ranked.path / "backtest_summary.json").read_bytes())
-    assert set(told) == {"name", "strategy", "period", "performance", "portfolio", "decisions", "hashes"}
-    assert told["performance"] == ranked.summary["performance"]
+    exported = json.loads((ranked.path / "backtest_summary.json").read_bytes())
+    assert set(exported) == {"name", "strategy", "period", "performance", "portfolio", "decisions", "hashes"}
+    assert exported["performance"] == ranked.summary["performance"]
 
 
 def test_a_run_that_ends_soon_after_a_delisting_replays(tmp_path: Path) -> None:
-    """The bars up to its end do not tell that the symbol has vanished; those after it do."""
+    """The bars up to its end do not show that the symbol was delisted; those after it do."""
     limited = run(tmp_path, *MARKET, "strategy.kind=equal_weight", "rebalance=4h", limit=74)
     assert "2024-09-01T08" < limited.equity["time"][-1].isoformat() < "2024-09-01T20"
     assert limited.summary["portfolio"]["delisted"] == ["DUSDT"]
@@ -188,7 +188,7 @@ def test_an_interrupted_run_has_its_tables_and_replays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("symbols", ["null", SYMBOLS])
-def test_silent_decisions_are_counted_and_replayed(tmp_path: Path, symbols: str) -> None:
+def test_unchanged_decisions_are_counted_and_replayed(tmp_path: Path, symbols: str) -> None:
     found = run(
         tmp_path, "market.interval=1h", "market.start=2024-08-20", "market.end=2024-09-04", "market.warmup=3d",
         "strategy.kind=rsi", f"market.symbols={symbols}",
@@ -242,25 +242,25 @@ def test_orders_to_sell_short_on_spot_are_a_warning(tmp_path: Path) -> None:
     assert found.legs["short"].min() == 0.0
 
 
-def test_where_the_data_and_the_look_back_of_the_pool_do_not_reach_is_said(tmp_path: Path) -> None:
+def test_missing_data_and_a_short_look_back_of_the_pool_are_warnings(tmp_path: Path) -> None:
     file, settings = tmp_path / "panel.parquet", [*PANEL, "execution.funding=false", "market.end=2024-08-25"]
     load_bars(load_config(None, settings, env={})).bars.drop("funding_rate", strict=False).write_parquet(file)
     whole = [*settings, f"market.source={file}", "pool.enabled=true", "pool.lookback=2d"]
     assert load_bars(load_config(None, whole, env={})).notes == ()
     wider = [*whole, "market.warmup=3d", "market.end=2024-09-01", "pool.lookback=30d"]
     found = run(tmp_path, *wider)
-    told = (
+    expected = (
         "There is no bar before 2024-08-18T00:00Z, asked for from 2024-08-17T00:00Z (market.start less market.warmup)",
         "There is no bar after 2024-08-25T00:00Z: the run ends there, not at market.end (2024-09-01T00:00Z)",
         "The first choice of the pool sees 48 hours of bars before the run, less than its look-back of 30d; "
         "market.warmup reads more",
     )
-    assert set(told) <= set(found.summary["warnings"])
+    assert set(expected) <= set(found.summary["warnings"])
     checked = validate(load_config(None, wider, env={}))
-    assert set(told) <= {finding.what for finding in checked if finding.level == "warning"}
+    assert set(expected) <= {finding.what for finding in checked if finding.level == "warning"}
 
 
-def test_terminal_tells_what_was_held(ranked: Run) -> None:
+def test_the_terminal_summary_shows_the_holdings(ranked: Run) -> None:
     text = plain(ranked.summary, 100)
     for expected in (
         "perpetuals · cross-sectional · 5 symbols · 1h",
@@ -274,7 +274,7 @@ def test_terminal_tells_what_was_held(ranked: Run) -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_one_symbol_alone_can_be_ranked(tmp_path: Path) -> None:
+def test_a_single_symbol_can_be_ranked(tmp_path: Path) -> None:
     found = run(tmp_path, *PANEL[:6], "market.symbols=[AUSDT]", "strategy.kind=equal_weight", "rebalance=D")
     adds_up(found)
     assert (found.summary["about"]["symbol"], found.summary["portfolio"]["symbols"]) == ("AUSDT", 1)
