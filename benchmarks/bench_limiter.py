@@ -86,7 +86,7 @@ def _measure(limits: Mapping[str, float], *, told: bool) -> tuple[float, float]:
     """Answers per second, and the share of calls that were refused."""
     from agent_bt.core.types import Request
     from agent_bt.llm.limiter import AdaptiveGate
-    from agent_bt.llm.openai_provider import OpenAILLM
+    from agent_bt.llm.openai_client import OpenAILLM
 
     command = [sys.executable, __file__, json.dumps(limits)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:

@@ -246,7 +246,7 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
     from agent_bt import load_config
     from agent_bt.backtest.run import run_config
     from agent_bt.llm import limiter
-    from agent_bt.llm.openai_provider import Slots
+    from agent_bt.llm.openai_client import Slots
 
     if spec.gate == "plain":
         limiter.AdaptiveGate = Slots  # type: ignore[assignment,misc]

@@ -77,7 +77,7 @@ def test_retries_negotiation_and_the_cache_are_logged_and_the_key_is_not(
         "INFO    agent_bt.llm.retry: attempt 1 failed (rate_limit: ",
         "INFO    agent_bt.llm.retry: attempt 2 failed (connection: ",
         "INFO    agent_bt.llm.limiter: HTTP 429: from now on at most ",
-        "DEBUG   agent_bt.llm.openai_provider: http://127.0.0.1",
+        "DEBUG   agent_bt.llm.openai_client: http://127.0.0.1",
         "DEBUG   agent_bt.llm.cache: cache miss ",
     ):
         assert part in done.err

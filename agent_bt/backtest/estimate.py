@@ -27,8 +27,7 @@ from agent_bt.core.step import Step
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.engine.simulate import simulate
 from agent_bt.llm.cache_store import ReplyStore
-from agent_bt.llm.negotiation import Negotiated
-from agent_bt.llm.prices import PriceTable
+from agent_bt.llm.provider import provider_of
 from agent_bt.llm.tokens import estimate_tokens
 
 REPLY_TOKENS = 40
@@ -70,19 +69,18 @@ def estimate(config: Config, *, config_path: Path | None = None, limit: int | No
     if prompt is None:
         raise UsageError(f"strategy.kind is {config.strategy.kind}: it asks no model, so there is nothing to pay")
     config = with_prompt_defaults(config, prompt)
+    provider = provider_of(config.llm)
     with ExitStack() as opened:
         store = None
-        if config.llm.provider == "openai" and Path(config.cache.path).exists():
+        if not provider.embedded and Path(config.cache.path).exists():
             store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
         counter = _Counter(config, store)
         _walk(config, prompt, counter, limit)
         reply_tokens, source = _reply_tokens(config, store, counter.symbols)
     completion = counter.calls * reply_tokens
-    prices = PriceTable(
-        provider=config.llm.provider, model=config.llm.model, base_url=config.llm.base_url, prices=config.llm.prices
-    )
+    prices = provider.prices()
     cost = prices.cost_usd(Usage(prompt_tokens=counter.prompt_tokens, completion_tokens=completion))
-    waste = 1.0 + (config.prefetch.max_waste if config.prefetch.depth and config.llm.provider == "openai" else 0.0)
+    waste = 1.0 + (config.prefetch.max_waste if config.prefetch.depth and not provider.embedded else 0.0)
     return Estimate(
         decisions=counter.decisions,
         cached=counter.cached,
@@ -127,12 +125,12 @@ class _Counter:
         self.symbols = len(step.view.symbols)
 
     def negotiated(self, config: Config) -> Mapping[str, Any] | None:
-        """The ladder's result as the cache knows it, else the first rung that may be tried."""
-        if config.llm.provider != "openai":
+        """Return the result of the negotiation as the cache has it, else the one that is expected."""
+        provider = provider_of(config.llm)
+        if not provider.negotiates:
             return None
         known = self._store.recall(negotiation_key(config)) if self._store is not None else None
-        wanted = config.llm.response_format
-        return known or Negotiated(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
+        return known or provider.expected_negotiation()
 
 
 def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) -> None:

@@ -43,6 +43,7 @@ from agent_bt.engine.simulate import simulate
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.execution.sizer import RiskLimitedSizer
+from agent_bt.llm.provider import provider_of
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
@@ -205,7 +206,7 @@ def _prefetcher(run: PreparedRun, broker: SimulatedBroker) -> Prefetcher | None:
     """What sends requests ahead, where that can save time: not for models that answer at once."""
     config = run.config
     agent = run.strategy
-    if run.prompt is None or not isinstance(agent, AgentStrategy) or config.llm.provider != "openai":
+    if run.prompt is None or not isinstance(agent, AgentStrategy) or provider_of(config.llm).embedded:
         return None
     if run.offline or config.prefetch.depth == 0:
         return None

@@ -24,6 +24,7 @@ from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.llm.ledger import spent_in
+from agent_bt.llm.provider import provider_of
 from agent_bt.records.exports import build_exports
 from agent_bt.records.holdings import CONVENTION as HOLDINGS
 from agent_bt.records.holdings import compute_holdings, summarise_holdings
@@ -240,10 +241,9 @@ def _banners(config: Config, loaded: LoadedBars, prompt: Prompt | None) -> list[
     banners = []
     if loaded.sample:
         banners.append("SAMPLE MARKET: generated prices; nothing here says anything about the real market")
-    if prompt and config.llm.provider == "stand_in":
-        banners.append("STAND-IN MODEL: an embedded small policy answered, not a language model")
-    if prompt and config.llm.provider == "scripted":
-        banners.append("SCRIPTED MODEL: the replies were given beforehand")
+    banner = provider_of(config.llm).banner if prompt else None
+    if banner is not None:
+        banners.append(banner)
     return banners
 
 

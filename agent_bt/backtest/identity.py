@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.model import endpoint_id
 from agent_bt.config.model import Config
 from agent_bt.core.canonical import tagged_hash
 from agent_bt.core.protocols import Strategy
+from agent_bt.llm.provider import provider_of
 from agent_bt.strategies.registry import make_strategy
 
 _SHAPING_LLM = {
@@ -49,7 +49,7 @@ def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int 
     identity["limit"] = limit
     if prompt is not None:
         shaping = {key: value for key, value in dump["llm"].items() if key in _SHAPING_LLM}
-        identity["llm"] = {**shaping, "endpoint_id": endpoint_id(config.llm)}
+        identity["llm"] = {**shaping, "endpoint_id": provider_of(config.llm).endpoint_id}
         identity["prompt"] = prompt.hash
     elif ":" in config.strategy.kind:
         identity["source"] = _source_hash(make_strategy(config.strategy.kind, config.strategy.params))

@@ -17,6 +17,7 @@ from agent_bt.core.errors import AgentBtError, UsageError
 from agent_bt.core.finding import Finding
 from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.types import Portfolio
+from agent_bt.llm.provider import provider_of
 from agent_bt.strategies.registry import asks_model
 
 if TYPE_CHECKING:
@@ -88,15 +89,18 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
                 advice="backfill real data with `agent-bt data backfill`, then set market.source: store",
             )
         )
-    if config.llm.provider == "stand_in" and asks_model(config.strategy.kind, config.strategy.params):
-        findings.append(
-            Finding(
-                level="warning",
-                what="llm.provider is stand_in: an embedded small policy answers, not a language model",
-                advice="set llm.provider: openai and llm.model; see configs/providers",
-            )
-        )
+    if asks_model(config.strategy.kind, config.strategy.params) and (notice := _provider_notice(config)):
+        findings.append(notice)
     return findings
+
+
+def _provider_notice(config: Config) -> Finding | None:
+    """The warning that the provider gives about itself; a provider that cannot be made is an error found before."""
+    try:
+        notice = provider_of(config.llm).notice
+    except AgentBtError:
+        return None
+    return Finding(level="warning", what=notice[0], advice=notice[1]) if notice else None
 
 
 ENDLESS = {

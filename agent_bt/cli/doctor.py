@@ -14,11 +14,12 @@ import typer
 
 from agent_bt import __version__
 from agent_bt.cli import common
-from agent_bt.core.errors import AgentBtError, ConfigError
+from agent_bt.core.errors import AgentBtError, AuthenticationFailed, ConfigError
 from agent_bt.core.finding import Finding
 
 if TYPE_CHECKING:
     from agent_bt.config.model import Config
+    from agent_bt.llm.provider import Provider
 
 LIBRARIES = {"numba": "numba", "talib": "ta-lib", "polars": "polars", "pyarrow": "pyarrow", "openai": "openai"}
 """Libraries with compiled parts or many versions, by module and package name: what breaks most often."""
@@ -97,29 +98,25 @@ def check_prompt(config: Config, config_path: Path | None) -> Iterator[Finding]:
 
 
 def check_key(config: Config) -> Iterator[Finding]:
-    """Whether the key is in the environment; its value is never looked at closer, and never shown."""
-    llm = config.llm
-    if llm.provider != "openai" or config.strategy.kind != "agent":
-        yield _ok(f"key: none needed ({llm.provider})")
+    """Check that the API key is in the environment; its value is never shown."""
+    provider = _provider(config)
+    if provider is None:
+        yield _ok(f"key: none needed ({config.llm.provider})")
         return
-    from agent_bt.llm.openai_provider import api_key_from_env
-
     try:
-        api_key_from_env(llm.api_key_env, base_url=llm.base_url)
-    except AgentBtError as error:
-        yield _error("key: " + str(error).split("; ")[0], f"export {llm.api_key_env}=..., or write it into .env")
-    else:
-        state = "is set" if os.environ.get(llm.api_key_env) else "is not set; an endpoint on this machine needs none"
-        yield _ok(f"key: {llm.api_key_env} {state}")
+        yield _ok(f"key: {provider.check_access()}")
+    except AuthenticationFailed as error:
+        what = str(error).split("; ")[0]
+        yield _error(f"key: {what}", f"export {config.llm.api_key_env}=..., or write it into .env")
 
 
 def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
-    """With `probe`, whether the model answers, and which form of request it takes (the ladder's result)."""
-    llm = config.llm
-    if llm.provider != "openai" or config.strategy.kind != "agent":
-        yield _ok(f"endpoint: none needed ({llm.provider})")
+    """Name the endpoint; with `probe`, check that the model answers, and which parameters it accepts."""
+    provider = _provider(config)
+    if provider is None:
+        yield _ok(f"endpoint: none needed ({config.llm.provider})")
         return
-    where = f"{llm.model} at {llm.base_url or 'api.openai.com'}"
+    where = f"{config.llm.model} at {provider.address}"
     if not probe:
         yield _ok(f"endpoint: {where}, not asked (--probe asks one small question)")
         return
@@ -133,7 +130,18 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
         yield _error(f"endpoint: {where}: {error}", "check llm.base_url, llm.model and the key")
     else:
         model.close()
-        yield _ok(f"endpoint: {where} answers; effective: {dict(model.negotiated or {})}")
+        yield _ok(f"endpoint: {where} answers; it accepts {dict(model.negotiated or {})}")
+
+
+def _provider(config: Config) -> Provider | None:
+    """The provider that the run sends requests to; None where it sends none."""
+    from agent_bt.llm.provider import provider_of
+    from agent_bt.strategies.registry import asks_model
+
+    if not asks_model(config.strategy.kind, config.strategy.params):
+        return None
+    provider = provider_of(config.llm)
+    return None if provider.embedded else provider
 
 
 def check_store(config: Config) -> Iterator[Finding]:

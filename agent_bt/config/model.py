@@ -14,7 +14,11 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from agent_bt.core.clock import DAY, duration_us, iso, time_us
+from agent_bt.core.extensions import ExtensionPoint
 from agent_bt.core.frequency import fixed_period
+
+PROVIDERS = ExtensionPoint[Any]("llm.provider", "agent_bt.llm.providers")
+"""Names that `llm.provider` accepts; what stands behind them is `agent_bt.llm.provider.Provider`."""
 
 ADVICE_ON_KEYS = "keys come from the environment or `.env`; name the variable in llm.api_key_env"
 _SECRET_NAME = re.compile(
@@ -118,6 +122,13 @@ def _sizes(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _provider(value: str) -> str:
+    if holds_secret(value):
+        raise ValueError("the value (not shown: it looks like a key) is not the name of a provider")
+    PROVIDERS.check(value)
+    return value
+
+
 def _rhythm(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is no rhythm; write W-MON, MS, QS, D, or a duration: 4h")
@@ -133,6 +144,9 @@ Interval = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
 Url = Annotated[str, AfterValidator(_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 VariableName = Annotated[str, AfterValidator(_variable)]
+ProviderName = Annotated[
+    str, AfterValidator(_provider), Field(examples=["stand_in", "openai", "scripted", "my_module:MyProvider"])
+]
 Params = Annotated[dict[str, Any], AfterValidator(_no_secrets)]
 Sizes = Annotated[tuple[float, ...], Field(strict=False), AfterValidator(_sizes)]
 Symbols = Annotated[tuple[Symbol, ...], Field(strict=False)]
@@ -259,8 +273,10 @@ class PricesConfig(Section):
 class LLMConfig(Section):
     """Which model answers, and how it is asked."""
 
-    provider: Literal["stand_in", "openai", "scripted"] = Field(
-        "stand_in", description="`openai`: any OpenAI-compatible endpoint; `stand_in`: the embedded small policy."
+    provider: ProviderName = Field(
+        "stand_in",
+        description="`openai`: any OpenAI-compatible endpoint; `stand_in`: the embedded small policy; `scripted`: "
+        "replies from `llm.params`; or `module:Class` of your own.",
     )
     model: str = Field("baseline", description="The model's name at the endpoint.")
     base_url: WebUrl | None = Field(None, description="Endpoint; null: the provider's own.")

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from agent_bt.config.model import Config, LLMConfig
+from agent_bt.config.model import Config
 from agent_bt.core.errors import EndpointDown
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
@@ -18,18 +18,15 @@ from agent_bt.llm.cache import CachedLLM
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.guard import FailureGuard
 from agent_bt.llm.ledger import Ledger
-from agent_bt.llm.limiter import AdaptiveGate
-from agent_bt.llm.openai_provider import OpenAILLM, api_key_from_env
 from agent_bt.llm.prices import PriceBook, PriceTable
-
-Negotiate = Callable[[LLM], dict[str, Any]]
+from agent_bt.llm.provider import Provider
 
 
 class Endpoints:
     """The stack that real calls go through, outermost layer `llm`; safe for threads.
 
     Args:
-        config: gives cache, budget, and how many failures in a row are borne; shared by all who connect.
+        config: gives cache, budget, and `risk.max_failures_in_a_row`; shared by all who connect.
         ledger_path: where the ledger is kept; None: in memory.
 
     Raises:
@@ -50,31 +47,40 @@ class Endpoints:
 
     def connect(
         self,
-        llm: LLMConfig,
+        provider: Provider,
         *,
-        endpoint_id: str,
         known: Mapping[str, Any] | None,
-        negotiation_key: list[Any],
-        negotiate: Negotiate,
-    ) -> tuple[Mapping[str, Any], PriceTable]:
-        """Make requests to this model possible; returns the ladder's result and the model's prices.
+        key: list[Any],
+        negotiate: Callable[[LLM], dict[str, Any]],
+    ) -> tuple[Mapping[str, Any] | None, PriceTable]:
+        """Make requests to a provider's model possible.
 
-        The first to connect to an endpoint sets time-out, retries and calls in flight for all. The ladder's result is
-        what is `known`, else what the cache remembers, else found out now.
+        The first to connect to an endpoint sets timeout, retries and calls in flight for all.
+
+        Args:
+            provider: of the model.
+            known: the result of an earlier negotiation; None: the cache knows it, or it is found out now.
+            key: what the result is remembered by in the cache.
+            negotiate: finds it out, given the LLM that test requests are sent through.
+
+        Returns:
+            The negotiation's result, None where the provider negotiates nothing, and the model's prices.
 
         Raises:
             ModelError: the endpoint cannot be used.
             ConfigError: the budget is in dollars, and the model has no known price.
         """
-        prices = PriceTable(provider=llm.provider, model=llm.model, base_url=llm.base_url, prices=llm.prices)
+        prices = provider.prices()
         with self._connecting:
             self._paid.check_priced(prices)
-            self._prices.add(endpoint_id, llm.model, prices)
-            self._clients.open(endpoint_id, llm)
-            found = known or self._store.recall(negotiation_key)
+            self._prices.add(provider.config.provider, provider.endpoint_id, provider.config.model, prices)
+            self._clients.open(provider)
+            if not provider.negotiates:
+                return None, prices
+            found = known or self._store.recall(key)
             if found is None:
                 found = negotiate(self._paid)
-                self._store.remember(negotiation_key, found)
+                self._store.remember(key, found)
         return found, prices
 
     def stop(self) -> None:
@@ -90,28 +96,26 @@ class _Clients:
     """Sends each request to the endpoint it names."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, OpenAILLM] = {}
+        self._clients: dict[tuple[str, str], LLM] = {}
         self._closed = False
 
-    def open(self, endpoint_id: str, llm: LLMConfig) -> None:
+    def open(self, provider: Provider) -> None:
         if self._closed:
-            raise EndpointDown(f"the client of {endpoint_id} is closed")
-        if endpoint_id not in self._by_id:
-            self._by_id[endpoint_id] = OpenAILLM(
-                base_url=llm.base_url,
-                api_key=api_key_from_env(llm.api_key_env, base_url=llm.base_url),
-                timeout_s=llm.timeout_s,
-                retries=llm.retries,
-                gate=AdaptiveGate(llm.max_in_flight),
-            )
+            raise EndpointDown(f"the client of {provider.endpoint_id} is closed")
+        key = provider.config.provider, provider.endpoint_id
+        if key not in self._clients:
+            self._clients[key] = provider.open()
 
     def submit(self, request: Request) -> Future[Reply]:
-        return self._by_id[request.endpoint_id].submit(request)
+        return self._client(request).submit(request)
 
     def complete(self, request: Request) -> Reply:
-        return self._by_id[request.endpoint_id].complete(request)
+        return self._client(request).complete(request)
 
     def close(self) -> None:
         self._closed = True
-        for client in self._by_id.values():
+        for client in self._clients.values():
             client.close()
+
+    def _client(self, request: Request) -> LLM:
+        return self._clients[request.provider, request.endpoint_id]

@@ -16,8 +16,6 @@ from typing import Any
 from agent_bt.config.model import PricesConfig
 from agent_bt.core.types import Reply, Request, Usage
 
-_OPENAI_URL = "https://api.openai.com/v1"
-_EMBEDDED = ("stand_in", "scripted")
 _MILLION = 1_000_000
 
 
@@ -47,20 +45,20 @@ class PriceTable:
     """The prices of one model at one endpoint.
 
     Args:
-        provider: `llm.provider`; the embedded ones cost nothing.
         model: the model's name at the endpoint.
-        base_url: the endpoint; None: OpenAI's own. The same model costs differently elsewhere, so the name alone
-            never decides: a model on an endpoint that the table does not know is unpriced.
+        base_url: the endpoint. The same model costs differently elsewhere, so the name alone never decides: a model on
+            an endpoint that the table does not know, or without an endpoint, is unpriced.
         prices: prices that replace the table's where they are given.
+        free: whether the model costs nothing where `prices` gives none, as an embedded one does.
     """
 
     def __init__(
-        self, *, provider: str, model: str, base_url: str | None = None, prices: PricesConfig | None = None
+        self, *, model: str, base_url: str | None = None, prices: PricesConfig | None = None, free: bool = False
     ) -> None:
-        self._provider = provider
         self._model = model
-        self._base_url = base_url or _OPENAI_URL
+        self._base_url = base_url
         self._own = _OwnPrices.of(prices)
+        self._free = free
 
     def of(self, request: Request) -> PriceTable:  # noqa: ARG002 - the face of a `PriceBook` of one model
         """The prices of the model that is asked: these."""
@@ -71,7 +69,7 @@ class PriceTable:
         """Which table the prices are from, for the manifest."""
         if self._own is not None:
             return "llm.prices"
-        return "embedded" if self._provider in _EMBEDDED else price_table_version()
+        return "embedded" if self._free else price_table_version()
 
     @property
     def priced(self) -> bool:
@@ -85,11 +83,11 @@ class PriceTable:
         """
         if self._own is not None:
             return self._own.cost_usd(usage)
-        if self._provider in _EMBEDDED:
+        if self._free:
             return 0.0
-        return self._by_table(usage, at or datetime.now(UTC))
+        return None if self._base_url is None else self._by_table(usage, self._base_url, at or datetime.now(UTC))
 
-    def _by_table(self, usage: Usage, at: datetime) -> float | None:
+    def _by_table(self, usage: Usage, base_url: str, at: datetime) -> float | None:
         from genai_prices import Usage as Tokens
         from genai_prices import calc_price
 
@@ -99,7 +97,7 @@ class PriceTable:
             output_tokens=usage.completion_tokens,
         )
         try:
-            price = calc_price(tokens, self._model, provider_api_url=self._base_url, genai_request_timestamp=at)
+            price = calc_price(tokens, self._model, provider_api_url=base_url, genai_request_timestamp=at)
         except LookupError:
             return None
         # The table lists models that it has no token prices of; it would call them free.
@@ -112,15 +110,22 @@ class PriceBook:
     """The prices of several models, found by the request that asks one of them."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[str, str], PriceTable] = {}
+        self._tables: dict[tuple[str, str, str], PriceTable] = {}
 
-    def add(self, endpoint_id: str, model: str, prices: PriceTable) -> None:
-        """Know the prices of a model at an endpoint."""
-        self._tables[endpoint_id, model] = prices
+    def add(self, provider: str, endpoint_id: str, model: str, prices: PriceTable) -> None:
+        """Set the prices of a model.
+
+        Args:
+            provider: as in its requests.
+            endpoint_id: as in its requests.
+            model: its name at the endpoint.
+            prices: what it costs.
+        """
+        self._tables[provider, endpoint_id, model] = prices
 
     def of(self, request: Request) -> PriceTable:
         """The prices of the model that is asked."""
-        return self._tables[request.endpoint_id, str(request.body.get("model", ""))]
+        return self._tables[request.provider, request.endpoint_id, str(request.body.get("model", ""))]
 
 
 def price_table_version() -> str:

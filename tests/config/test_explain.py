@@ -13,7 +13,7 @@ from agent_bt.core.errors import ConfigError
 # The config, the line of the mistake, and what the message must say.
 MISTAKES = [
     ("llm:\n  provder: openai", 2, ["llm.provder", "did you mean llm.provider?", "api_key_env"]),
-    ("llm:\n  provider: opnai", 2, ["llm.provider", "'opnai'", "stand_in, openai, scripted", "did you mean openai?"]),
+    ("llm:\n  provider: opnai", 2, ["llm.provider", "'opnai'", "openai, scripted, stand_in", "did you mean openai?"]),
     ("exection:\n  fill: close", 1, ["exection", "did you mean execution?"]),
     ("name: a\n\nfee_rate: 0.001", 3, ["fee_rate", "did you mean execution.fee_rate?"]),
     ("llm:\n  model: a\n  model: b", 3, ["llm.model", "twice", "line 2"]),

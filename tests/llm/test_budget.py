@@ -24,8 +24,8 @@ from agent_bt.llm.ledger import NOTHING, Ledger, Spend
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.speculation import speculating
 
-PRICES = PriceTable(provider="openai", model="m", prices=PricesConfig(input=10.0, output=100.0))
-UNPRICED = PriceTable(provider="openai", model="no-such-model")
+PRICES = PriceTable(model="m", prices=PricesConfig(input=10.0, output=100.0))
+UNPRICED = PriceTable(model="no-such-model")
 
 
 def make_request(content: str = "x", max_tokens: int = 50) -> Request:

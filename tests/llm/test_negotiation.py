@@ -18,7 +18,7 @@ from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError,
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.chat_response import ParameterRefused
 from agent_bt.llm.negotiation import PROBE, Negotiated, apply, negotiate, strict_schema, with_schema
-from agent_bt.llm.openai_provider import OpenAILLM
+from agent_bt.llm.openai_client import OpenAILLM
 from agent_bt.llm.scripted import ScriptedLLM
 
 BASE = {"model": "m", "temperature": 0, "max_tokens": 512, "seed": 7}

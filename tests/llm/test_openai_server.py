@@ -21,7 +21,7 @@ import agent_bt
 from agent_bt.agents.reply import parse_reply
 from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, UnknownModel
 from agent_bt.core.types import Request
-from agent_bt.llm.openai_provider import OpenAILLM, Slots
+from agent_bt.llm.openai_client import OpenAILLM, Slots
 
 
 def ask(seed: int) -> Request:
@@ -240,7 +240,7 @@ def test_hundreds_of_calls_through_a_bad_line_all_end(server: ChatServer) -> Non
 SCRIPT = """
 import sys
 from agent_bt.core.types import Request
-from agent_bt.llm.openai_provider import OpenAILLM
+from agent_bt.llm.openai_client import OpenAILLM
 llm = OpenAILLM(base_url=sys.argv[1], retries=0)
 body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 print("ready", flush=True)

@@ -9,6 +9,7 @@ import pytest
 
 from agent_bt.config.model import PricesConfig
 from agent_bt.core.types import Reply, Usage
+from agent_bt.llm.address import OPENAI_BASE_URL
 from agent_bt.llm.prices import PriceTable, metered, price_table_version, reported_cost, usage_from_body
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,7 +120,7 @@ def test_absurd_counts_are_not_believed() -> None:
 
 def test_the_table_prices_what_it_knows() -> None:
     # gpt-4o-mini, published by OpenAI: 0.15 input, 0.075 cached input, 0.60 output, US dollars per million tokens.
-    table = PriceTable(provider="openai", model="gpt-4o-mini")
+    table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
     usage = Usage(prompt_tokens=1000, completion_tokens=100, cached_tokens=400)
     assert table.cost_usd(usage, AT) == pytest.approx((600 * 0.15 + 400 * 0.075 + 100 * 0.6) / 1e6)
     # Reasoning tokens are part of the completion and not charged again.
@@ -132,37 +133,38 @@ def test_the_table_prices_what_it_knows() -> None:
 @pytest.mark.parametrize(
     ("model", "base_url"),
     [
-        ("no-such-model", None),
+        ("no-such-model", OPENAI_BASE_URL),
+        ("gpt-4o-mini", None),  # the name alone, without an endpoint
         ("gpt-4o-mini", "http://127.0.0.1:8000/v1"),  # the same name on one's own machine
         ("llama3", "http://localhost:11434/v1"),
         ("gemma-3", "https://generativelanguage.googleapis.com/v1beta/openai/"),  # listed without prices
     ],
 )
 def test_an_unknown_price_is_none_and_not_zero(model: str, base_url: str | None) -> None:
-    table = PriceTable(provider="openai", model=model, base_url=base_url)
+    table = PriceTable(model=model, base_url=base_url)
     assert table.cost_usd(Usage(prompt_tokens=10, completion_tokens=10), AT) is None
     assert not table.priced
 
 
 def test_own_prices_come_first() -> None:
     own = PricesConfig(input=2.0, output=10.0, cached_input=0.5)
-    table = PriceTable(provider="openai", model="gpt-4o-mini", prices=own)
+    table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL, prices=own)
     usage = Usage(prompt_tokens=1_000_000, completion_tokens=100_000, cached_tokens=400_000)
     assert table.cost_usd(usage) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 0.1 * 10)
     assert table.version == "llm.prices"
-    plain = PriceTable(provider="openai", model="x", prices=PricesConfig(input=2.0, output=10.0))
+    plain = PriceTable(model="x", prices=PricesConfig(input=2.0, output=10.0))
     assert plain.cost_usd(usage) == pytest.approx(1.0 * 2 + 0.1 * 10)
-    assert PriceTable(provider="openai", model="x", prices=PricesConfig(input=0, output=0)).cost_usd(usage) == 0.0
+    assert PriceTable(model="x", prices=PricesConfig(input=0, output=0)).cost_usd(usage) == 0.0
 
 
 def test_embedded_models_cost_nothing_and_are_known_to() -> None:
-    table = PriceTable(provider="stand_in", model="baseline")
+    table = PriceTable(model="baseline", free=True)
     assert table.priced and table.cost_usd(Usage(prompt_tokens=5, completion_tokens=5)) == 0.0
 
 
 def test_prices_change_with_the_date() -> None:
     # deepseek-chat: cheaper at night (16:30 to 00:30 UTC) until 2025-09-05.
-    table = PriceTable(provider="openai", model="deepseek-chat", base_url="https://api.deepseek.com")
+    table = PriceTable(model="deepseek-chat", base_url="https://api.deepseek.com")
     usage = Usage(prompt_tokens=1_000_000, completion_tokens=0)
     day, night = datetime(2025, 6, 1, 12, tzinfo=UTC), datetime(2025, 6, 1, 20, tzinfo=UTC)
     assert table.cost_usd(usage, day) == pytest.approx(0.27)
@@ -170,7 +172,7 @@ def test_prices_change_with_the_date() -> None:
 
 
 def test_what_the_endpoint_says_it_charged_comes_first() -> None:
-    table = PriceTable(provider="openai", model="gpt-4o-mini")
+    table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
     body = '{"usage": {"prompt_tokens": 10, "completion_tokens": 2, "cost": 0.5}}'
     assert metered(Reply(body=body), table) == Reply(
         body=body, usage=Usage(prompt_tokens=10, completion_tokens=2), cost_usd=0.5
@@ -181,7 +183,7 @@ def test_what_the_endpoint_says_it_charged_comes_first() -> None:
 
 
 def test_a_reply_without_usage_has_no_cost() -> None:
-    table = PriceTable(provider="openai", model="gpt-4o-mini")
+    table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
     for body in ("", "<html>", "[]", '{"choices": []}'):
         assert metered(Reply(body=body), table).cost_usd is None
     usage = Usage(prompt_tokens=1_000_000, completion_tokens=0)

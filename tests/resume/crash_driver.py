@@ -25,7 +25,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 import agent_bt.backtest.run
-import agent_bt.llm.openai_provider
+import agent_bt.llm.openai_client
 import agent_bt.reports.terminal  # noqa: F401
 from agent_bt.cli import main as cli
 from agent_bt.llm.ledger import Ledger

@@ -14,6 +14,7 @@ from typing import Literal
 
 from agent_bt.config.model import LLMConfig
 from agent_bt.core.clock import DAY, time_us
+from agent_bt.llm.provider import is_embedded
 
 TABLE_DATE = "2025-11"
 """When the table was last compared with what the makers publish."""
@@ -73,7 +74,7 @@ def find_cutoff(llm: LLMConfig) -> Cutoff:
     """The cutoff of the model that `llm` names."""
     if llm.knowledge_cutoff is not None:
         return Cutoff(day=llm.knowledge_cutoff[:10], source="config")
-    if llm.provider != "openai":
+    if is_embedded(llm):
         return Cutoff(day=None, source="embedded")
     name = _SNAPSHOT.sub("", llm.model.lower().rpartition("/")[2].partition(":")[0])
     day = _LAST_DAY.get(name)

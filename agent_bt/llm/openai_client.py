@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import threading
 import time
@@ -13,22 +12,18 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import Any, Final, Protocol, cast
-from urllib.parse import urlsplit
 
 import httpx
 import openai
 
-from agent_bt.core.errors import AuthenticationFailed, ConfigError, EndpointDown
+from agent_bt.core.errors import AuthenticationFailed, EndpointDown
 from agent_bt.core.futures import result_of
 from agent_bt.core.types import Reply, Request
+from agent_bt.llm.address import NO_KEY, OPENAI_BASE_URL, endpoint_name, is_local
 from agent_bt.llm.chat_response import read_answer, read_failure
 from agent_bt.llm.retry import Attempt, retry_after_s, retrying
 
 logger = logging.getLogger(__name__)
-
-OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
-NO_KEY: Final = "none"
-"""Sent where no key is needed: local servers want the header, and believe anything."""
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 5.0
@@ -253,42 +248,3 @@ class OpenAILLM:
         if self._key != NO_KEY:
             text = text.replace(self._key, "***")
         return _SECRET.sub(r"\1***", text)
-
-
-def api_key_from_env(name: str, *, base_url: str | None = None) -> str:
-    """The API key in the environment variable `name`, or a dummy where an endpoint on this machine needs none.
-
-    Raises:
-        AuthenticationFailed: the variable is not set or empty.
-    """
-    key = os.environ.get(name, "").strip()
-    if key:
-        return key
-    if base_url is not None and is_local(base_url):
-        return NO_KEY
-    raise AuthenticationFailed(
-        f"no API key: the environment variable {name} is not set; export it, put it into .env, "
-        "or name another one in llm.api_key_env"
-    )
-
-
-def endpoint_name(base_url: str) -> str:
-    """The address without what may be secret in it: user, password, query.
-
-    Raises:
-        ConfigError: it is no http(s) address.
-    """
-    try:
-        parts = urlsplit(base_url)
-        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-    except ValueError:
-        parts, host = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError("llm.base_url is no http(s) address; write it like http://localhost:11434/v1")
-    return f"{parts.scheme}://{host}{parts.path}"
-
-
-def is_local(base_url: str) -> bool:
-    """Whether the address is on this machine."""
-    host = urlsplit(base_url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

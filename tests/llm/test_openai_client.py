@@ -25,8 +25,9 @@ from agent_bt.core.errors import (
     UnknownModel,
 )
 from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.llm.address import OPENAI_BASE_URL, api_key_from_env
 from agent_bt.llm.chat_response import ParameterRefused, read_answer, read_failure
-from agent_bt.llm.openai_provider import OPENAI_BASE_URL, OpenAILLM, api_key_from_env
+from agent_bt.llm.openai_client import OpenAILLM
 from agent_bt.llm.retry import MAX_WAIT_S, retry_after_s, retrying
 
 URL = "https://llm.example/v1"

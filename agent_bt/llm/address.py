@@ -1,0 +1,56 @@
+"""Addresses of chat-completions endpoints, and the API keys they need."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+from urllib.parse import urlsplit
+
+from agent_bt.core.errors import AuthenticationFailed, ConfigError
+
+OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
+NO_KEY: Final = "none"
+"""Sent where no key is needed: local servers expect the header and accept any value."""
+
+
+def api_key_from_env(name: str, *, base_url: str | None = None) -> str:
+    """Return the API key in an environment variable, or `NO_KEY` where an endpoint on this machine needs none.
+
+    Args:
+        name: the environment variable.
+        base_url: the endpoint; None: OpenAI's own, which needs a key.
+
+    Raises:
+        AuthenticationFailed: the variable is not set or empty, and the endpoint is not on this machine.
+    """
+    key = os.environ.get(name, "").strip()
+    if key:
+        return key
+    if base_url is not None and is_local(base_url):
+        return NO_KEY
+    raise AuthenticationFailed(
+        f"no API key: the environment variable {name} is not set; export it, put it into .env, "
+        "or name another one in llm.api_key_env"
+    )
+
+
+def endpoint_name(base_url: str) -> str:
+    """Return the address without what may be secret in it: user, password, query.
+
+    Raises:
+        ConfigError: it is not an http(s) address.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError("llm.base_url is not an http(s) address; write it like http://localhost:11434/v1")
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def is_local(base_url: str) -> bool:
+    """Return whether the address is on this machine."""
+    host = urlsplit(base_url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

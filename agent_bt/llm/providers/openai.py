@@ -1,0 +1,88 @@
+"""The provider `openai`: any endpoint that implements the OpenAI chat-completions API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent_bt.core.protocols import LLM
+from agent_bt.llm.address import OPENAI_BASE_URL, api_key_from_env
+from agent_bt.llm.prices import PriceTable
+from agent_bt.llm.provider import Provider, provider
+
+
+@provider("openai")
+class OpenAIProvider(Provider):
+    """OpenAI, vLLM, Ollama, llama.cpp, DeepSeek, OpenRouter and every other endpoint with the same API."""
+
+    negotiates = True
+
+    def open(self) -> LLM:
+        """Open a client with its own event loop and connections."""
+        from agent_bt.llm.limiter import AdaptiveGate
+        from agent_bt.llm.openai_client import OpenAILLM
+
+        llm = self.config
+        return OpenAILLM(
+            base_url=llm.base_url,
+            api_key=api_key_from_env(llm.api_key_env, base_url=llm.base_url),
+            timeout_s=llm.timeout_s,
+            retries=llm.retries,
+            gate=AdaptiveGate(llm.max_in_flight),
+        )
+
+    @property
+    def endpoint_id(self) -> str:
+        """`llm.endpoint_id`, or the host (and port) of `llm.base_url`."""
+        llm = self.config
+        return llm.endpoint_id or (urlsplit(llm.base_url).netloc if llm.base_url else "api.openai.com")
+
+    @property
+    def address(self) -> str:
+        """`llm.base_url`, or the host of OpenAI's own endpoint."""
+        return self.config.base_url or "api.openai.com"
+
+    def check_access(self) -> str:
+        """Return the name of the environment variable with the key, and whether it is set."""
+        name = self.config.api_key_env
+        api_key_from_env(name, base_url=self.config.base_url)
+        return f"{name} {'is set' if os.environ.get(name) else 'is not set; an endpoint on this machine needs none'}"
+
+    def body(
+        self, messages: Sequence[Mapping[str, str]], negotiated: Mapping[str, Any] | None, schema: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return the body with the parameters and the response format that the endpoint accepts."""
+        configured = super().body(messages, negotiated, schema)
+        if negotiated is None:
+            return configured
+        from agent_bt.llm.negotiation import Negotiated, apply
+
+        return apply(Negotiated.from_dict(negotiated), configured, schema)
+
+    def negotiate(self, llm: LLM, schema: Mapping[str, Any], probe: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """Send a small request per step of the format negotiation (see `agent_bt.llm.negotiation`)."""
+        from agent_bt.llm.negotiation import negotiate
+
+        return negotiate(
+            llm,
+            self.parameters(),
+            wanted=self.config.response_format,
+            schema=schema,
+            provider=self.config.provider,
+            endpoint_id=self.endpoint_id,
+            probe=probe,
+        ).to_dict()
+
+    def expected_negotiation(self) -> dict[str, Any]:
+        """Return the first step of the negotiation: JSON Schema, unless `llm.response_format` says otherwise."""
+        from agent_bt.llm.negotiation import Negotiated
+
+        wanted = self.config.response_format
+        return Negotiated(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
+
+    def prices(self) -> PriceTable:
+        """Return the price table of the model at this endpoint."""
+        llm = self.config
+        return PriceTable(model=llm.model, base_url=llm.base_url or OPENAI_BASE_URL, prices=llm.prices)
