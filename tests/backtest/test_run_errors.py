@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_run
 from chat_server import ChatServer, stand_in_answer
 from whole_runs import START, config_over, minutes, recorded, run_over
 
@@ -260,10 +261,9 @@ def test_a_signal_ends_a_waiting_run_at_once_and_it_continues(market: Path, sent
             assert json.loads(out)["status"] == "interrupted"
         server.release()
         asked = server.calls
-        process = command(config)
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == 0, err
-        summary = json.loads(out)
+        done = small_run.cli("run", config, "--json", "--progress", "none")
+        assert done.code == 0, done.err
+        summary = done.json
         assert summary["run_id"] == unfinished.run_id
         # Replies that had come are not paid again: the first call probed, the last may have been under way.
         assert server.calls - asked <= 45 - (asked - 2)

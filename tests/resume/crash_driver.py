@@ -1,8 +1,8 @@
 """Runs commands of agent-bt in children of this process and kills them at a chosen write.
 
 One JSON object a line on stdin: `argv`, `cwd`, `kill_at` (number of the write, from 1; null: never), `how`. One a line
-on stdout: `status` (exit code, -9 when killed) and `writes` (how many there were). What takes long to import is
-imported once, before the first child is made.
+on stdout: `status` (exit code, -9 when killed) and `writes` (how many there were). What takes long to load is loaded
+once, before the first child is made.
 
 `how`: `before` the write, in the middle of it (`torn`: half of it is there), or `after` it.
 """
@@ -20,12 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import genai_prices.data  # noqa: F401
+import numba
 import openai  # noqa: F401
 import polars as pl
 import pyarrow.parquet as pq
 
 import agent_bt.backtest.run
 import agent_bt.llm.openai_client
+import agent_bt.reports.html
 import agent_bt.reports.terminal  # noqa: F401
 from agent_bt.cli import main as cli
 from agent_bt.llm.ledger import Ledger
@@ -125,6 +128,7 @@ def child(job: dict[str, Any], result: int) -> None:
 
 
 def main() -> None:
+    numba.njit(lambda: None)()  # loads the compiler, too
     for line in sys.stdin:
         job = json.loads(line)
         read, write = os.pipe()

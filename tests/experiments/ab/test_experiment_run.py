@@ -141,8 +141,7 @@ def test_a_killed_experiment_is_continued_without_a_repeated_call(tmp_path: Path
         process.kill()
         process.wait()
         server.release()  # what was in flight is answered into the void
-        finished = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100, check=True)
-    record = json.loads(finished.stdout)
+        record = run(path)
     assert len(list((tmp_path / "runs" / "ab").iterdir())) == 1
     total = sum(arm["decisions"]["total"] for arm in record["results"].values())
     assert PROBE + total <= server.calls <= PROBE + total + 2  # at most the two in flight are asked again
