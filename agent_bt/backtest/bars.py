@@ -12,11 +12,10 @@ import polars as pl
 from agent_bt.config.model import Config
 from agent_bt.core.clock import HOUR, duration_us, interval_us, iso, time_us
 from agent_bt.core.errors import DataError
+from agent_bt.core.protocols import DataSource
 
 if TYPE_CHECKING:
     from agent_bt.data.panel import Panel
-    from agent_bt.data.sample import SampleSource
-    from agent_bt.data.sources import ParquetSource, StoreSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,7 @@ def _funded(config: Config) -> bool:
     return config.market.kind == "um" and config.execution.funding
 
 
-def open_source(config: Config) -> StoreSource | ParquetSource | SampleSource:
+def open_source(config: Config) -> DataSource:
     """The data source of one symbol that `market.source` names."""
     from agent_bt.data.sample import SampleSource
     from agent_bt.data.sources import ParquetSource, StoreSource

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent_bt.agents.prompt import Prompt
 from agent_bt.backtest.account import build_execution
@@ -19,9 +18,6 @@ from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.types import Portfolio
 from agent_bt.llm.provider import provider_of
 from agent_bt.strategies.registry import asks_model
-
-if TYPE_CHECKING:
-    pass
 
 
 def load_market(config: Config) -> LoadedBars:

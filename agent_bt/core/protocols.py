@@ -25,21 +25,45 @@ from agent_bt.core.view import MarketView
 
 
 class DataSource(Protocol):
-    """Where bars come from: the store, the sample market, a file; later a live feed. `label` names it in reports."""
+    """A source of the bars of one symbol: the store, the sample market, a file.
+
+    Attributes:
+        symbol: the symbol whose bars it has.
+        label: names the source in reports.
+    """
 
     symbol: str
     label: str
 
     def fetch_ohlcv(self, interval: str, start: int, end: int) -> pl.DataFrame:
-        """Bars with open_time in [start, end) (UTC us), columns of `BAR_SCHEMA`, sorted by time.
+        """Return the bars that open at or after `start` and close by `end`, sorted by time.
+
+        Args:
+            interval: length of the bars, one of `core.clock.BAR_INTERVALS`.
+            start: UTC us.
+            end: UTC us.
+
+        Returns:
+            Columns of `core.schema.BAR_SCHEMA`.
 
         Raises:
             MissingData: the source does not cover the range.
         """
         ...
 
-    def latest_window(self, n: int, interval: str = "1m") -> pl.DataFrame:
-        """The last `n` closed bars, columns of `BAR_SCHEMA`."""
+    def fetch_funding(self, start: int, end: int) -> pl.DataFrame:
+        """Return the funding settlements of a perpetual in (start, end].
+
+        Args:
+            start: UTC us.
+            end: UTC us.
+
+        Returns:
+            `funding_time` and `rate`, sorted by time.
+
+        Raises:
+            MissingData: the source does not have them all.
+        """
         ...
 
 

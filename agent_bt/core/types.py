@@ -18,24 +18,6 @@ _ACTIONS, _SIZINGS = get_args(Action), get_args(Sizing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One bar; usable from `close_time` = open_time + interval (exclusive). Volumes in base and quote units."""
-
-    open_time: int
-    close_time: int
-    open: float
-    high: float
-    low: float
-    close: float
-    volume: float
-    quote_asset_volume: float = 0.0
-    trades: int = 0
-    taker_base: float = 0.0
-    taker_quote: float = 0.0
-    filled: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSpec:
     """One column a strategy wants to see: `kind` names the computation, `params` its whole-number periods."""
 

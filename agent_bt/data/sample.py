@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -65,20 +63,11 @@ _TREND_DAYS, _TREND_SHARE, _PREMIUM_NOISE = 3, 0.012, 0.0002
 class SampleSource:
     """Bars of the sample market; never a stand-in for real data: its label says what it is."""
 
-    def __init__(
-        self,
-        symbol: str,
-        seed: int,
-        gaps: Gaps = "forward_fill",
-        *,
-        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
-    ) -> None:
-        """`clock` tells `latest_window` what is closed: now, UTC us."""
+    def __init__(self, symbol: str, seed: int, gaps: Gaps = "forward_fill") -> None:
         self.symbol = symbol
         self.seed = seed
         self.label = f"SAMPLE MARKET (seed {seed})"
         self._gaps: Gaps = gaps
-        self._clock = clock
 
     def __repr__(self) -> str:
         return f"SampleSource({self.symbol!r}, seed={self.seed}, gaps={self._gaps!r})"
@@ -104,13 +93,6 @@ class SampleSource:
         times = list(range(first, end + 1, _FUNDING_EVERY))
         table = {"funding_time": times, "rate": [_rate(self.seed, self.symbol, at) for at in times]}
         return pl.DataFrame(table, schema={"funding_time": pl.Int64, "rate": pl.Float64}).cast(FUNDING_SCHEMA)
-
-    def latest_window(self, n: int, interval: str = "1m") -> pl.DataFrame:
-        """The last `n` closed bars, columns of `BAR_SCHEMA`."""
-        length = interval_us(interval)
-        end = self._clock() // length * length
-        longest = _OUTAGE_MINUTES[1] * MINUTE // length + 1
-        return self.fetch_ohlcv(interval, end - (n + longest) * length, end).tail(n)
 
     def minutes(self, span: Span) -> pl.DataFrame:
         """The minutes of the days that `span` touches, columns of `STORE_SCHEMA`.

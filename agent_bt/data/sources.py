@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import polars as pl
 
-from agent_bt.core.clock import MINUTE, interval_us, iso
+from agent_bt.core.clock import interval_us
 from agent_bt.core.errors import MissingData
 from agent_bt.data.funding import check_perpetual, fetch_funding
 from agent_bt.data.parquet import read_bar_file
@@ -44,17 +43,6 @@ class StoreSource:
             raise MissingData(self._advice(missing))
         return to_bars(self._store.read(span), span, length, self._gaps)
 
-    def latest_window(self, n: int, interval: str = "1m") -> pl.DataFrame:
-        """The last `n` closed bars of what is covered without interruption, columns of `BAR_SCHEMA`.
-
-        Raises:
-            MissingData: there are fewer.
-        """
-        covered = self._store.offsets().covered
-        if not covered:
-            raise MissingData(self._advice([]))
-        return _last(n, interval, covered[-1], self._gaps, self._store.read, self.label)
-
     def fetch_funding(self, start: int, end: int) -> pl.DataFrame:
         """The settlements of a perpetual in (start, end], columns of `FUNDING_SCHEMA`.
 
@@ -66,8 +54,6 @@ class StoreSource:
 
     def _advice(self, missing: list[Span]) -> str:
         command = self._store.command(missing)
-        if not missing:
-            return f"{self._store.folder}: the store is empty; fetch data with\n  {command}"
         spans = ", ".join(str(span) for span in missing)
         return f"{self.label}: no data for {spans}; fetch it with\n  {command}"
 
@@ -119,34 +105,3 @@ class ParquetSource:
         """
         due = pl.col("funding_time").cast(pl.Int64).is_between(start, end, closed="right")
         return self._file.settlements(self.symbol).filter(due)
-
-    def latest_window(self, n: int, interval: str = "1m") -> pl.DataFrame:
-        """The last `n` closed bars, columns of `BAR_SCHEMA`.
-
-        Raises:
-            MissingData: there are fewer.
-        """
-        self._file.checked(interval)
-        frame, step = self._file.frame, self._file.step
-        return _last(n, interval, self._covered, self._gaps, lambda _: frame, self.label, step=step)
-
-
-class _Read(Protocol):
-    def __call__(self, span: Span, /) -> pl.DataFrame: ...
-
-
-def _last(
-    n: int, interval: str, covered: Span, gaps: Gaps, read: _Read, label: str, step: int = MINUTE
-) -> pl.DataFrame:
-    length = interval_us(interval)
-    end = covered.end // length * length
-    # With dropped gaps, n bars may lie further back than n intervals: look back twice as far until they are found.
-    back = n
-    while True:
-        span = whole_bars(Span(max(covered.start, end - back * length), end), length)
-        bars = to_bars(read(span), span, length, gaps, step=step)
-        if len(bars) >= n:
-            return bars.tail(n)
-        if end - back * length <= covered.start:
-            raise MissingData(f"{label}: has {len(bars)} bars of {interval} up to {iso(end)}, asked for {n}")
-        back *= 2

@@ -126,11 +126,6 @@ def profit_factor(results: Sequence[float]) -> float | None:
     return _ratio(sum(result for result in results if result > 0.0), lost) if lost > 0.0 else None
 
 
-def expectancy(results: Sequence[float]) -> float | None:
-    """Mean result of a trade, quote units; None without trades."""
-    return sum(results) / len(results) if results else None
-
-
 def turnover(notionals: np.ndarray, equities: np.ndarray) -> float:
     """One-way turnover: half the sum of traded notional over the equity at the time, both float64 (F,).
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 from agent_bt.core.futures import completed, result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
-
-if TYPE_CHECKING:
-    pass
 
 
 class JournaledLLM:

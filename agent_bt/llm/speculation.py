@@ -1,7 +1,7 @@
 """Whether a call is needed now or sent ahead on a guess, handed down the layers beside the request itself.
 
-`submit` takes a request and nothing else, because urgency does not shape the answer. It travels in a context
-variable: `with speculating(): llm.submit(request)`. Coroutines that a layer starts for the call inherit it.
+`submit` takes a request and nothing else, because urgency does not shape the answer. It travels in a context variable:
+`with urged(Urgency(speculative=True)): llm.submit(request)`. Coroutines that a layer starts for the call inherit it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,3 @@ def urged(urgency: Urgency) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
-
-
-@contextmanager
-def speculating() -> Iterator[None]:
-    """Everything submitted inside the block is a guess: it waits behind demands and gets no tight budget."""
-    with urged(Urgency(speculative=True)):
-        yield

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from agent_bt.core.canonical import HashChain, canonical, content_hash, tagged_hash
+from agent_bt.core.canonical import canonical, content_hash, tagged_hash
 from agent_bt.records.schema import FILL, json_schema
 
 DECISION_TAG = "agent-bt/decision/v1"
@@ -32,14 +32,6 @@ def window_hash(window: Mapping[str, Any]) -> str:
     values = np.concatenate([np.asarray(window[name], "<f8") for name in names])
     values[np.isnan(values)] = np.nan  # one NaN: its sign and payload differ between machines
     return tagged_hash("agent-bt/window/v1", canonical(names), times.tobytes(), values.tobytes())
-
-
-def decisions_hash(contents: Iterable[Mapping[str, Any]]) -> str:
-    """Return the head of the hash chain over the contents of all decisions, in order."""
-    chain = HashChain(DECISION_TAG)
-    for content in contents:
-        chain.link(content_bytes(content))
-    return chain.head
 
 
 def config_hash(identity: Mapping[str, Any]) -> str:

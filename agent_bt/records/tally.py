@@ -12,9 +12,6 @@ from typing import Any
 from agent_bt.llm.ledger import NOT_BILLED
 from agent_bt.records.direction import direction
 
-PROVENANCES = ("model", "invalid", "transport", "budget")
-VERDICTS = ("clipped", "rejected")
-
 _NEVER_SENT = ("budget", "offline_miss")
 
 MAX_DETAILS = 50

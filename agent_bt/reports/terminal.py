@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from io import StringIO
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,18 +20,6 @@ COLUMNS = {"strategy": "strategy", "buy_and_hold": "buy & hold", "random": "rand
 def render(summary: Mapping[str, Any]) -> RenderableType:
     """Render a summary, as in `summary.json`, for a terminal of at least 80 columns."""
     return Group(*_parts(summary))
-
-
-def plain(summary: Mapping[str, Any], width: int = 100) -> str:
-    """Render a summary as text without colour.
-
-    Args:
-        summary: as in `summary.json`.
-        width: maximum length of a line, in characters.
-    """
-    out = StringIO()
-    Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(render(summary))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 def _parts(summary: Mapping[str, Any]) -> Iterator[RenderableType]:

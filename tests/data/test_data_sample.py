@@ -143,13 +143,6 @@ def test_a_day_is_the_same_when_it_is_made_anew() -> None:
     assert digest() == first
 
 
-def test_the_latest_window_ends_at_the_clock() -> None:
-    source = SampleSource("BTCUSDT", 7, clock=lambda: us("2024-08-01T10:30:20"))
-    assert source.latest_window(3)["close_time"].cast(pl.Int64)[-1] == us("2024-08-01T10:30")
-    assert source.latest_window(3, "1h")["close_time"].cast(pl.Int64)[-1] == us("2024-08-01T10:00")
-    assert len(SampleSource("BTCUSDT", 7, "drop", clock=lambda: END).latest_window(1000, "5m")) == 1000
-
-
 def test_the_label_says_that_it_is_a_sample() -> None:
     assert SampleSource("BTCUSDT", 7).label == "SAMPLE MARKET (seed 7)"
 

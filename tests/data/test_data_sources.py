@@ -137,18 +137,6 @@ def test_the_unclosed_bar_of_a_range_is_dropped(filled_store: Store) -> None:
     assert bars["close_time"][-1] == to_datetime(us("2021-02-02T09:00"))
 
 
-def test_the_latest_window_is_the_last_closed_bars(filled_store: Store) -> None:
-    source = StoreSource(filled_store.root, "BTCUSDT")
-    bars = source.latest_window(5, "1h")
-    assert bars["close_time"].to_list() == [
-        to_datetime(us("2021-02-02T00:00") + h * 60 * MINUTE) for h in range(20, 25)
-    ]
-    dropped = StoreSource(filled_store.root, "BTCUSDT", gaps="drop")
-    assert len(dropped.latest_window(2000)) == 2000
-    with pytest.raises(MissingData, match="has 2768 bars"):
-        dropped.latest_window(2769)
-
-
 def test_missing_data_names_the_span_and_the_command(filled_store: Store) -> None:
     source = StoreSource(filled_store.root, "BTCUSDT")
     with pytest.raises(MissingData) as error:
@@ -165,8 +153,6 @@ def test_an_empty_store_names_the_command(tmp_path: Path, monkeypatch: pytest.Mo
         MissingData, match=r"backfill --symbol BTCUSDT --interval 1m --start 2021-02-02 --end 2021-04-01$"
     ):
         source.fetch_ohlcv("1m", us("2021-02-02"), us("2021-04-01"))
-    with pytest.raises(MissingData, match="--months 2"):
-        source.latest_window(5)
 
 
 def test_a_month_that_is_gone_or_damaged_is_an_error_and_no_gap(filled_store: Store) -> None:
@@ -202,7 +188,6 @@ def test_a_parquet_file_serves_as_a_source(tmp_path: Path, times: str) -> None:
     source: DataSource = ParquetSource(path, "BTCUSDT", "drop")
     bars = source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
     assert bars.drop("filled").equals(table)
-    assert len(source.latest_window(7, "4h")) == 7
     with pytest.raises(MissingData, match="holds 2021-02-01"):
         source.fetch_ohlcv("1m", us("2021-01-31"), us("2021-02-02"))
 

@@ -15,7 +15,7 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.llm.cache import CachedLLM
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.ledger import Ledger
-from agent_bt.llm.speculation import current_urgency, speculating
+from agent_bt.llm.speculation import Urgency, current_urgency, urged
 
 
 def make_request(content: str = "bars") -> Request:
@@ -158,7 +158,7 @@ def test_a_demand_lifts_the_guess_it_joins(store: ReplyStore) -> None:
             return inner.submit(request)
 
     llm = CachedLLM(Watching(), store)
-    with speculating():
+    with urged(Urgency(speculative=True)):
         llm.submit(make_request())
     assert seen[0].speculative
     llm.submit(make_request())
@@ -169,7 +169,7 @@ def test_a_demand_lifts_the_guess_it_joins(store: ReplyStore) -> None:
 def test_a_failed_guess_that_is_needed_by_now_is_asked_again(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
-    with speculating():
+    with urged(Urgency(speculative=True)):
         llm.submit(make_request())
     needed = llm.submit(make_request())
     inner.answer(reply=Reply(failure="timeout"))
@@ -181,7 +181,7 @@ def test_a_failed_guess_that_is_needed_by_now_is_asked_again(store: ReplyStore) 
 def test_a_failed_guess_that_nobody_needs_is_not_asked_again(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
-    with speculating():
+    with urged(Urgency(speculative=True)):
         guess = llm.submit(make_request())
     inner.answer(reply=Reply(failure="timeout"))
     assert guess.result(5).failure == "timeout"
@@ -195,7 +195,7 @@ def test_hits_of_demands_are_counted_as_saved(store: ReplyStore) -> None:
     inner.answer()
     _wait(lambda: len(store) == 1)
     llm.complete(make_request())
-    with speculating():
+    with urged(Urgency(speculative=True)):
         llm.complete(make_request())
     assert (ledger.saved.calls, ledger.saved.usd, ledger.spent.calls) == (1, 0.5, 0)
 

@@ -14,7 +14,7 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.offline import OfflineLLM, difference, find_nearest
-from agent_bt.llm.speculation import speculating
+from agent_bt.llm.speculation import Urgency, urged
 
 SYSTEM = "You trade BTCUSDT.\nAnswer in JSON."
 
@@ -112,6 +112,6 @@ def test_holding_instead_of_failing(store: ReplyStore) -> None:
 
 def test_a_guess_that_misses_does_not_search(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "candidates", None)
-    with speculating():
+    with urged(Urgency(speculative=True)):
         future = OfflineLLM(store).submit(make_request(7))
     assert isinstance(future.exception(1), ReplayError)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from decision_chain import decisions_hash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_examples import FEATURES, make_step, rule_step, steps
@@ -15,7 +16,6 @@ from agent_bt.core.canonical import canonical
 from agent_bt.core.step import Step
 from agent_bt.core.types import Reply
 from agent_bt.records.decision_record import build_content, build_telemetry, extract_replies, iterate_records
-from agent_bt.records.hashes import decisions_hash
 from agent_bt.records.journal import JournalReader, JournalWriter
 from agent_bt.records.schema import decision_schema
 

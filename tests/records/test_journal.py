@@ -6,12 +6,12 @@ import resource
 from pathlib import Path
 
 import pytest
+from decision_chain import decisions_hash
 from record_examples import make_step
 
 from agent_bt.core.errors import RecordError
 from agent_bt.core.types import Reply
 from agent_bt.records.decision_record import build_content
-from agent_bt.records.hashes import decisions_hash
 from agent_bt.records.journal import JournalReader, JournalWriter
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from terminal_text import plain
 
 from agent_bt import load_config, load_run
 from agent_bt.backtest.bars import load_bars
@@ -18,7 +19,6 @@ from agent_bt.core.errors import RecordError
 from agent_bt.core.progress import SilentProgress
 from agent_bt.records.read import Run
 from agent_bt.records.verify import verify
-from agent_bt.reports.terminal import plain
 
 SYMBOLS = "[AUSDT, BUSDT, CUSDT, DUSDT, EUSDT]"
 MARKET = [

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from terminal_text import plain
 
 from agent_bt.records.summary import BASELINES, HASHES, PERFORMANCE_KEYS, Waste, build_summary
 from agent_bt.records.tally import Tally
-from agent_bt.reports.terminal import plain, render
+from agent_bt.reports.terminal import render
 
 
 def summary(**changes: Any) -> dict[str, Any]:
