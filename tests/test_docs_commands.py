@@ -75,7 +75,7 @@ REPLAY_PAGE = [
     ("agent-bt run my.yaml --offline --set strategy.prompt=mine/v2 -q", "", 5),
     ("agent-bt run my.yaml --set strategy.prompt=mine/v2 --set prefetch.depth=0", "-q", 0),
     ("agent-bt cache stats", "", 0),
-    ("agent-bt cache export evidence.jsonl.xz --run runs/20261121T104407Z-mine-d92bbb", "", 0),
+    ("agent-bt cache export evidence.jsonl.xz --run runs/20261127T144522Z-mine-585c01", "", 0),
     ("agent-bt cache import evidence.jsonl.xz", "--path elsewhere.sqlite", 0),
     ("agent-bt run my.yaml --offline", "--set cache.path=elsewhere.sqlite -q", 0),
 ]
