@@ -1,27 +1,22 @@
-"""One run from its folder to its end: walk, and write what came out, whatever happens on the way.
+"""Execute a prepared run: simulate it, and write the results, whatever happens on the way.
 
-1. `open_folder` finds the unfinished run of the same identity, or makes a new folder.
-2. A continued run walks from the start again: its journal answers first, state is never restored.
-3. `_walk` runs the engine; an interrupt, a spent budget or a lost endpoint ends it early, and resumable.
-4. `finish` measures, runs the baselines, and writes tables, summary and manifest.
+1. `_make_prefetcher` sends requests ahead where the model is worth the wait.
+2. `_simulate` makes the decisions and records each; a continued run starts from the beginning, and its journal answers
+   first, so that no state is restored. An interrupt, a spent budget or a lost endpoint ends it early, resumable.
+3. `finish` measures, runs the baselines, and writes tables, summary and manifest.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.bars import LoadedBars
 from agent_bt.backtest.finish import Ended, finish
-from agent_bt.backtest.guess import guess_of
-from agent_bt.backtest.prepare import PreparedMarket
-from agent_bt.config.model import Config
+from agent_bt.backtest.plan import PreparedRun
 from agent_bt.core.clock import iso, now_iso
 from agent_bt.core.errors import (
     AgentBtError,
@@ -33,117 +28,94 @@ from agent_bt.core.errors import (
     StrategyError,
 )
 from agent_bt.core.progress import Progress
-from agent_bt.core.protocols import AgentStrategy, Strategy
+from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Decision, Fill, Order
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Prefetcher, PrefetchStats
-from agent_bt.engine.simulate import simulate
+from agent_bt.engine.simulate import Simulation, simulate
 from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.llm.provider import provider_of
-from agent_bt.records.hashes import config_hash
 from agent_bt.records.journal import JournalWriter
-from agent_bt.records.run_folder import RunFolder, Status
+from agent_bt.records.run_folder import Status
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedRun:
-    """What a run is made of, put together by `app`; `prompt` is None for a strategy that asks no model.
-
-    `offline`: replies come from the store, so that there is no wait to be saved by asking ahead.
-    """
-
-    config: Config
-    loaded: LoadedBars
-    prepared: PreparedMarket
-    setup: ExecutionSetup
-    strategy: Strategy
-    prompt: Prompt | None
-    folder: RunFolder
-    identity: Mapping[str, Any]
-    continued: bool
-    offline: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Executed:
-    """A run that has ended: its summary (None if it ended before the first decision) and what ended it early."""
+    """The outcome of a run.
+
+    Attributes:
+        summary: as in `summary.json`; None if the run ended before its first decision.
+        error: what ended it early; None if nothing did.
+    """
 
     summary: dict[str, Any] | None
     error: AgentBtError | None
 
 
 def execute(run: PreparedRun, progress: Progress) -> Executed:
-    """Walk through the market, keep every step in the journal, and write what came out.
+    """Run the strategy through the market, record every decision, and write the results.
 
-    What ends the walk early (an interrupt, the budget, a lost endpoint) is returned with what there is until then.
+    What ends the run early (an interrupt, the budget, a lost endpoint) is returned with the results until then.
+
+    Args:
+        run: what is run.
+        progress: shows how far the run is.
 
     Raises:
         RecordError: something cannot be written, or a continued run came out differently.
     """
     started = now_iso()
-    broker = run.setup.broker(run.prepared.market)
-    prefetcher = _prefetcher(run, broker)
+    plan, folder = run.plan, run.folder
+    market = run.prepared.market
+    broker = plan.setup.broker(market)
+    prefetcher = _make_prefetcher(run, broker)
     fills: list[Fill] = []
-    with JournalWriter(run.folder.journal, prompt=run.prompt.reference if run.prompt else None) as journal:
-        _warm_up(broker, run.setup.sizer(run.prepared.market))
-        name, due = run.folder.path.name, len(run.prepared.schedule.bars)
+    with JournalWriter(folder.journal, prompt=plan.prompt.reference if plan.prompt else None) as journal:
+        _compile(broker, plan.setup.sizer(market))
+        name, due = folder.path.name, len(run.prepared.schedule.bars)
         logger.info("run %s: %s, %d decisions", name, "continued" if run.continued else "new", due)
         began = time.perf_counter()
-        status, error = _walk(run, broker, prefetcher, journal, fills, progress)
+        status, error = _simulate(run, broker, prefetcher, journal, fills, progress)
         seconds = time.perf_counter() - began
         logger.info("run %s: %s after %d decisions, %.2f s", name, status, journal.count, seconds)
         if not journal.count:
             return Executed(summary=None, error=error)
         ended = Ended(
             status=status,
-            broker=broker,
-            fills=fills,
-            speculation=prefetcher.stats if prefetcher else PrefetchStats(),
-            seconds=seconds,
-            warnings=("This run was continued after a stop.",) if run.continued else (),
-        )
-        summary = finish(
-            config=run.config,
-            loaded=run.loaded,
-            prepared=run.prepared,
-            setup=run.setup,
-            prompt=run.prompt,
-            strategy=run.strategy.name,
-            folder=run.folder,
-            identity_hash=config_hash(run.identity),
-            ended=ended,
-            journal=journal,
+            simulation=Simulation(broker=broker, fills=fills),
+            prefetch=prefetcher.stats if prefetcher else PrefetchStats(),
             started=started,
             finished=now_iso(),
+            seconds=seconds,
         )
+        summary = finish(run, ended, journal)
     return Executed(summary=summary, error=error)
 
 
-def _warm_up(broker: SimulatedBroker, sizer: RiskLimitedSizer) -> None:
-    """Let everything compile on a copy of the account, so that the first run on a machine is timed like any other."""
-    trial = broker.fork()
-    trial.advance(trial.first)
-    symbol = trial.prices.symbols[0]
+def _compile(broker: SimulatedBroker, sizer: RiskLimitedSizer) -> None:
+    """Compile everything on a copy of the account, so that the first run on a machine is timed like any other."""
+    copy = broker.fork()
+    copy.advance(copy.first)
+    symbol = copy.prices.symbols[0]
     for decision in (Decision.to({symbol: 0.0}), Decision.sell(symbol)):
-        sizer.size(decision, trial.state())
-    trial.submit([Order(symbol=symbol, lots=0, quantity=0.0)])
+        sizer.size(decision, copy.state())
+    copy.submit([Order(symbol=symbol, lots=0, quantity=0.0)])
 
 
-class _Watched:
-    """The journal, watched by the progress line."""
+class _ReportingJournal:
+    """A journal that updates the progress display with every step."""
 
     def __init__(self, journal: JournalWriter, progress: Progress) -> None:
         self._journal = journal
         self._progress = progress
 
     def append(self, step: Step) -> None:
-        """Keep the step and show how far the run is."""
+        """Record the step and show how far the run is."""
         self._journal.append(step)
         tally = self._journal.tally
         self._progress.update(
@@ -154,7 +126,7 @@ class _Watched:
         )
 
 
-def _walk(
+def _simulate(
     run: PreparedRun,
     broker: SimulatedBroker,
     prefetcher: Prefetcher | None,
@@ -162,17 +134,17 @@ def _walk(
     fills: list[Fill],
     progress: Progress,
 ) -> tuple[Status, AgentBtError | None]:
-    """Run the engine; returns the status, and the error that ended it early."""
+    """Simulate the run; return its status, and the error that ended it early."""
     market, bars = run.prepared.market, run.prepared.schedule.bars
-    progress.start(len(bars), run.config.name)
+    progress.start(len(bars), run.plan.config.name)
     try:
         simulate(
             market=market,
             bars=bars,
-            strategy=run.strategy,
-            setup=run.setup,
+            strategy=run.plan.strategy,
+            setup=run.plan.setup,
             broker=broker,
-            journal=_Watched(journal, progress),
+            journal=_ReportingJournal(journal, progress),
             fills=fills,
             decide=prefetcher.decide if prefetcher else None,
         )
@@ -181,8 +153,9 @@ def _walk(
     except BudgetReached as reached:
         return "budget", reached
     except EndpointDown as down:
-        # The failures that led here are no decisions: they are asked again when the run is continued.
-        journal.drop_failures(reach=1 + max(run.config.prefetch.depth, 2 * run.config.llm.max_in_flight))
+        # The failures that led here are not decisions: their requests are sent again when the run is continued.
+        config = run.plan.config
+        journal.drop_failures(reach=1 + max(config.prefetch.depth, 2 * config.llm.max_in_flight))
         return "interrupted", down
     except (ModelError, ReplayError) as failed:
         return "interrupted", _at_decision(failed, market, bars, journal.count)
@@ -196,30 +169,30 @@ def _walk(
 
 
 def _at_decision(error: AgentBtError, market: Market, bars: np.ndarray, index: int) -> AgentBtError:
-    """The error, saying which decision it stopped."""
+    """Add to the message which decision the error stopped."""
     if index < len(bars):
         error.args = (f"decision {index} at {iso(int(market.times[bars[index]]))}: {error}",)
     return error
 
 
-def _prefetcher(run: PreparedRun, broker: SimulatedBroker) -> Prefetcher | None:
-    """What sends requests ahead, where that can save time: not for models that answer at once."""
-    config = run.config
-    agent = run.strategy
-    if run.prompt is None or not isinstance(agent, AgentStrategy) or provider_of(config.llm).embedded:
+def _make_prefetcher(run: PreparedRun, broker: SimulatedBroker) -> Prefetcher | None:
+    """Make the prefetcher of an agent; None where it cannot save time, as with models that answer at once."""
+    plan, config = run.plan, run.plan.config
+    agent = plan.strategy
+    if plan.prompt is None or not isinstance(agent, AgentStrategy) or provider_of(config.llm).embedded:
         return None
     if run.offline or config.prefetch.depth == 0:
         return None
     states = config.prefetch.guess == "states"
-    lossless = not any(name.split(".")[0] == "account" for name in run.prompt.uses())
+    lossless = not any(name.split(".")[0] == "account" for name in plan.prompt.uses())
     depth = max(config.prefetch.depth, 2 * config.llm.max_in_flight) if lossless else config.prefetch.depth
     return Prefetcher(
         agent=agent,
         market=run.prepared.market,
         bars=run.prepared.schedule.bars.tolist(),
-        sizer=run.setup.sizer(run.prepared.market),
+        sizer=plan.setup.sizer(run.prepared.market),
         broker=broker,
-        guess=guess_of(config),
+        guess=plan.guess,
         control=DepthControl(depth=depth, max_waste=config.prefetch.max_waste, free=states, lossless=lossless),
         keep_states=4 if states else 1,
     )

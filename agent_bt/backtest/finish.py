@@ -1,4 +1,4 @@
-"""The end of a run: measure it, run what it is compared with, and write tables, summary and manifest."""
+"""The end of a run: measure it, compare it with the baselines, and write its tables, summary and manifest."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import polars as pl
 
 from agent_bt.agents.prompt import Prompt
 from agent_bt.backtest.bars import LoadedBars
+from agent_bt.backtest.plan import PreparedRun, RunPlan
 from agent_bt.backtest.prepare import PreparedMarket
 from agent_bt.config.model import Config
 from agent_bt.core.schema import TIME
-from agent_bt.core.types import Fill
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import PrefetchStats
+from agent_bt.engine.simulate import Simulation
 from agent_bt.evaluation import baselines as baseline_accounts
 from agent_bt.evaluation.baselines import Baselines, Outcome, run_baselines
 from agent_bt.evaluation.performance import CONVENTIONS, performance
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
 from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
-from agent_bt.execution.broker import SimulatedBroker
-from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.llm.ledger import spent_in
 from agent_bt.llm.provider import provider_of
 from agent_bt.records.exports import build_exports
+from agent_bt.records.hashes import config_hash
 from agent_bt.records.holdings import CONVENTION as HOLDINGS
 from agent_bt.records.holdings import compute_holdings, summarise_holdings
 from agent_bt.records.journal import JournalWriter
@@ -35,144 +35,146 @@ from agent_bt.records.tables import compute_benchmark_price, equity_frame, fills
 from agent_bt.records.tally import Tally
 
 NAMED = 30
-"""So many symbols of a run are named in `summary.about`."""
+"""How many symbols of a run are named in `summary.about`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a walk ended: its status, the account, all fills, what speculation did, and how long it took."""
+    """How a run ended.
+
+    Attributes:
+        status: why it ended.
+        simulation: account and fills up to there.
+        prefetch: what the requests that were sent ahead came to.
+        started, finished: UTC, ISO 8601.
+        seconds: time that the simulation took.
+    """
 
     status: Status
-    broker: SimulatedBroker
-    fills: list[Fill]
-    speculation: PrefetchStats
+    simulation: Simulation
+    prefetch: PrefetchStats
+    started: str
+    finished: str
     seconds: float
-    warnings: tuple[str, ...] = ()
 
 
-def finish(
-    *,
-    config: Config,
-    loaded: LoadedBars,
-    prepared: PreparedMarket,
-    setup: ExecutionSetup,
-    prompt: Prompt | None,
-    strategy: str,
-    folder: RunFolder,
-    identity_hash: str,
-    ended: Ended,
-    journal: JournalWriter,
-    started: str,
-    finished: str,
-) -> dict[str, Any]:
-    """Write what came out, and return the summary; the walk may have ended early.
+def finish(run: PreparedRun, ended: Ended, journal: JournalWriter) -> dict[str, Any]:
+    """Measure a run, compare it with the baselines, and write its tables, summary and manifest.
+
+    Args:
+        run: what was run; it may have ended early.
+        ended: how it ended.
+        journal: holds its decisions.
+
+    Returns:
+        The summary, as in `summary.json`.
 
     Raises:
         RecordError: a file cannot be written.
     """
-    tally = journal.tally
+    plan, prepared, folder, tally = run.plan, run.prepared, run.folder, journal.tally
+    config, setup = plan.config, plan.setup
     gated = ended.status == "done" and tally.failed_share > config.risk.max_failed_share
     status: Status = "failed" if gated else ended.status
-    reached = ended.broker.bar + 1
+    broker = ended.simulation.broker
+    reached = broker.bar + 1
     market = prepared.market.head(reached)
     outcome = Outcome(
-        equity=ended.broker.equity[:reached],
-        exposure=ended.broker.exposure[:reached],
-        fills=ended.fills,
-        funding=float(ended.broker.account[0]["funding"]),
+        equity=broker.equity[:reached],
+        exposure=broker.exposure[:reached],
+        fills=ended.simulation.fills,
+        funding=ended.simulation.funding,
     )
-    cash = config.account.cash
     curve = slice(market.first, reached)
     equity = equity_frame(
         time=market.times[curve],
         equity=outcome.equity[curve],
         exposure=outcome.exposure[curve],
         price=compute_benchmark_price(market),
-        initial_cash=cash,
+        initial_cash=setup.cash,
     )
     hashes = folder.write_tables(
         journal=journal,
-        fills=ended.fills,
+        fills=outcome.fills,
         equity=equity,
-        # Whether a symbol vanished is seen by the bars after the last decision too.
-        market=loaded.bars if config.multi_symbol else market.bars,
+        # Whether a symbol was delisted shows in the bars after the last decision too.
+        market=plan.loaded.bars if config.multi_symbol else market.bars,
     )
-    records = pl.read_parquet(folder.decisions, columns=list(COLUMNS))
-    fills = fills_frame(ended.fills)
-    decided = records["bar"].to_numpy()
+    decisions = pl.read_parquet(folder.decisions, columns=list(COLUMNS))
+    fills = fills_frame(outcome.fills)
+    recorded = decisions["bar"].to_numpy()
     portfolio = None
     if config.multi_symbol:
         holdings = compute_holdings(
-            market=market, fills=fills, equity=outcome.equity[curve], decisions=decided, execution=config.execution
+            market=market, fills=fills, equity=outcome.equity[curve], decisions=recorded, execution=config.execution
         )
         folder.write_holdings(holdings.tables)
         portfolio = summarise_holdings(market, holdings, fills)
-    due, walked = (bars[bars < reached] for bars in (prepared.schedule.due, prepared.schedule.bars))
+    due, made = (bars[bars < reached] for bars in (prepared.schedule.due, prepared.schedule.bars))
     baselines = run_baselines(
         market=market,
         rules=setup.rules,
         limits=setup.limits,
-        cash=cash,
+        cash=setup.cash,
         bars=due,
-        recorded=decided,
+        recorded=recorded,
         strategy=outcome,
         seed=config.seed,
     )
     write_table(folder.path / "baselines.parquet", _baseline_curves(market, baselines))
-    variants = execution_sensitivity(market, recorded_decisions(records), setup)
-    speculation = ended.speculation
-    measured = _measure(market, outcome, cash)
-    one = len(market.symbols) == 1
-    baselined = baseline_accounts.CONVENTION if one else baseline_accounts.CONVENTION_MANY
-    held = [] if portfolio is None else [HOLDINGS]
+    variants = execution_sensitivity(market, recorded_decisions(decisions), setup)
+    measured = _measure(market, outcome, setup.cash)
     summary = build_summary(
         run_id=folder.run_id,
         status=status,
-        about=_about(config, loaded, prepared, prompt, strategy),
+        about=_about(plan, prepared),
         bars=reached - market.first,
         tally=tally,
         skipped=prepared.schedule.skipped,
-        unchanged=len(due) - len(walked),
+        unchanged=len(due) - len(made),
         performance=measured,
         baselines={
-            name: _measure(market, getattr(baselines, name), cash) for name in ("buy_and_hold", "random", "sma")
+            name: _measure(market, getattr(baselines, name), setup.cash) for name in ("buy_and_hold", "random", "sma")
         },
         hashes={
             **hashes,
-            "config": identity_hash,
-            "prompt": prompt.hash if prompt else None,
+            "config": config_hash(plan.identity),
+            "prompt": plan.prompt.hash if plan.prompt else None,
         },
         timing={
-            "started": started,
-            "finished": finished,
+            "started": ended.started,
+            "finished": ended.finished,
             "seconds": round(ended.seconds, 3),
             "decisions_per_s": round(tally.total / ended.seconds, 1) if ended.seconds else None,
-            "saved_by_prefetch_s": round(speculation.saved_ms / 1e3, 3),
+            "saved_by_prefetch_s": round(ended.prefetch.saved_ms / 1e3, 3),
         },
-        waste=_waste(folder, tally, speculation),
+        waste=_waste(folder, tally, ended.prefetch),
         random_beaten=baselines.random_beaten,
         portfolio=portfolio,
-        conventions=[_execution_convention(config), *CONVENTIONS, *held, baselined, SENSITIVITY_CONVENTION],
-        banners=_banners(config, loaded, prompt),
-        warnings=[*ended.warnings, *loaded.notes, *_warnings(config, ended, measured, tally, portfolio)],
+        conventions=_conventions(config, len(market.symbols)),
+        banners=_banners(config, plan.loaded, plan.prompt),
+        warnings=[
+            *(["This run was continued after a stop."] if run.continued else []),
+            *plan.loaded.notes,
+            *_warnings(config, ended, measured, tally, portfolio),
+        ],
     )
     summary["sensitivity"] = [variant.to_dict() for variant in variants]
     folder.write_exports(build_exports(summary, equity, fills))
-    folder.finish(summary=summary, telemetry=journal.telemetry_head, finished=finished)
+    folder.finish(summary=summary, telemetry=journal.telemetry_head, finished=ended.finished)
     return summary
 
 
-def _about(
-    config: Config, loaded: LoadedBars, prepared: PreparedMarket, prompt: Prompt | None, strategy: str
-) -> dict[str, Any]:
-    """What ran on what; `symbols` (how many, and the first names) and `pool` for runs over many symbols."""
-    symbols, ranked = prepared.market.symbols, config.mode == "cross_sectional"
+def _about(plan: RunPlan, prepared: PreparedMarket) -> dict[str, Any]:
+    """Describe what ran on what; with `symbols` (number and first names) and `pool` for runs over several symbols."""
+    config, symbols = plan.config, prepared.market.symbols
+    ranked = config.mode == "cross_sectional"
     named = {"count": len(symbols), "names": list(symbols[:NAMED])} if config.multi_symbol else None
     return {
         "name": config.name,
-        "strategy": strategy,
-        "model": f"{config.llm.provider}/{config.llm.model}" if prompt else None,
-        "source": loaded.label,
+        "strategy": plan.strategy.name,
+        "model": f"{config.llm.provider}/{config.llm.model}" if plan.prompt else None,
+        "source": plan.loaded.label,
         "kind": config.market.kind,
         "mode": config.mode,
         "symbol": f"{len(symbols)} symbols" if len(symbols) > 1 else symbols[0],
@@ -187,18 +189,18 @@ def _about(
     }
 
 
-def _waste(folder: RunFolder, tally: Tally, speculation: PrefetchStats) -> Waste:
-    """What was paid beside the calls that decisions used: by the ledger, where the run has its own.
+def _waste(folder: RunFolder, tally: Tally, prefetch: PrefetchStats) -> Waste:
+    """Sum up what was paid beside the calls that decisions used: from the ledger, where the run has its own.
 
-    The ledger knows the earlier sessions of a continued run too; speculation knows only this one.
+    The ledger counts the earlier sessions of a continued run too, prefetch only this one.
     """
     if not folder.ledger.exists():
         return Waste(
-            calls=speculation.wasted,
-            prompt_tokens=speculation.wasted_prompt_tokens,
-            completion_tokens=speculation.wasted_completion_tokens,
-            cost_usd=speculation.wasted_usd,
-            unpriced=speculation.wasted_unpriced,
+            calls=prefetch.wasted,
+            prompt_tokens=prefetch.wasted_prompt_tokens,
+            completion_tokens=prefetch.wasted_completion_tokens,
+            cost_usd=prefetch.wasted_usd,
+            unpriced=prefetch.wasted_unpriced,
         )
     spent, llm = spent_in(folder.ledger), folder.read_manifest().get("llm") or {}
     probes = llm.get("probes", 0)
@@ -247,6 +249,13 @@ def _banners(config: Config, loaded: LoadedBars, prompt: Prompt | None) -> list[
     return banners
 
 
+def _conventions(config: Config, symbols: int) -> list[str]:
+    """State how the figures of a run over that number of symbols were made."""
+    holdings = [HOLDINGS] if config.multi_symbol else []
+    baselines = baseline_accounts.CONVENTION if symbols == 1 else baseline_accounts.CONVENTION_MANY
+    return [_execution_convention(config), *CONVENTIONS, *holdings, baselines, SENSITIVITY_CONVENTION]
+
+
 def _execution_convention(config: Config) -> str:
     execution = config.execution
     when = "at the close of the decision bar" if execution.fill == "close" else "at the next bar's open"
@@ -260,7 +269,7 @@ def _execution_convention(config: Config) -> str:
 def _warnings(
     config: Config, ended: Ended, measured: Mapping[str, Any], tally: Tally, portfolio: Mapping[str, Any] | None
 ) -> Sequence[str]:
-    warnings, failed = [], tally.failed_share
+    warnings, failed, broker = [], tally.failed_share, ended.simulation.broker
     if ended.status in ("interrupted", "budget"):
         warnings.append(
             "The run is not finished: these are the figures up to where it stopped. Run it again to continue."
@@ -272,19 +281,19 @@ def _warnings(
         )
     elif failed > 0:
         warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
-    if ended.broker.halted_by == "drawdown":
+    if broker.halted_by == "drawdown":
         warnings.append(
             f"risk.max_drawdown ({config.risk.max_drawdown:.1%}) was passed: everything was closed and trading ended"
         )
-    if ended.broker.halted_by == "used_up":
+    if broker.halted_by == "used_up":
         warnings.append("The account was used up: its equity fell to nothing, everything was closed and trading ended")
     if portfolio and portfolio["delisted"]:
         gone = portfolio["delisted"]
         more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
         warnings.append(f"Delisted during the run, and closed at the last trade: {', '.join(gone[:5])}{more}")
-    if ended.broker.dropped:
+    if broker.dropped:
         warnings.append(
-            f"{ended.broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"
+            f"{broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"
         )
     if shorts := tally.cuts["allow_short"]:
         spot = config.market.kind == "spot"

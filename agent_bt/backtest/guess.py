@@ -1,11 +1,9 @@
-"""Choose what prefetch assumes of the next decisions."""
+"""What prefetch assumes of the next decisions."""
 
 from __future__ import annotations
 
 from agent_bt.config.model import Config
-from agent_bt.core.errors import (
-    ConfigError,
-)
+from agent_bt.core.errors import ConfigError
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.engine.prefetch import Guess
@@ -13,26 +11,30 @@ from agent_bt.features.specs import feature_specs
 from agent_bt.strategies.registry import agent_kinds, make_strategy
 
 
-def guess_of(config: Config) -> Guess | None:
-    """What prefetch assumes of the next decisions; None for HOLD.
+def make_guess(config: Config) -> Guess | None:
+    """Return what prefetch assumes of the next decisions, as `prefetch.guess` says; None for HOLD.
 
     Raises:
-        ConfigError: there is no such guess, or the rule needs more than the agent sees.
+        ConfigError: there is no such guess, or its rule needs more than the agent sees.
     """
     name = config.prefetch.guess
     if name in ("hold", "states"):
         return None
     if name == "last":
-        return _same_again
+        return _repeat_last
     if "agent_ranker" in agent_kinds(config.strategy.kind, config.strategy.params):
-        raise ConfigError(f"prefetch.guess {name}: for a ranker it is hold or last")
+        raise ConfigError(f"prefetch.guess must be hold or last for a ranker, got {name}")
     try:
         rule = make_strategy(name, {})
     except ConfigError as error:
-        raise ConfigError(f"prefetch.guess must be hold, last, states or the name of a rule: {error}") from None
+        raise ConfigError(
+            f"prefetch.guess must be hold, last, states or the name of a rule, got {name}: {error}"
+        ) from None
     lacking = {spec.column for spec in rule.features} - {spec.column for spec in feature_specs(config.features)}
     if rule.lookback > config.features.window or lacking:
-        raise ConfigError(f"prefetch.guess {name} needs more bars or features than the agent sees")
+        raise ConfigError(
+            f"prefetch.guess {name} needs more bars or features than the agent sees; widen features.window, or set hold"
+        )
 
     def by_rule(view: MarketView, portfolio: Portfolio, last: Decision | None) -> Decision:  # noqa: ARG001
         return rule.decide(view, portfolio)
@@ -40,5 +42,5 @@ def guess_of(config: Config) -> Guess | None:
     return by_rule
 
 
-def _same_again(view: MarketView, portfolio: Portfolio, last: Decision | None) -> Decision | None:  # noqa: ARG001
+def _repeat_last(view: MarketView, portfolio: Portfolio, last: Decision | None) -> Decision | None:  # noqa: ARG001
     return last

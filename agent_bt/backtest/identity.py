@@ -1,4 +1,4 @@
-"""Derive what makes a run this run, and tell what differs between two identities."""
+"""The identity of a run: what makes it this run, and what differs between two of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from agent_bt.config.model import Config
 from agent_bt.core.canonical import tagged_hash
 from agent_bt.core.protocols import Strategy
 from agent_bt.llm.provider import provider_of
-from agent_bt.strategies.registry import make_strategy
 
 _SHAPING_LLM = {
     "provider",
@@ -30,8 +29,19 @@ _SHAPING_LLM = {
 _OPERATIONAL_RISK = {"max_failed_share", "max_failures_in_a_row"}
 
 
-def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int | None) -> dict[str, Any]:
-    """What makes a run this run, as plain data; everything else may change when it is continued."""
+def derive_identity(
+    config: Config, *, strategy: Strategy | None, prompt: Prompt | None, data: str, limit: int | None
+) -> dict[str, Any]:
+    """Derive what makes a run this run, as plain data; everything else may change when it is resumed.
+
+    Args:
+        config: of the run.
+        strategy: as built from the config; its source counts where `strategy.kind` is `module:Class`, and nothing of
+            it where it is a registered name, so that None will do.
+        prompt: of an agent; None for a strategy that asks no model.
+        data: hash of the bars.
+        limit: number of decisions after which the run stops; None: all.
+    """
     dump = config.model_dump(mode="json")
     identity: dict[str, Any] = {
         key: dump[key] for key in ("mode", "market", "features", "strategy", "account", "execution", "seed")
@@ -52,17 +62,24 @@ def identity_of(config: Config, *, prompt: Prompt | None, data: str, limit: int 
         identity["llm"] = {**shaping, "endpoint_id": provider_of(config.llm).endpoint_id}
         identity["prompt"] = prompt.hash
     elif ":" in config.strategy.kind:
-        identity["source"] = _source_hash(make_strategy(config.strategy.kind, config.strategy.params))
+        assert strategy is not None, "the source of a strategy of one's own is part of the identity"
+        identity["source"] = _source_hash(strategy)
     return identity
 
 
-def identity_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
-    """What differs between two identities, one line a value: `market.start: 2024-07-01 -> 2024-08-01`."""
+def compare_identities(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """List what differs between two identities, one line a value: `market.start: 2024-07-01 -> 2024-08-01`.
+
+    Args:
+        before: the identity that was recorded.
+        now: the identity to compare with it.
+        path: put before every key, with its dot.
+    """
     changes = []
     for key in sorted(before.keys() | now.keys()):
         one, other, name = before.get(key), now.get(key), f"{path}{key}"
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            changes += identity_changes(one, other, f"{name}.")
+            changes += compare_identities(one, other, f"{name}.")
         elif one != other:
             changes.append(_CHANGED.get(name) or f"{name}: {one} -> {other}")
     return changes

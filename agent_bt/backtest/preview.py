@@ -8,28 +8,35 @@ from pathlib import Path
 from agent_bt.agents.prompt import Prompt
 from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import LoadedBars, load_bars
-from agent_bt.backtest.prepare import prepare_market
+from agent_bt.backtest.prepare import PreparedMarket, prepare_market
 from agent_bt.backtest.strategy import build_strategy, check_agent, find_prompt
 from agent_bt.config.model import Config
 from agent_bt.core.clock import iso, time_us
 from agent_bt.core.errors import AgentBtError, UsageError
 from agent_bt.core.finding import Finding
-from agent_bt.core.protocols import AgentStrategy
+from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.types import Portfolio
 from agent_bt.llm.provider import provider_of
 from agent_bt.strategies.registry import asks_model
 
+Messages = list[dict[str, str]]
+
 
 def load_market(config: Config) -> LoadedBars:
-    """The bars a run of this config walks over (`.bars`, columns of `BAR_SCHEMA`)."""
+    """Load the bars of a run of this config (`.bars`, columns of `BAR_SCHEMA`)."""
     return load_bars(config)
 
 
-def render_prompt(config: Config, at: str | None = None, *, config_path: Path | None = None) -> list[dict[str, str]]:
-    """The messages an agent with a flat account would be sent at the first decision at or after `at`.
+def render_prompt(config: Config, at: str | None = None, *, config_path: Path | None = None) -> Messages:
+    """Render the messages that an agent without a position would send at its first decision at or after an instant.
+
+    Args:
+        config: of the agent.
+        at: the instant, ISO 8601, UTC; None: the start of the run.
+        config_path: file the config was read from; prompts beside it are found.
 
     Raises:
-        UsageError: the config's strategy is no agent, or there is no decision at or after that instant.
+        UsageError: the config's strategy is not an agent, or there is no decision at or after that instant.
     """
     prompt = find_prompt(config, config_path)
     if prompt is None:
@@ -37,6 +44,10 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
     check_agent(config)
     strategy = build_strategy(config, prompt)
     prepared = prepare_market(config, load_bars(config).bars, strategy)
+    return _messages(config, strategy, prepared, at)
+
+
+def _messages(config: Config, strategy: Strategy, prepared: PreparedMarket, at: str | None = None) -> Messages:
     times, since = prepared.market.times, time_us(at) if at else 0
     bar = next((int(row) for row in prepared.schedule.bars if times[row] >= since), None)
     if bar is None:
@@ -45,10 +56,12 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
         )
     empty = Portfolio(cash=config.account.cash, positions={}, peak_equity=config.account.cash)
     assert isinstance(strategy, AgentStrategy)
-    asked = strategy.requests(prepared.market.at(bar), empty)
-    if not asked:
-        raise UsageError(f"nothing may be bought at {iso(int(times[bar]))}, so that no model is asked; choose another")
-    return asked[0].messages
+    requests = strategy.requests(prepared.market.at(bar), empty)
+    if not requests:
+        raise UsageError(
+            f"at {iso(int(times[bar]))} no symbol may be bought, so that no request is sent; choose another instant"
+        )
+    return requests[0].messages
 
 
 def validate(config: Config, config_path: Path | None = None) -> Sequence[Finding]:
@@ -69,7 +82,7 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
         findings.append(Finding(level="ok", what=f"decisions: {len(prepared.schedule.due):,}{skipped}{unchanged}"))
         build_execution(config)
         if prompt:
-            text = render_prompt(config, config_path=config_path)
+            text = _messages(config, strategy, prepared)
             size = sum(len(message["content"]) for message in text)
             findings.append(
                 Finding(level="ok", what=f"prompt: {prompt.reference}, {size:,} characters at the first decision")

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_bt.backtest.account import build_execution
-from agent_bt.backtest.execute import PreparedRun, execute
+from agent_bt.backtest.execute import execute
 from agent_bt.backtest.folder import find_folder, is_blank, make_folder, note_model, recorded_replies
-from agent_bt.backtest.identity import identity_changes
-from agent_bt.backtest.model import open_model
+from agent_bt.backtest.identity import compare_identities
+from agent_bt.backtest.model import Model, open_model
+from agent_bt.backtest.model_reference import ModelReference
+from agent_bt.backtest.plan import PreparedRun, RunPlan, plan_run
 from agent_bt.backtest.prepare import prepare_market
-from agent_bt.backtest.strategy import build_strategy
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
 from agent_bt.core.errors import AgentBtError, ConfigError, RecordError, UsageError
 from agent_bt.core.jit import compiling_announced
 from agent_bt.core.progress import Progress, SilentProgress
+from agent_bt.core.types import Reply
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.registry import Registry
 from agent_bt.records.run_folder import RunFolder
@@ -28,7 +29,6 @@ from agent_bt.reports.html import write_report
 
 if TYPE_CHECKING:
     from agent_bt.llm.endpoints import Endpoints
-from agent_bt.backtest.plan import RunPlan, plan_run
 
 
 def run(
@@ -138,7 +138,7 @@ def resume(
         config_path=None if written is None else Path(written),
         limit=kept["identity"].get("limit"),
     )
-    changes = identity_changes(kept["identity"], planned.identity)
+    changes = compare_identities(kept["identity"], planned.identity)
     if changes:
         listed = "\n".join(f"  {change}" for change in changes)
         raise ConfigError(
@@ -149,56 +149,34 @@ def resume(
 
 
 def _run(
-    planned: RunPlan,
+    plan: RunPlan,
     folder: RunFolder | None,
     progress: Progress | None,
     offline: bool,
     report: bool,
     endpoints: Endpoints | None = None,
 ) -> Result:
-    """Open the model, set the stage, walk; a new folder in which nothing was recorded disappears again."""
-    config, prompt, loaded = planned.config, planned.prompt, planned.loaded
+    """Open what the plan needs, execute it, register it; remove a new folder in which nothing was recorded."""
     progress = progress or SilentProgress()
-    made = folder is None
-    folder = folder or make_folder(planned.root, config, planned.identity, prompt, planned.config_path)
+    created = folder is None
+    folder = folder or make_folder(plan.root, plan.config, plan.identity, plan.prompt, plan.config_path)
     try:
         with ExitStack() as opened:
             opened.enter_context(compiling_announced(progress.note))
-            # What is wrong with the config is told before a model is asked anything.
-            strategy = build_strategy(config, prompt)
-            prepared = prepare_market(config, loaded.bars, strategy, planned.limit)
-            setup = build_execution(config)
-            model = None
+            # What is wrong with the config is reported before a request is sent to a model.
+            prepared = prepare_market(plan.config, plan.loaded.bars, plan.strategy, plan.limit)
             recorded = recorded_replies(folder)
-            if prompt is not None:
-                negotiated = (folder.read_manifest().get("llm") or {}).get("effective")
-                model = open_model(
-                    config, negotiated=negotiated, ledger_path=folder.ledger, offline=offline, endpoints=endpoints
-                )
-                opened.callback(model.close)
-                note_model(folder, model)
-                model.answer_first_from(recorded)
-                strategy = build_strategy(config, prompt, model.form, model.llm)
-            prepared_run = PreparedRun(
-                config=config,
-                loaded=loaded,
-                prepared=prepared,
-                setup=setup,
-                strategy=strategy,
-                prompt=prompt,
-                folder=folder,
-                identity=planned.identity,
-                continued=bool(recorded),
-                offline=offline,
-            )
-            executed = execute(prepared_run, progress)
+            if plan.model is not None:
+                opened.callback(_open_model(plan, plan.model, folder, recorded, offline, endpoints).close)
+            run = PreparedRun(plan=plan, prepared=prepared, folder=folder, continued=bool(recorded), offline=offline)
+            executed = execute(run, progress)
     finally:
-        if made and is_blank(folder):
+        if created and is_blank(folder):
             shutil.rmtree(folder.path)
     if executed.summary is None:
         assert executed.error is not None
         raise executed.error
-    Registry(Path(config.output)).add(planned.identity, name=config.name, run_id=folder.run_id)
+    Registry(Path(plan.config.output)).add(plan.identity, name=plan.config.name, run_id=folder.run_id)
     error = executed.error
     if report:
         try:
@@ -209,3 +187,26 @@ def _run(
                 f"make room, then write it with `agent-bt report {folder.run_id}`"
             )
     return Result(run_dir=folder.path, summary=executed.summary, error=error)
+
+
+def _open_model(
+    plan: RunPlan,
+    reference: ModelReference,
+    folder: RunFolder,
+    recorded: Mapping[str, Reply],
+    offline: bool,
+    endpoints: Endpoints | None,
+) -> Model:
+    """Open the model that the agent refers to; replies that are recorded already answer first."""
+    negotiated = (folder.read_manifest().get("llm") or {}).get("effective")
+    model = open_model(
+        plan.config, negotiated=negotiated, ledger_path=folder.ledger, offline=offline, endpoints=endpoints
+    )
+    try:
+        note_model(folder, model)
+        model.answer_first_from(recorded)
+        reference.open(model.llm, model.form)
+    except BaseException:
+        model.close()
+        raise
+    return model

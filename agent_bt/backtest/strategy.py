@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent_bt.agents.agent import PromptAgent, RequestForm
 from agent_bt.agents.prompt import Prompt, load_prompt, prompt_roots
 from agent_bt.agents.ranker import RankerAgent
+from agent_bt.backtest.model_reference import ModelReference
 from agent_bt.config.model import Config
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import AgentBtError, ConfigError, PromptError
 from agent_bt.core.params import keys
 from agent_bt.core.protocols import LLM, AgentStrategy, Strategy
-from agent_bt.core.types import Reply, Request
 from agent_bt.features.specs import feature_specs
 from agent_bt.llm.provider import provider_of
 from agent_bt.strategies.registry import agent_kinds, agent_params, make_strategy
-
-if TYPE_CHECKING:
-    pass
 
 
 def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
@@ -95,19 +91,24 @@ def check_agent(config: Config) -> None:
 def build_strategy(
     config: Config, prompt: Prompt | None, form: RequestForm | None = None, llm: LLM | None = None
 ) -> Strategy:
-    """The strategy that `strategy.kind` names.
+    """Build the strategy that `strategy.kind` names.
 
-    An agent needs its prompt; without `form` and `llm` it can be looked at and cannot be asked.
+    Args:
+        config: of the run.
+        prompt: of an agent; None for a strategy that asks no model.
+        form: what the requests of an agent have in common; None: as configured.
+        llm: answers the requests of an agent; None: it can build its requests, but not send them.
 
     Raises:
         ConfigError: there is no such strategy, or its parameters don't fit.
     """
 
+    if prompt is not None and (form is None or llm is None):
+        unopened = ModelReference(config)
+        form, llm = form or unopened.form, llm or unopened
+
     def agent(kind: str, params: Mapping[str, Any]) -> AgentStrategy:
-        assert prompt is not None
-        shared: dict[str, Any] = {
-            "prompt": prompt, "form": form or _UNASKED_FORM, "llm": llm or _UNASKED_LLM, "strip": config.llm.strip
-        }  # fmt: skip
+        shared: dict[str, Any] = {"prompt": prompt, "form": form, "llm": llm, "strip": config.llm.strip}
         if kind == "agent_ranker":
             frequency = config.rebalance if config.mode == "cross_sectional" else config.strategy.every
             try:
@@ -128,22 +129,3 @@ def build_strategy(
         )
 
     return make_strategy(config.strategy.kind, config.strategy.params, agent if prompt is not None else None)
-
-
-class _Unasked:
-    """Stands where a model will be, for looking at what its strategy needs."""
-
-    def submit(self, request: Request) -> Future[Reply]:  # noqa: ARG002
-        raise AssertionError("no model was opened")
-
-    def complete(self, request: Request) -> Reply:  # noqa: ARG002
-        raise AssertionError("no model was opened")
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-_UNASKED_LLM = _Unasked()
-
-
-_UNASKED_FORM = RequestForm(provider="", endpoint_id="", replicate=0, body=lambda messages: {"messages": messages})

@@ -23,7 +23,6 @@ import polars as pl
 
 from agent_bt.agents.prompt import Prompt
 from agent_bt.backtest.bars import LoadedBars
-from agent_bt.backtest.identity import identity_of
 from agent_bt.backtest.model import Model, open_model, request_form
 from agent_bt.backtest.plan import RunPlan, plan_run
 from agent_bt.backtest.prepare import build_market, prepare_market
@@ -46,7 +45,7 @@ from agent_bt.evaluation.stats.verdict import judge
 from agent_bt.experiments.ab.evidence import arm_evidence, bars_per_decision, common_bars
 from agent_bt.experiments.ab.folder import ExperimentFolder
 from agent_bt.llm.provider import provider_of
-from agent_bt.records.hashes import config_hash, data_hash
+from agent_bt.records.hashes import config_hash
 from agent_bt.records.read import Run
 from agent_bt.records.run_folder import write_json
 
@@ -261,12 +260,9 @@ def _run_both(
     loaded = LoadedBars(
         bars=mask.apply(plain.loaded.bars), label=f"{plain.loaded.label}, masked", sample=plain.loaded.sample
     )
-    identity = identity_of(config, prompt=plain.prompt, data=data_hash(loaded.bars), limit=plain.limit)
-    behind = RunPlan(
-        config=config, prompt=plain.prompt, loaded=loaded, identity=identity, root=plain.root, limit=plain.limit
-    )
+    masked = plan_run(config, config_path=plain.config_path, limit=plain.limit, load=lambda _: loaded)
     runs = []
-    for name, plan in ((PLAIN, plain), (MASKED, behind)):
+    for name, plan in ((PLAIN, plain), (MASKED, masked)):
         run = folder.finished_run(name)
         if run is None:
             result = run_plan(

@@ -11,7 +11,7 @@ import pytest
 from chat_server import ChatServer
 from small_run import cli, small_config
 
-from agent_bt.backtest.identity import identity_of
+from agent_bt.backtest.identity import derive_identity
 from agent_bt.backtest.model import negotiation_key
 from agent_bt.backtest.replay import replay
 from agent_bt.config.load import load_config
@@ -67,11 +67,11 @@ def test_a_grammar_holds_the_sizes_where_it_is_asked_for(tmp_path: Path) -> None
 
 def test_a_config_without_sizes_is_the_run_it_was(tmp_path: Path) -> None:
     plain = load_config(small_config(tmp_path, "http://127.0.0.1:9/v1"), env={})
-    identity = identity_of(plain, prompt=None, data="", limit=None)
+    identity = derive_identity(plain, strategy=None, prompt=None, data="", limit=None)
     assert sorted(identity["strategy"]) == ["every", "kind", "params", "prompt", "sizing"]
     assert "sizes" not in negotiation_key(plain)
     sized = load_config(small_config(tmp_path, "http://127.0.0.1:9/v1", strategy__sizes=SIZES, **V3), env={})
-    assert identity_of(sized, prompt=None, data="", limit=None)["strategy"]["sizes"] == SIZES
+    assert derive_identity(sized, strategy=None, prompt=None, data="", limit=None)["strategy"]["sizes"] == SIZES
     assert negotiation_key(sized)[-1] == "sizes"
 
 

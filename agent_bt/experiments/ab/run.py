@@ -37,7 +37,7 @@ from agent_bt.records.hashes import config_hash
 from agent_bt.records.read import Run
 from agent_bt.records.registry import Registry, identify_trial
 from agent_bt.records.run_folder import RESUMABLE
-from agent_bt.strategies.registry import asks_model, make_strategy
+from agent_bt.strategies.registry import asks_model
 
 if TYPE_CHECKING:
     from agent_bt.llm.endpoints import Endpoints
@@ -136,8 +136,6 @@ def _plan_all(experiment: Experiment) -> list[_Planned]:
     for cell in cells_of(experiment):
         try:
             plan = plan_run(cell.config, config_path=experiment.base or experiment.path, load=load)
-            if plan.prompt is None:
-                make_strategy(cell.config.strategy.kind, cell.config.strategy.params)
         except AgentBtError as error:
             error.args = (f"arm {cell.arm}: {error}",)
             raise

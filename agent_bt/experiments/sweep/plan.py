@@ -9,7 +9,7 @@ from typing import Any
 
 from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import LoadedBars, load_bars
-from agent_bt.backtest.identity import identity_of
+from agent_bt.backtest.identity import derive_identity
 from agent_bt.config.model import Config
 from agent_bt.core.canonical import canonical
 from agent_bt.core.errors import ConfigError
@@ -81,11 +81,8 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
             continue
         chosen = shared.config.strategy.model_copy(update={"params": params})
         config = shared.config.model_copy(update={"strategy": chosen})
-        planned.append(
-            Planned(
-                values=values, shared=shared, config=config, strategy=strategy, identity=_own(shared, config, hashes)
-            )
-        )
+        identity = _own(shared, config, strategy, hashes)
+        planned.append(Planned(values=values, shared=shared, config=config, strategy=strategy, identity=identity))
         if len(planned) == wanted:
             break
     if not planned:
@@ -115,15 +112,15 @@ def _shared_setup(
     return SharedSetup(
         config=config,
         setup=setup,
-        identity=identity_of(plainly, prompt=None, data=hashes[interval], limit=None),
+        identity=derive_identity(plainly, strategy=None, prompt=None, data=hashes[interval], limit=None),
         ground=canonical([parts, config.strategy.every, int(setup.rules[0]["delay"])]),
     )
 
 
-def _own(shared: SharedSetup, config: Config, hashes: Mapping[str, str]) -> Mapping[str, Any]:
+def _own(shared: SharedSetup, config: Config, strategy: Strategy, hashes: Mapping[str, str]) -> Mapping[str, Any]:
     """The identity that a run of this combination has; of a registered strategy, without dumping the config again."""
     if ":" in config.strategy.kind:
-        return identity_of(config, prompt=None, data=hashes[config.market.interval], limit=None)
+        return derive_identity(config, strategy=strategy, prompt=None, data=hashes[config.market.interval], limit=None)
     return {**shared.identity, "strategy": {**shared.identity["strategy"], "params": config.strategy.params}}
 
 
