@@ -178,6 +178,12 @@ class Bar:
     """The progress of a backfill on stderr: a live bar on a terminal, a line every few seconds elsewhere, or none."""
 
     def __init__(self, mode: Literal["auto", "plain", "none"], label: str) -> None:
+        """Prepare the display.
+
+        Args:
+            mode: `auto` is live on a terminal, plain lines elsewhere; `plain`; `none`.
+            label: name of the work.
+        """
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -204,11 +210,13 @@ class Bar:
         self._rich.stop()
 
     def begin(self, total: int) -> None:
+        """Start with `total` missing minutes."""
         self._rich.update(self._task, total=total)
         if self._plain and total:
             common.print_message(f"{self._label}: {total:,} minutes missing")
 
     def advance(self, count: int) -> None:
+        """Add `count` fetched minutes."""
         self._rich.advance(self._task, count)
         task = self._rich.tasks[0]
         if self._plain and count and (task.finished or time.monotonic() - self._shown > 2.0):

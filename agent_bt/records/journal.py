@@ -37,7 +37,14 @@ _CONTENT_AT = _CHAIN.stop + len(_MIDDLE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A verified line of a journal: its number (from 1), the chain's head after it, and the bytes of its parts."""
+    """A verified line of a journal.
+
+    Attributes:
+        number: of the line, from 1.
+        chain: head of the hash chain after it.
+        raw: the whole line.
+        content, telemetry: canonical JSON of its parts.
+    """
 
     number: int
     chain: str

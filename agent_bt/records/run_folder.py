@@ -36,7 +36,11 @@ RESUMABLE = ("interrupted", "budget")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of one run: their paths, and how they are written."""
+    """The files of one run: their paths, and how they are written.
+
+    Attributes:
+        path: the folder.
+    """
 
     path: Path
 

@@ -147,13 +147,13 @@ def decision_counts(tally: Tally) -> dict[str, Any]:
 
 
 def list_details(counts: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """List what was wrong with the invalid replies of a run, the most frequent first.
+    """List the validation messages of the invalid replies of a run, the most frequent first.
 
     Args:
-        counts: `decisions` of a summary; summaries of earlier versions hold no details.
+        counts: `decisions` of a summary; summaries of earlier versions have no details.
 
     Returns:
-        How often, and what was wrong in words: `(91, "size_pct must be a number from 0 to 1, got 100.0")`.
+        Count and message: `(91, "size_pct must be a number from 0 to 1, got 100.0")`.
     """
     found = [(count, text) for counted in counts.get("details", {}).values() for text, count in counted.items()]
     return sorted(found, key=lambda each: (-each[0], each[1]))

@@ -15,9 +15,10 @@ from agent_bt.records.direction import direction
 _NEVER_SENT = ("budget", "offline_miss")
 
 MAX_DETAILS = 50
-"""How many different details of a reason are counted one by one; memory does not grow with what a model writes."""
+"""Maximum number of different details counted per reason; memory does not grow with the replies of a model."""
 
 OTHER_DETAILS = "other details"
+"""The count of all further details of a reason."""
 
 _PLACE = re.compile(r" at character \d+")
 
@@ -34,7 +35,7 @@ class Tally:
         provenance, action, risk: decisions by each of these.
         cuts: orders that were clipped or rejected, by the limit that cut them.
         reasons: failed decisions (all but `model`) by `kind: reason`.
-        details: invalid decisions by `kind: reason`, then by what was wrong in words, without the place in the text.
+        details: invalid decisions by `kind: reason`, then by validation message without its position in the text.
         calls: calls that were sent to the provider and used.
         failed: calls of these without a reply.
         unbilled: calls of `failed` that certainly cost nothing.

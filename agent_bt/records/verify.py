@@ -119,7 +119,7 @@ def _check_decisions(run: Run) -> Iterator[Difference]:
     counts, usage = run.summary["decisions"], run.summary["llm"]
     for name, value in decision_counts(tally).items():
         if name == "details" and name not in counts:
-            continue  # earlier versions counted none
+            continue  # earlier versions did not count them
         yield from _compare(f"decisions.{name}", counts.get(name), value)
     derived = llm_usage(tally)
     for name in _OF_USED_CALLS:

@@ -89,12 +89,22 @@ def read_baselines(folder: Path) -> pl.DataFrame | None:
 
 
 def step_ms(time: np.ndarray, most: int) -> int:
-    """Return the shortest step, in ms, that divides the ascending times (ms) into at most `most` buckets."""
+    """Return the shortest step, in ms, that divides a period into at most `most` buckets.
+
+    Args:
+        time: ascending times, ms, int64.
+        most: maximum number of buckets.
+    """
     span = int(time[-1] - time[0]) if len(time) else 0
     return next((m * 60_000 for m in _STEPS_MIN if span / (m * 60_000) <= most), _STEPS_MIN[-1] * 60_000)
 
 
 def bucket_starts(time: np.ndarray, step: int) -> np.ndarray:
-    """Return the first row of every bucket of `step` ms, for ascending times (ms)."""
+    """Return the first row of every bucket.
+
+    Args:
+        time: ascending times, ms, int64.
+        step: length of a bucket, ms.
+    """
     buckets = time // step
     return np.flatnonzero(np.concatenate([[True], buckets[1:] != buckets[:-1]]))

@@ -26,7 +26,11 @@ _MAX_POINTS, _MAX_HOLDINGS = 3_000, 1_200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portfolio:
-    """The tables of a run over several symbols, in the schemas of `records.holdings_schema`."""
+    """The tables of a run over several symbols.
+
+    Attributes:
+        snapshots, rebalances, attribution, legs: in the schemas of `records.holdings_schema`.
+    """
 
     snapshots: pl.DataFrame
     rebalances: pl.DataFrame

@@ -196,7 +196,7 @@ def _details(details: list[tuple[int, str]]) -> str:
     lines = [f"{count:,} x {text}" for count, text in details[:_DETAILS]]
     more = details[_DETAILS:]
     if more:
-        lines.append(f"{sum(count for count, _ in more):,} x something else")
+        lines.append(f"{sum(count for count, _ in more):,} x other messages")
     return "\n".join(lines)
 
 

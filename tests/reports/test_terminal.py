@@ -86,7 +86,7 @@ def test_details_of_invalid_replies_are_grouped_and_the_frequent_come_first() ->
     lines = [line.strip() for line in plain(summary(tally=tally)).splitlines()]
     at = next(at for at, line in enumerate(lines) if line.endswith("80 x got 100.0"))
     assert lines[at].startswith("invalid ")
-    assert lines[at + 1 : at + 6] == ["7 x got 6", "6 x got 5", "5 x got 4", "4 x got 3", "6 x something else"]
+    assert lines[at + 1 : at + 6] == ["7 x got 6", "6 x got 5", "5 x got 4", "4 x got 3", "6 x other messages"]
     assert "x got" not in plain(summary(tally=Tally(total=1)))
 
 
