@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_bt.evaluation.stats.measures import sharpe_values
 from agent_bt.evaluation.stats.two_level import Effect, measure_effect
+from agent_bt.evaluation.verdict_metrics.sharpe import sharpe_values
 
 HERE = Path(__file__).parent
 SIMULATIONS = 1_000
@@ -81,7 +81,7 @@ def drifting(rng: np.random.Generator, sims: int, replicates: int, n: int) -> Ar
 
 
 def daily_sharpe(rng: np.random.Generator, sims: int, replicates: int, n: int) -> Arms:
-    """The Sharpe metric on days: `garch` returns of 2% a day around 0.1%, as `measures.sharpe_values`."""
+    """The Sharpe metric on days: `garch` returns of 2% a day around 0.1%, as `verdict_metrics.sharpe`."""
     arm, baseline = (0.001 + 0.02 * side for side in garch(rng, sims, replicates, n))
     shape = (-1, n)
     return sharpe_values(arm.reshape(shape)).reshape(arm.shape), sharpe_values(baseline.reshape(shape)).reshape(

@@ -22,13 +22,11 @@ def compare(
     as_json: common.JsonOption = False,
 ) -> None:
     """Judge one finished run against another; exit code 0 whatever the verdict."""
-    from agent_bt.core.errors import UsageError
-    from agent_bt.evaluation.stats.measures import METRICS
+    from agent_bt.evaluation.stats.metric import find_metric
     from agent_bt.experiments.ab.run import compare as judge_pair
     from agent_bt.records.read import load_run, resolve_run
 
-    if metric not in METRICS:
-        raise UsageError(f"--metric {metric} is not one of {', '.join(METRICS)}")
+    find_metric(metric)
     where = runs.find_root(root)
     first, second = (load_run(resolve_run(where, name)) for name in (run_a, run_b))
     judged = judge_pair(first, second, metric=metric, alpha=alpha)

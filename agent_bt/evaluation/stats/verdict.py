@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from agent_bt.evaluation.stats.caveats import Arm, find_notes, find_warnings
-from agent_bt.evaluation.stats.measures import Metric, daily_returns, find_metric, values_over_time
+from agent_bt.evaluation.stats.measures import daily_returns, values_over_time
+from agent_bt.evaluation.stats.metric import Metric, find_metric
 from agent_bt.evaluation.stats.multiple import adjust_holm, holm_levels
 from agent_bt.evaluation.stats.pbo import Overfitting, backtest_overfitting
 from agent_bt.evaluation.stats.regimes import RegimeEffect, regime_effects
@@ -124,7 +125,7 @@ def judge(
         arms: two or more, the baseline among them; all over the same T bars.
         baseline: name of the arm that the others are compared with.
         times: close times of the bars, int64 (T,), UTC us, ascending.
-        metric: a name of `measures.METRICS`.
+        metric: see `stats.metric.find_metric`.
         alpha: chance of any false verdict, over all arms.
         market_returns: float64 (T,), the market's simple returns, for bull and bear days; None leaves those out.
         bars_per_decision: bars from one decision to the next, >= 1.

@@ -1,6 +1,6 @@
-"""Reads an experiment's YAML: arms that differ in anything, over the same market, with the question asked beforehand.
+"""Read an experiment's YAML: arms that differ in anything, over the same market, with the question asked beforehand.
 
-1. The file's own keys are validated                                          `_validated`
+1. The file's own keys are validated                                          `experiments.spec.validate_spec`
 2. Every arm is a config: base < `set` < environment < `--set` < the arm      `_arm_config`
 3. What makes a comparison paired must be the same in all arms                `_check_paired`
 """
@@ -12,19 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_core import ErrorDetails
 
-from agent_bt.config.explain import Complaint, Origins, nearest, raise_all
-from agent_bt.config.load import Layer, Values, load_config, read_layer
+from agent_bt.config.explain import Complaint, Origins, raise_all
+from agent_bt.config.load import Values, load_config, read_layer
 from agent_bt.config.model import Config, Count, Duration, Section
-from agent_bt.config.yaml import dotted, parse_yaml
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import ConfigError, UsageError
 from agent_bt.core.frequency import longest_period
-from agent_bt.evaluation.stats.measures import METRICS
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+from agent_bt.evaluation.stats.metric import METRICS, find_metric
+from agent_bt.experiments.spec import (
+    Name,
+    apply_override,
+    key_of,
+    not_one_of,
+    origin_of,
+    schema_of,
+    split_overrides,
+    validate_spec,
+)
 
 PAIRED = (
     "market.kind", "market.symbol", "market.symbols", "market.interval", "market.source", "market.start", "market.end",
@@ -34,7 +41,7 @@ PAIRED = (
 
 
 class WindowsConfig(Section):
-    """The range cut into stretches, each a run of its own that starts with fresh cash."""
+    """The range cut into periods, each a run of its own that starts with fresh cash."""
 
     every: Duration = Field(description="Length of a window; the last one may be shorter.")
 
@@ -81,11 +88,18 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     """
     path = Path(path)
     layer = read_layer(path)
-    own = [text for text in overrides if _key_of(text)[0] in ExperimentConfig.model_fields]
-    rest = [text for text in overrides if text not in own]
+    own, rest = split_overrides(overrides, ExperimentConfig)
     for override in own:
-        _put(layer, override)
-    declared = _validated(layer, path)
+        apply_override(layer, override)
+    declared = validate_spec(
+        layer,
+        path,
+        ExperimentConfig,
+        what="an experiment",
+        sections={"windows": WindowsConfig},
+        message=_message,
+        check=lambda declared: _contradictions(declared, layer.origins, path),
+    )
     _check_overrides(declared, rest)
     base = None if declared.base is None else path.parent / declared.base
     arms: dict[str, Config] = {}
@@ -102,83 +116,41 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 
 
 def experiment_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of an experiment's file, for editors."""
-    schema = ExperimentConfig.model_json_schema()
-    schema["properties"]["metric"]["enum"] = list(METRICS)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "agent-bt experiment",
-        "description": "An A/B experiment of agent-bt.",
-    }
+    """Return the JSON Schema (draft 2020-12) of an experiment's file, for editors."""
+    metric = {"anyOf": [{"enum": METRICS.names()}, {"pattern": r"^[\w.]+:\w+$"}]}
+    return schema_of(
+        ExperimentConfig, title="agent-bt experiment", description="An A/B experiment of agent-bt.", metric=metric
+    )
 
 
-def _key_of(override: str) -> tuple[str, ...]:
-    return tuple(override.partition("=")[0].strip().split("."))
-
-
-def _put(layer: Layer, override: str) -> None:
-    origin = f"--set {'.'.join(_key_of(override))}"
-    document = parse_yaml(override.partition("=")[2].strip())
-    if document.problems:
-        layer.complain(origin, f"the value cannot be read: {document.problems[0].message}")
-    else:
-        layer.put(_key_of(override), document.data, origin)
-
-
-def _validated(layer: Layer, path: Path) -> ExperimentConfig:
-    complaints = list(layer.complaints)
-    declared = None
-    try:
-        declared = ExperimentConfig.model_validate(layer.data)
-    except ValidationError as error:
-        complaints += [_explain(details, layer.origins, path) for details in error.errors(include_url=False)]
-    if declared is not None:
-        complaints += _contradictions(declared, layer.origins)
-    raise_all(complaints)
-    assert declared is not None
-    return declared
-
-
-def _explain(details: ErrorDetails, origins: Origins, path: Path) -> Complaint:
-    where = tuple(part for part in details["loc"] if part != "[key]")
-    origin = next((origins[where[:n]] for n in range(len(where), 0, -1) if where[:n] in origins), str(path))
-    name = dotted(where)
+def _message(details: ErrorDetails, where: tuple[Any, ...], name: str) -> str | None:
     match details["type"]:
-        case "extra_forbidden":
-            fields = WindowsConfig.model_fields if where[0] == "windows" else ExperimentConfig.model_fields
-            guess = nearest(str(where[-1]), fields)
-            hint = f"; did you mean {dotted((*where[:-1], guess))}?" if guess else ""
-            message = f"{name} is no key of an experiment{hint} (keys: {', '.join(fields)})"
         case "missing":
-            message = f"{name} is missing; an experiment needs arms and a baseline"
+            return f"{name} is missing; an experiment needs arms and a baseline"
         case "too_short":
-            message = "arms: give two or more, each with a name and what is different in it"
+            return "arms: give two or more, each with a name and what is different in it"
         case "string_pattern_mismatch":
-            message = f"{name} may hold letters, digits, `.`, `_`, `-`, at most 64, and begins with a letter or digit"
+            return f"{name} may hold letters, digits, `.`, `_`, `-`, at most 64, and begins with a letter or digit"
         case "dict_type" if where[0] in ("arms", "set"):
-            message = f"{name} wants settings by dotted path, such as {{llm.model: gpt-5-mini}}; {{}} for none"
-        case "value_error":
-            message = f"{name}: {details['ctx']['error']}"
+            return f"{name} must be settings by dotted path, such as {{llm.model: gpt-5-mini}}; {{}} for none"
         case _:
-            message = f"{name}: {details['msg']}"
-    return Complaint(origin=origin, message=message)
+            return None
 
 
-def _contradictions(declared: ExperimentConfig, origins: Origins) -> list[Complaint]:
+def _contradictions(declared: ExperimentConfig, origins: Origins, path: Path) -> list[Complaint]:
     complaints = []
-    for key, value, among in (("baseline", declared.baseline, declared.arms), ("metric", declared.metric, METRICS)):
-        if value not in among:
-            guess = nearest(value, among)
-            hint = f"; did you mean {guess}?" if guess else ""
-            message = f"{key}: {value!r} is not one of {', '.join(among)}{hint}"
-            complaints.append(Complaint(origin=origins.get((key,), ""), message=message))
+    if declared.baseline not in declared.arms:
+        complaints.append(not_one_of("baseline", declared.baseline, declared.arms, origins, path))
+    try:
+        find_metric(declared.metric)
+    except ConfigError as error:
+        complaints.append(Complaint(origin=origin_of(origins, ("metric",), str(path)), message=str(error)))
     return complaints
 
 
 def _check_overrides(declared: ExperimentConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
-        key = _key_of(override)
+        key = key_of(override)
         for name, changes in declared.arms.items():
             for change in changes:
                 own = tuple(change.split("."))
@@ -190,18 +162,14 @@ def _arm_config(
     declared: ExperimentConfig, name: str, base: Path | None, overrides: Sequence[str], origins: Origins
 ) -> Config:
     changes = declared.arms[name]
-    own = {key: f"{_origin(origins, ('arms', name, key))}, arm {name}" for key in changes}
-    every = {key: _origin(origins, ("set", key)) for key in declared.set}
+    own = {key: f"{origin_of(origins, ('arms', name, key))}, arm {name}" for key in changes}
+    every = {key: origin_of(origins, ("set", key)) for key in declared.set}
     return load_config(
         base,
         overrides,
         over_file=Values(values=declared.set, origins=every),
         over_all=Values(values=changes, origins=own),
     )
-
-
-def _origin(origins: Origins, path: tuple[str, ...]) -> str:
-    return next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), "")
 
 
 def _check_paired(experiment: Experiment, origins: Origins) -> None:
@@ -211,7 +179,7 @@ def _check_paired(experiment: Experiment, origins: Origins) -> None:
         for key in PAIRED:
             one, other = _value(base, key), _value(config, key)
             if one != other:
-                origin = _origin(origins, ("arms", name, key))
+                origin = origin_of(origins, ("arms", name, key))
                 message = (
                     f"arm {name}: {key} is {other}, but {one} in arm {declared.baseline}; all arms share it: `set`"
                 )
@@ -223,10 +191,10 @@ def _check_paired(experiment: Experiment, origins: Origins) -> None:
                 f"{declared.baseline} {counts[base.multi_symbol]}: "
                 "there is nothing to compare; give all arms the same mode and market.symbols, with `set`"
             )
-            complaints.append(Complaint(origin=_origin(origins, ("arms", name, "mode")), message=message))
+            complaints.append(Complaint(origin=origin_of(origins, ("arms", name, "mode")), message=message))
         if fault := _unfit(declared.windows, config):
             message = f"windows.every {fault} (arm {name})"
-            complaints.append(Complaint(origin=_origin(origins, ("windows", "every")), message=message))
+            complaints.append(Complaint(origin=origin_of(origins, ("windows", "every")), message=message))
     raise_all(complaints)
 
 

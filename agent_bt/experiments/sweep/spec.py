@@ -1,6 +1,6 @@
-"""Reads a sweep's YAML: one config, the parameters that vary in it, and how the best is chosen.
+"""Read a sweep's YAML: one config, the parameters that vary in it, and how the best is chosen.
 
-1. The file's own keys are validated                                   `_validated`
+1. The file's own keys are validated                                   `experiments.spec.validate_spec`
 2. Every parameter becomes its values: a list, or a range              `_values_of`
 3. Grid or random: the combinations, in a fixed order                  `Sweep.combinations`
 """
@@ -18,14 +18,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_bt.config.explain import Complaint, Origins, explain, nearest, raise_all, unknown_key
-from agent_bt.config.load import Layer, Values, load_config, read_layer
+from agent_bt.config.explain import Complaint, Origins, explain, raise_all, unknown_key
+from agent_bt.config.load import Values, load_config, read_layer
 from agent_bt.config.model import Config, Count, Duration, Section
-from agent_bt.config.yaml import dotted, parse_yaml
 from agent_bt.core.canonical import canonical
 from agent_bt.core.clock import duration_us, time_us
 from agent_bt.core.errors import ConfigError, UsageError
-from agent_bt.experiments.ab.spec import Name
+from agent_bt.experiments.spec import (
+    Name,
+    apply_override,
+    key_of,
+    not_one_of,
+    schema_of,
+    split_overrides,
+    validate_spec,
+)
 from agent_bt.experiments.sweep.measures import CHOOSABLE
 
 MOST = 50_000
@@ -108,11 +115,22 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     path = Path(path)
     layer = read_layer(path)
-    own = [text for text in overrides if _key_of(text)[0] in SweepConfig.model_fields]
-    rest = [text for text in overrides if text not in own]
+    own, rest = split_overrides(overrides, SweepConfig)
     for override in own:
-        _put(layer, override)
-    declared = _validated(layer, path)
+        apply_override(layer, override, by_dotted_path=("params", "set"))
+    declared = validate_spec(
+        layer,
+        path,
+        SweepConfig,
+        what="a sweep",
+        sections={"walk_forward": WalkForwardConfig},
+        message=_message,
+        check=lambda declared: (
+            []
+            if declared.metric in CHOOSABLE
+            else [not_one_of("metric", declared.metric, CHOOSABLE, layer.origins, path)]
+        ),
+    )
     complaints: list[Complaint] = []
     params = {}
     for name, written in declared.params.items():
@@ -124,7 +142,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
             complaints.append(Complaint(origin=origin, message=f"params: {error}"))
     raise_all(complaints)
     for override in rest:
-        key = ".".join(_key_of(override))
+        key = ".".join(key_of(override))
         if any(name == key or name.startswith(f"{key}.") for name in params):
             raise UsageError(f"--set {key}: the sweep varies it; change params in {path}")
     origins = {key: layer.origins.get(("set", key), str(path)) for key in declared.set}
@@ -137,15 +155,9 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def sweep_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a sweep's file, for editors."""
-    schema = SweepConfig.model_json_schema()
-    schema["properties"]["metric"]["enum"] = list(CHOOSABLE)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "agent-bt sweep",
-        "description": "A parameter sweep of agent-bt.",
-    }
+    """Return the JSON Schema (draft 2020-12) of a sweep's file, for editors."""
+    metric = {"enum": list(CHOOSABLE)}
+    return schema_of(SweepConfig, title="agent-bt sweep", description="A parameter sweep of agent-bt.", metric=metric)
 
 
 def config_with(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -167,61 +179,19 @@ def config_with(config: Config, changes: Mapping[str, Any]) -> Config:
         raise ConfigError("; ".join(str(complaint) for complaint in explain(error, {}))) from None
 
 
-def _key_of(override: str) -> tuple[str, ...]:
-    return tuple(override.partition("=")[0].strip().split("."))
-
-
-def _put(layer: Layer, override: str) -> None:
-    key, origin = _key_of(override), f"--set {'.'.join(_key_of(override))}"
-    # A parameter's path holds dots of its own: `--set params.strategy.params.fast=[5, 10]`.
-    path = (key[0], ".".join(key[1:])) if key[0] in ("params", "set") and len(key) > 1 else key
-    document = parse_yaml(override.partition("=")[2].strip())
-    if document.problems:
-        layer.complain(origin, f"the value cannot be read: {document.problems[0].message}")
-    else:
-        layer.put(path, document.data, origin)
-
-
-def _validated(layer: Layer, path: Path) -> SweepConfig:
-    complaints = list(layer.complaints)
-    declared = None
-    try:
-        declared = SweepConfig.model_validate(layer.data)
-    except ValidationError as error:
-        complaints += [_explain(details, layer.origins, path) for details in error.errors(include_url=False)]
-    if declared is not None and declared.metric not in CHOOSABLE:
-        guess = nearest(declared.metric, CHOOSABLE)
-        hint = f"; did you mean {guess}?" if guess else ""
-        message = f"metric: {declared.metric!r} is not one of {', '.join(CHOOSABLE)}{hint}"
-        complaints.append(Complaint(origin=layer.origins.get(("metric",), str(path)), message=message))
-    raise_all(complaints)
-    assert declared is not None
-    return declared
-
-
-def _explain(details: ErrorDetails, origins: Origins, path: Path) -> Complaint:
-    where = tuple(part for part in details["loc"] if part != "[key]")
-    origin = next((origins[where[:n]] for n in range(len(where), 0, -1) if where[:n] in origins), str(path))
-    name = dotted(where)
+def _message(details: ErrorDetails, where: tuple[Any, ...], name: str) -> str | None:
+    example = "{strategy.params.fast: [5, 10, 20]}"
     match details["type"]:
-        case "extra_forbidden":
-            fields = (WalkForwardConfig if where[0] == "walk_forward" else SweepConfig).model_fields
-            guess = nearest(str(where[-1]), fields)
-            hint = f"; did you mean {dotted((*where[:-1], guess))}?" if guess else ""
-            message = f"{name} is no key of a sweep{hint} (keys: {', '.join(fields)})"
+        case "missing" if where == ("params",):
+            return f"params is missing; a sweep varies something: params: {example}"
         case "missing":
-            message = f"{name} is missing"
-            if name == "params":
-                message += "; a sweep varies something: params: {strategy.params.fast: [5, 10, 20]}"
+            return f"{name} is missing"
         case "too_short":
-            message = "params: name what varies, such as {strategy.params.fast: [5, 10, 20]}"
+            return f"params: name what varies, such as {example}"
         case "dict_type":
-            message = f"{name} wants settings by dotted path, such as {{strategy.params.fast: [5, 10, 20]}}"
-        case "value_error":
-            message = f"{name}: {details['ctx']['error']}"
+            return f"{name} must be settings by dotted path, such as {example}"
         case _:
-            message = f"{name}: {details['msg']}"
-    return Complaint(origin=origin, message=message)
+            return None
 
 
 def _check_path(name: str) -> None:

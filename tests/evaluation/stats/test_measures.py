@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agent_bt.core.clock import DAY, HOUR, MINUTE, time_us
-from agent_bt.evaluation import metrics
+from agent_bt.core.errors import ConfigError
+from agent_bt.evaluation import metrics, verdict_metrics
 from agent_bt.evaluation.stats.bootstrap import mean_error
 from agent_bt.evaluation.stats.measures import (
     MAX_UNITS,
-    METRICS,
     daily_returns,
-    find_metric,
-    sharpe_values,
-    sortino_values,
     values_over_time,
 )
+from agent_bt.evaluation.stats.metric import METRICS, find_metric
+from agent_bt.evaluation.verdict_metrics.sharpe import sharpe_values
+from agent_bt.evaluation.verdict_metrics.sortino import sortino_values
 
 RNG = np.random.default_rng(23)
 START = time_us("2024-07-01")
@@ -35,7 +37,7 @@ def test_ratios_average_to_the_headline_metrics() -> None:
         daily = metrics.daily_returns(times, np.cumprod(1 + row), 1.0)
         expected = {"sharpe": metrics.sharpe_ratio(daily), "sortino": metrics.sortino_ratio(daily)}
         for name, value in expected.items():
-            values = values_over_time(METRICS[name], row[None], times, bars_per_decision=1)
+            values = values_over_time(find_metric(name), row[None], times, bars_per_decision=1)
             assert values.shape == (1, 60)
             assert values.mean() == pytest.approx(value, rel=1e-9)
 
@@ -43,18 +45,18 @@ def test_ratios_average_to_the_headline_metrics() -> None:
 def test_returns_average_to_bps_a_day() -> None:
     times, returns = hourly(60)
     for unit in (1, 4, 7):
-        values = values_over_time(METRICS["mean_return"], returns, times, bars_per_decision=unit)
+        values = values_over_time(find_metric("mean_return"), returns, times, bars_per_decision=unit)
         assert values.shape == (2, math.ceil(24 * 60 / unit))
         assert values.mean(axis=1) == pytest.approx(1e4 * returns.sum(axis=1) / 60)
-        grown = values_over_time(METRICS["total_return"], returns, times, bars_per_decision=unit)
+        grown = values_over_time(find_metric("total_return"), returns, times, bars_per_decision=unit)
         assert grown.mean(axis=1) == pytest.approx(1e4 * np.log(np.prod(1 + returns, axis=1)) / 60)
 
 
 def test_minutes_are_summed_to_whole_decisions() -> None:
     times = START + MINUTE * np.arange(1, 90 * 1440 + 1)
     returns = RNG.standard_normal((1, len(times)))
-    assert values_over_time(METRICS["mean_return"], returns, times, bars_per_decision=60).shape == (1, 2160)
-    assert values_over_time(METRICS["mean_return"], returns, times, bars_per_decision=1).shape[1] <= MAX_UNITS
+    assert values_over_time(find_metric("mean_return"), returns, times, bars_per_decision=60).shape == (1, 2160)
+    assert values_over_time(find_metric("mean_return"), returns, times, bars_per_decision=1).shape[1] <= MAX_UNITS
 
 
 @pytest.mark.parametrize("ratio", [sharpe_values, sortino_values])
@@ -80,6 +82,38 @@ def test_daily_returns_are_those_of_the_report() -> None:
     assert (shifted[-1] - START) // DAY == 5
 
 
-def test_unknown_metric_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match="no metric 'luck'; there is mean_return, total_return, sharpe, sortino"):
+def test_an_unknown_metric_lists_what_there_is_and_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'luck' is not one of mean_return, sharpe, sortino, total_return"):
         find_metric("luck")
+    with pytest.raises(ConfigError, match="did you mean"):
+        find_metric("sharp")
+
+
+def test_a_metric_of_the_users_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("downside_metric.py").write_text(
+        "import numpy as np\n"
+        "from agent_bt.evaluation.stats.metric import Metric\n"
+        "LOSSES = Metric(name='losses', unit='bps a day', daily=True, values=lambda r: 1e4 * np.minimum(r, 0.0))\n"
+        "NOTHING = 3\n"
+    )
+    metric = find_metric("downside_metric:LOSSES")
+    returns, times = np.array([[0.01, -0.02, 0.0]]), START + np.arange(1, 4) * DAY
+    values = values_over_time(metric, returns, times, bars_per_decision=1)
+    assert values[0] == pytest.approx([0.0, -200.0, 0.0])
+    with pytest.raises(ConfigError, match="must be a Metric"):
+        find_metric("downside_metric:NOTHING")
+    with pytest.raises(ConfigError, match="has no MISSING"):
+        find_metric("downside_metric:MISSING")
+
+
+def test_a_shipped_metric_is_one_file_of_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict_metrics, "__path__", [*verdict_metrics.__path__, str(tmp_path)])
+    (tmp_path / "worst_day.py").write_text(
+        "from agent_bt.evaluation.stats.metric import Metric, register_metric\n"
+        "register_metric(Metric(name='worst_day', unit='1', daily=True, values=lambda r: r))\n"
+    )
+    monkeypatch.setattr(METRICS, "_registered", dict(METRICS._registered))
+    assert "worst_day" in METRICS.names()
+    assert find_metric("worst_day").unit == "1"

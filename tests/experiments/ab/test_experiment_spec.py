@@ -63,7 +63,10 @@ def test_keys_of_the_experiment_can_be_set_on_the_command_line(folder: Path) -> 
         (("strategy.prompt: btcusdt_trader/v2", "strategy.promt: x"), "ab.yaml, line 4, arm v2: strategy.promt is no"),
         (("strategy.prompt: btcusdt_trader/v2", "llm.max_tokens: lots"), "ab.yaml, line 4, arm v2: llm.max_tokens"),
         (("baseline: v1", "baseline: v3"), "ab.yaml, line 5: baseline: 'v3' is not one of v1, v2"),
-        (("baseline: v1", "baseline: v1\nmetrik: sharpe"), "line 6: metrik is no key of an experiment; did you mean"),
+        (
+            ("baseline: v1", "baseline: v1\nmetrik: sharpe"),
+            "metrik is not a key of an experiment; did you mean",
+        ),
         (("baseline: v1", "baseline: v1\nmetric: sharp"), "line 6: metric: 'sharp' is not one of"),
         (("baseline: v1", "baseline: v1\nreplicates: 0"), "line 6: replicates"),
         (("baseline: v1", "baseline: v1\nwindows: {evry: 7d}"), "did you mean windows.every"),
