@@ -85,7 +85,7 @@ class _Told:
 def _measure(limits: Mapping[str, float], *, told: bool) -> tuple[float, float]:
     """Answers per second, and the share of calls that were refused."""
     from agent_bt.core.types import Request
-    from agent_bt.llm.limiter import AdaptiveGate
+    from agent_bt.llm.limiter import AdaptiveLimiter
     from agent_bt.llm.openai_client import OpenAILLM
 
     command = [sys.executable, __file__, json.dumps(limits)]
@@ -93,8 +93,8 @@ def _measure(limits: Mapping[str, float], *, told: bool) -> tuple[float, float]:
         assert server.stdin is not None and server.stdout is not None
         try:
             port = int(server.stdout.readline())
-            gate = _Told(limits.get("at_once"), limits.get("per_s")) if told else AdaptiveGate(MAX_IN_FLIGHT)
-            llm = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", retries=20, gate=gate)
+            gate = _Told(limits.get("at_once"), limits.get("per_s")) if told else AdaptiveLimiter(MAX_IN_FLIGHT)
+            llm = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", retries=20, limiter=gate)
             body = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
             began = time.perf_counter()
             futures = [llm.submit(Request(provider="p", endpoint_id="e", body=body, replicate=n)) for n in range(CALLS)]

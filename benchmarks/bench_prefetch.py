@@ -246,10 +246,10 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
     from agent_bt import load_config
     from agent_bt.backtest.run import run_config
     from agent_bt.llm import limiter
-    from agent_bt.llm.openai_client import Slots
+    from agent_bt.llm.openai_client import FixedLimiter
 
     if spec.gate == "plain":
-        limiter.AdaptiveGate = Slots  # type: ignore[assignment,misc]
+        limiter.AdaptiveLimiter = FixedLimiter  # type: ignore[assignment,misc]
     work = Path(folder) / spec.name
     work.mkdir()
     host = f"http://127.0.0.1:{port}/{spec.name}"

@@ -73,7 +73,7 @@ def test_retries_negotiation_and_the_cache_are_logged_and_the_key_is_not(
     assert done.code == again.code == 0, done.err
     for part in (
         "INFO    agent_bt.llm.negotiation: the endpoint refuses a parameter: ",
-        "INFO    agent_bt.llm.negotiation: the endpoint takes response_format json_object and max_tokens, found out in",
+        "INFO    agent_bt.llm.negotiation: the endpoint accepts response_format json_object and max_tokens, found in",
         "INFO    agent_bt.llm.retry: attempt 1 failed (rate_limit: ",
         "INFO    agent_bt.llm.retry: attempt 2 failed (connection: ",
         "INFO    agent_bt.llm.limiter: HTTP 429: from now on at most ",

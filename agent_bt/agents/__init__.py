@@ -1,1 +1,1 @@
-"""The LLM strategy: prompt file -> request -> reply -> decision."""
+"""LLM strategies: prompt file -> request -> reply -> decision."""

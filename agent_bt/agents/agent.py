@@ -17,9 +17,13 @@ from agent_bt.core.view import MarketView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestForm:
-    """What every request of a run shares; the prompt is the rest.
+    """What all requests of a run have in common; the messages are the rest.
 
-    `body` maps the messages to the effective body of the call, after the response-format ladder.
+    Attributes:
+        provider: `llm.provider`.
+        endpoint_id: name of the endpoint in cache keys.
+        replicate: number of the repetition.
+        body: from messages to the body of the request as it is sent, after the format negotiation.
     """
 
     provider: str
@@ -28,22 +32,39 @@ class RequestForm:
     body: Callable[[list[dict[str, str]]], Mapping[str, Any]]
 
     def request(self, messages: list[dict[str, str]]) -> Request:
-        """The request that asks these messages."""
+        """Return the request that sends these messages."""
         return Request(
             provider=self.provider, endpoint_id=self.endpoint_id, replicate=self.replicate, body=self.body(messages)
         )
 
 
 def ask(llm: LLM, requests: Sequence[Request]) -> list[ModelCall]:
-    """Send all requests at once, and wait for their replies."""
+    """Send all requests at once, and wait for their replies.
+
+    Args:
+        llm: the model.
+        requests: in any order; the calls come back in the same one.
+    """
     replies = [llm.submit(request) for request in requests]
     return [ModelCall(request=r, reply=result_of(f)) for r, f in zip(requests, replies, strict=True)]
 
 
 class PromptAgent:
-    """One prompt, one model, one symbol: BUY, SELL or HOLD at each decision.
+    """An agent with one prompt, one model and one symbol: BUY, SELL or HOLD at each decision.
 
-    decide = interpret(requests), both pure; whatever the model says that is not exactly valid is a HOLD.
+    decide = interpret(requests), both pure; a reply that is not exactly valid is a HOLD.
+
+    Args:
+        prompt: rendered at each decision.
+        form: what all requests have in common.
+        llm: the model.
+        window: rows of the prompt's table, bars.
+        every: time between decisions, us.
+        features: columns of the table beside those of the bars.
+        summary: kind of the 7-day summary; None: there is none.
+        sizing: what the size of a reply is a fraction of.
+        sizes: the values that the size of a reply may have, each in (0, 1]; empty: any number from 0 to 1.
+        strip: declared repairs of a reply.
     """
 
     def __init__(
@@ -60,20 +81,6 @@ class PromptAgent:
         sizes: Sequence[float] = (),
         strip: Strip = "none",
     ) -> None:
-        """Make the agent.
-
-        Args:
-            prompt: the prompt file.
-            form: what all requests share.
-            llm: the model.
-            window: rows of the prompt's table, bars.
-            every: time between decisions, us.
-            features: what the view must hold beside the bars.
-            summary: kind of the 7-day summary, `calendar` or `rolling`; None: none.
-            sizing: what a reply's size is a fraction of.
-            sizes: the values that a reply's size may have, each in (0, 1]; empty: any from 0 to 1.
-            strip: the declared repairs of a reply.
-        """
         self.name = f"agent:{prompt.reference}"
         self.lookback = window
         self.features = features
@@ -87,18 +94,24 @@ class PromptAgent:
         self._strip: Strip = strip
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
-        """The one question of this decision."""
+        """Return the one request of this decision."""
         context = prompt_context(
             view, portfolio, window=self.lookback, every=self._every, sizing=self._sizing, sizes=self._sizes
         )
         return (self._form.request(self.prompt.render(context)),)
 
     def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:  # noqa: ARG002
-        """The decision the reply amounts to."""
+        """Return the decision that the reply stands for.
+
+        Args:
+            view: as for `requests`.
+            portfolio: as for `requests`.
+            calls: the one request with its reply.
+        """
         parsed = parse_reply(calls[0].reply, strip=self._strip, sizes=self._sizes)
-        share = {"BUY": parsed.size, "SELL": None if parsed.size is None else -parsed.size, "HOLD": None}[parsed.action]
+        size = {"BUY": parsed.size, "SELL": None if parsed.size is None else -parsed.size, "HOLD": None}[parsed.action]
         return Decision(
-            trades=None if share is None else {view.symbols[0]: share},
+            trades=None if size is None else {view.symbols[0]: size},
             sizing=self._sizing,
             action=parsed.action,
             size=parsed.size,
@@ -109,5 +122,5 @@ class PromptAgent:
         )
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
-        """Ask and wait."""
+        """Send the request, wait for the reply, and return the decision."""
         return self.interpret(view, portfolio, ask(self.llm, self.requests(view, portfolio)))

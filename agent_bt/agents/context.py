@@ -1,7 +1,7 @@
-"""What a prompt template may use: the market up to now and the account, and nothing that could not be replayed.
+"""Inputs of a prompt template: the market up to now and the account, and nothing that could not be replayed.
 
-Only the market, the account after its last trade, and the time a position is held enter: no wall clock, no counter of
-calls, no earlier reply. So an account that is back to flat meets the prompts again that a flat account was shown.
+Only the market, the account after its last trade, and the time a position is held are shown: no wall clock, no counter
+of calls, no earlier reply. So an account that is flat again gets the same prompts as one that never traded.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def prompt_context(
     sizing: Sizing = "available",
     sizes: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """The inputs of a prompt at `view.now`.
+    """Return the inputs of a prompt at `view.now`.
 
     Args:
         view: what may be seen.
         portfolio: the account before the decision.
-        window: rows of the window, at most those the view has.
+        window: rows of the window, at most as many as the view has.
         every: time between decisions, us.
-        symbol: the symbol decided on; default: the first.
-        sizing: what a reply's size is a share of.
+        symbol: the symbol of the decision; default: the first.
+        sizing: what a reply's size is a fraction of.
         sizes: the values that a reply's size may have, each in (0, 1]; empty: any from 0 to 1.
 
     Returns:
@@ -76,15 +76,15 @@ class WindowInput:
         self.rows = len(data)
 
     def table(self, *columns: str) -> str:
-        """Header and rows of these columns (see `agents.tables`)."""
+        """Return header and rows of these columns (see `agents.tables`)."""
         return table(self._data, self._columns, columns, self._price)
 
     def last(self, *columns: str) -> str:
-        """The last row of these columns in one line: `rsi 47.2, atr 5.85`."""
+        """Return the last row of these columns in one line: `rsi 47.2, atr 5.85`."""
         return last_row(self._data, self._columns, columns, self._price)
 
     def column(self, name: str) -> list[float]:
-        """The plain numbers of one column, oldest first."""
+        """Return the plain numbers of one column, oldest first."""
         values: list[float] = self._data[:, self._columns.index(name)].tolist()
         return values
 
@@ -95,8 +95,8 @@ class SummaryInput:
     Attributes:
         days: how many complete days there are, 0 to 7.
         high, low: of those days (quote units); None without days.
-        place: where the price stands between low (0) and high (100), whole per cent, outside after a break-out; None
-            without days or range.
+        place: position of the price between low (0) and high (100), whole per cent, outside of it after a break-out;
+            None without days or range.
     """
 
     __slots__ = ("_days", "_now", "_price", "days", "high", "low", "place")
@@ -111,7 +111,7 @@ class SummaryInput:
             self.place = round(100.0 * (price - self.low) / (self.high - self.low))
 
     def table(self, *columns: str) -> str:
-        """Header and rows of these columns: day, open, high, low, close, volume, taker_share, filled_share."""
+        """Return header and rows of these columns: day, open, high, low, close, volume, taker_share, filled_share."""
         rows = [
             (-((self._now - d.start) // DAY), d.open, d.high, d.low, d.close, d.volume, d.taker_share, d.filled_share)
             for d in self._days
@@ -124,7 +124,7 @@ class AccountInput:
     """The account before the decision; `position` and `unrealised` are coarse, so that equal situations look equal.
 
     Attributes:
-        position: share of equity held, whole per cent.
+        position: weight of the symbol in the equity, whole per cent.
         unrealised: gain or loss of the price since the average entry, whole per cent; 0 when flat.
         held, bars_held: decisions and bars since the position was opened; 0 when flat.
         cash, equity, realised_pnl, fees: quote units; quantity: base units; average_price: quote units, 0 when flat.
@@ -159,7 +159,7 @@ class AccountInput:
 
 
 def duration_text(us: int) -> str:
-    """A duration in its largest whole unit: `90m`, `1h`."""
+    """Return a duration in its largest whole unit: `90m`, `1h`."""
     unit, name = next(
         (u, n) for u, n in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"), (1, "us")) if us % u == 0
     )

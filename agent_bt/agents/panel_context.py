@@ -1,7 +1,7 @@
-"""What a ranker's prompt may use: the cross-section of the symbols now, and apart from it what the account holds.
+"""Inputs of a ranker's prompt: the cross-section of the symbols now, and, separately, what the account holds.
 
-The table is of the market alone; the weights held come into it only where a template asks for `account`. So a prompt
-that does not is the same whatever was traded, and all its questions can be asked at once.
+The table shows the market alone; the held weights are in it only where a template uses `account`. A prompt that does
+not use it is the same whatever was traded, so all of its requests can be sent at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agent_bt.core.view import MarketView
 Unit = Literal["price", "difference", "amount", "share", "plain"]
 PRICE_DIGITS = 5
 RESERVED = ("symbol", "price", "weight")
-"""Columns that every table has, or may have, beside those asked for."""
+"""Columns that every table has, or may have, beside the requested ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ def _amount(words: str) -> _Style:
     return _Style(unit="amount", decimals=0, words=f"{words}, % of the mean of the table")
 
 
+# The words of the legends are part of prompts, and so of the addresses of cached replies.
 _OF_KIND: Mapping[str, _Style] = {
     "return": _Style(unit="share", decimals=2, words="change over {0} bars, %"),
     "volatility": _Style(unit="share", decimals=3, words="standard deviation of a bar's return over {0} bars, %"),
@@ -68,7 +69,12 @@ _OF_BAR: Mapping[str, _Style] = {
 
 
 def style_of(column: str, spec: FeatureSpec | None) -> _Style:
-    """How a column is written, and what it is in words; `spec` is None for a bar's column."""
+    """Return the format of a column and its description.
+
+    Args:
+        column: its name.
+        spec: its feature; None for a column of the bars.
+    """
     if spec is None:
         return _OF_BAR[column]
     style = _OF_KIND.get(spec.kind, _Style(unit="plain", decimals=4, words=spec.kind))
@@ -85,14 +91,14 @@ def panel_context(
     frequency: str,
     allow_short: bool,
 ) -> dict[str, Any]:
-    """The inputs of a ranker's prompt at `view.now`.
+    """Return the inputs of a ranker's prompt at `view.now`.
 
     Args:
         view: what may be seen.
         portfolio: the account before the decision.
         shown: the symbols of the table.
-        columns: of the table: name -> its feature, None for a bar's column.
-        rhythm: when decisions are made, in words.
+        columns: of the table: name -> its feature, None for a column of the bars.
+        frequency: when decisions are made, in words.
         allow_short: whether weights may be negative.
 
     Returns:
@@ -114,8 +120,8 @@ class PanelInput:
 
     Attributes:
         symbols: their names, in the order of the table.
-        count: how many there are.
-        legend: name -> meaning of the columns asked for.
+        count: their number.
+        legend: name -> meaning of the requested columns.
     """
 
     __slots__ = ("_columns", "_view", "count", "legend", "symbols")
@@ -127,17 +133,22 @@ class PanelInput:
         self.legend = {name: style_of(name, spec).words for name, spec in columns.items()}
 
     def table(self, weights: Mapping[str, int] | None = None) -> str:
-        """A header and one line a symbol: its name, price, the columns asked for; with `weights`, whole per cent held.
+        """Return a header and one line per symbol: its name, its price, and the requested columns.
 
-        Prices have five significant digits; the others fixed decimals, rounded half to even, never a negative zero,
+        Prices have five significant digits, the others fixed decimals, rounded half to even, never a negative zero, and
         `na` where undefined.
+
+        Args:
+            weights: held weights in whole per cent, by symbol; None: without that column.
         """
         rows = [self._view.symbols.index(symbol) for symbol in self.symbols]
         closes = self._view.cross_section("close")[rows]
         cells = [list(self.symbols), [_price_text(price) for price in closes.tolist()]]
         for name, spec in self._columns.items():
             style = style_of(name, spec)
-            cells.append(_written(_scaled(self._view.cross_section(name)[rows], style.unit, closes), style.decimals))
+            cells.append(
+                _format_cells(_scaled(self._view.cross_section(name)[rows], style.unit, closes), style.decimals)
+            )
         header = ["symbol", "price", *self._columns]
         if weights is not None:
             header.append("weight")
@@ -150,16 +161,16 @@ class HoldingsInput:
 
     Attributes:
         weights: symbol -> whole per cent of the equity, negative where short; only what is held.
-        positions: how many symbols are held. gross: sum of the absolute weights, whole per cent.
+        positions: number of symbols held. gross: sum of the absolute weights, whole per cent.
     """
 
     __slots__ = ("gross", "positions", "weights")
 
     def __init__(self, view: MarketView, portfolio: Portfolio) -> None:
-        shares = {symbol: portfolio.share(symbol, view.prices) for symbol in sorted(portfolio.positions)}
-        self.weights = {symbol: round(100.0 * share) for symbol, share in shares.items()}
-        self.positions = len(shares)
-        self.gross = round(100.0 * fsum(map(abs, shares.values())))
+        weights = {symbol: portfolio.share(symbol, view.prices) for symbol in sorted(portfolio.positions)}
+        self.weights = {symbol: round(100.0 * weight) for symbol, weight in weights.items()}
+        self.positions = len(weights)
+        self.gross = round(100.0 * fsum(map(abs, weights.values())))
 
 
 def _scaled(values: np.ndarray, unit: Unit, closes: np.ndarray) -> np.ndarray:
@@ -174,7 +185,7 @@ def _scaled(values: np.ndarray, unit: Unit, closes: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _written(values: np.ndarray, decimals: int) -> list[str]:
+def _format_cells(values: np.ndarray, decimals: int) -> list[str]:
     power = 10.0**decimals
     rounded = (np.rint(values * power) / power + 0.0).tolist()
     return [f"{value:.{decimals}f}" if isfinite(value) else "na" for value in rounded]

@@ -1,11 +1,11 @@
 """Prompt files: `prompts/<name>/<version>.prompty`, YAML front matter and a Jinja2 body split by role.
 
-1. The file is found below the search roots, or at a path             `load_prompt`
-2. A version that is locked must say what it said then                `check_lock`
-3. The front matter is read and checked                               `_front_matter`
-4. The body is split at the lines `system:`, `user:`, `assistant:`    `_split`
-5. Each part is compiled on its own, its names checked                `_Part`
-6. Rendering fills the parts, so that data can never open a role      `Prompt.render`
+1. Find the file below the search roots, or at a path                 `load_prompt`
+2. Check that a locked version was not changed                        `check_lock`
+3. Read and check the front matter                                    `_front_matter`
+4. Split the body at the lines `system:`, `user:`, `assistant:`       `_split`
+5. Compile each part on its own, and check its names                  `_Part`
+6. Render the parts one by one, so that data can never open a role    `Prompt.render`
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from agent_bt.agents.context import AccountInput, SummaryInput, WindowInput
 from agent_bt.agents.prompt_lock import check_lock
 from agent_bt.config.yaml import dotted, parse_yaml
 from agent_bt.core.errors import PromptError
+from agent_bt.core.params import nearest
 
 SUFFIX = ".prompty"
 ROLES = ("system", "user", "assistant")
@@ -40,7 +40,7 @@ _REFERENCE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class ModelDefaults(BaseModel):
-    """What the author of a prompt suggests for the request; None: no suggestion."""
+    """Request parameters that the author of a prompt suggests; None: no suggestion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,9 +109,9 @@ class Prompt:
 
     Attributes:
         name, version: as in `name/version`.
-        description: what it is for.
-        inputs: name -> description of everything the body may use.
-        model: what the author suggests for the request.
+        description: its purpose.
+        inputs: name -> description of everything that the body may use.
+        model: request parameters that the author suggests.
         output: JSON Schema of the reply.
         path: the file. text: its text. hash: SHA-256 of the text, hexadecimal.
     """
@@ -134,24 +134,27 @@ class Prompt:
         return f"{self.name}/{self.version}"
 
     def uses(self) -> frozenset[str]:
-        """What the body refers to: `account.position` where an attribute is named, `account` where all of it is."""
+        """Return the inputs that the body refers to: `account.position`, or `account` where it uses all of it."""
         return self._uses
 
     def render(self, context: Mapping[str, Any]) -> list[dict[str, str]]:
-        """The messages: `role` and `content` each.
+        """Return the messages: `role` and `content` each.
+
+        Args:
+            context: a value for every input.
 
         Raises:
             PromptError: an input is missing, or the body cannot be rendered; names file, line and the nearest name.
         """
         for name in self.inputs:
             if name not in context:
-                raise PromptError(f"{self.path}: the input {name!r} is not offered{_hint(name, context)}")
+                raise PromptError(f"{self.path}: the input {name!r} does not exist{_hint(name, context)}")
         return [{"role": part.role, "content": self._fill(part, context)} for part in self._parts]
 
     def _fill(self, part: _Part, context: Mapping[str, Any]) -> str:
         try:
             return part.template.render(context)
-        except Exception as error:  # whatever a template does wrong surfaces as the exception of what it called
+        except Exception as error:  # an error in a template surfaces as the exception of what it called
             line = part.first_line + _line_of(error) - 1
             raise PromptError(f"{self.path}, line {line}: {error}") from error
 
@@ -164,7 +167,7 @@ def load_prompt(reference: str | Path, roots: Sequence[Path]) -> Prompt:
         roots: folders with `<name>/<version>.prompty`; see `prompt_roots`.
 
     Raises:
-        PromptError: there is no such prompt (lists what there is), the file is not valid (names file and line), or
+        PromptError: there is no such prompt (lists the existing ones), the file is not valid (names file and line), or
             it is locked and was changed.
     """
     path = _find(str(reference), roots)
@@ -204,7 +207,12 @@ def load_prompt(reference: str | Path, roots: Sequence[Path]) -> Prompt:
 
 
 def prompt_roots(config: Path | None = None, *, shipped: bool = True) -> tuple[Path, ...]:
-    """Where prompts are looked for: `./prompts`, `prompts` beside the config file, unless excluded the shipped ones."""
+    """Return the folders in which prompts are looked up: `./prompts`, `prompts` beside the config, the shipped ones.
+
+    Args:
+        config: the config file; None: there is none.
+        shipped: whether the shipped prompts are found too.
+    """
     package = Path(__file__).resolve().parents[1]
     installed = package / "_shipped" / "prompts"
     candidates = [Path("prompts")]
@@ -219,7 +227,7 @@ def prompt_roots(config: Path | None = None, *, shipped: bool = True) -> tuple[P
 
 
 def available_prompts(roots: Sequence[Path]) -> dict[str, Path]:
-    """Every `name/version` below the roots with its file, sorted; the first root that has one wins."""
+    """Return every `name/version` below the roots with its file, sorted; the first root that has one wins."""
     found: dict[str, Path] = {}
     for root in roots:
         for path in root.glob(f"*/*{SUFFIX}"):
@@ -233,24 +241,24 @@ def _find(reference: str, roots: Sequence[Path]) -> Path:
         for place in places:
             if (place / reference).is_file():
                 return place / reference
-        raise PromptError(f"no prompt file {reference}")
+        raise PromptError(f"there is no prompt file {reference}")
     there = available_prompts(roots)
     if reference in there and _REFERENCE.fullmatch(reference):
         return there[reference]
     name = reference.partition("/")[0]
     versions = [known.partition("/")[2] for known in there if known.startswith(f"{name}/")]
     if versions:
-        raise PromptError(f"no prompt {reference!r}; versions of {name}: {', '.join(versions)}")
+        raise PromptError(f"there is no prompt {reference!r}; versions of {name}: {', '.join(versions)}")
     searched = ", ".join(str(root) for root in roots)
-    raise PromptError(f"no prompt {reference!r}{_hint(reference, there)} (looked in {searched})")
+    raise PromptError(f"there is no prompt {reference!r}{_hint(reference, there)} (searched: {searched})")
 
 
 def _front_matter(path: Path, text: str) -> tuple[_FrontMatter, str, int]:
-    """The front matter, the body, and the line of the file that the body starts in."""
+    """Return the front matter, the body, and the line of the file that the body starts in."""
     match = _FENCE.match(text)
     if match is None:
-        raise PromptError(f"{path}, line 1: a prompt starts with YAML between two lines of three dashes (---)")
-    document = parse_yaml("\n" + match.group(1))  # the line of dashes keeps its number
+        raise PromptError(f"{path}, line 1: a prompt must start with YAML between two lines of three dashes (---)")
+    document = parse_yaml("\n" + match.group(1))  # so that lines keep their numbers
     if document.problems:
         problem = document.problems[0]
         raise PromptError(f"{path}, line {problem.line}: {problem.message}")
@@ -265,18 +273,18 @@ def _front_matter(path: Path, text: str) -> tuple[_FrontMatter, str, int]:
         raise PromptError(f"{path}, line {line}: {dotted(where)}: {details['msg']}{known}") from None
     except SchemaError as error:
         line = document.lines.get(("output", *error.absolute_path), document.lines["output",])
-        raise PromptError(f"{path}, line {line}: output is no JSON Schema: {error.message}") from None
+        raise PromptError(f"{path}, line {line}: output is not a JSON Schema: {error.message}") from None
     return front, text[match.end() :], text.count("\n", 0, match.end()) + 1
 
 
 def _split(path: Path, body: str, first_line: int) -> Iterator[tuple[str, str, int]]:
-    """The parts of a body: role, template without the blank lines around it, and the line it starts in."""
+    """Yield the parts of a body: role, template without the blank lines around it, and the line it starts in."""
     marks = list(_ROLE.finditer(body))
     before = body[: marks[0].start()] if marks else body
     if before.strip() or not any(mark.group(1) == "user" for mark in marks):
         raise PromptError(
-            f"{path}, line {first_line}: the body is made of parts that each begin with a line `system:`, `user:` or"
-            " `assistant:`; it needs at least a user part and nothing before the first one"
+            f"{path}, line {first_line}: the body must consist of parts that begin with a line `system:`, `user:` or"
+            " `assistant:`, with at least a user part and nothing before the first one"
         )
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         source = body[mark.end() : following.start() if following else len(body)]
@@ -288,7 +296,7 @@ def _split(path: Path, body: str, first_line: int) -> Iterator[tuple[str, str, i
 
 
 def _check_names(path: Path, tree: nodes.Template, first_line: int, inputs: Mapping[str, str]) -> set[str]:
-    """What the template refers to; every name must be a declared input or one of Jinja's own."""
+    """Return what the template refers to; every name must be a declared input or one of Jinja's own."""
     names = meta.find_undeclared_variables(tree)
     for node in tree.find_all(nodes.Name):
         if node.name in names and node.name not in inputs and node.name not in _ENVIRONMENT.globals:
@@ -298,7 +306,7 @@ def _check_names(path: Path, tree: nodes.Template, first_line: int, inputs: Mapp
 
 
 def _references(node: nodes.Node, names: set[str]) -> Iterator[str]:
-    """Dotted chains that start at one of `names`, as far as they are spelled out."""
+    """Yield dotted chains that start at one of `names`, as far as they are written out."""
     chain = _chain(node)
     if chain is not None:
         if chain[0] in names:
@@ -321,7 +329,7 @@ def _chain(node: nodes.Node) -> tuple[str, ...] | None:
 
 
 def _line_of(error: BaseException) -> int:
-    """The template line an exception came from; Jinja marks its own frames."""
+    """Return the template line that an exception came from; Jinja marks its own frames."""
     line, trace = 1, error.__traceback__
     while trace is not None:
         if "__jinja_exception__" in trace.tb_frame.f_globals:
@@ -331,7 +339,5 @@ def _line_of(error: BaseException) -> int:
 
 
 def _hint(name: str, among: Iterable[str]) -> str:
-    there = sorted(among)
-    near = get_close_matches(name, there, 1)
-    guess = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{guess} There is: {', '.join(there) or 'nothing'}"
+    existing = sorted(among)
+    return f" (there is {', '.join(existing) or 'none'}){nearest(name, existing)}"

@@ -1,4 +1,4 @@
-"""The lock of a prompts folder: `lock.json` holds the SHA-256 of versions whose text must not change any more."""
+"""The lock of a prompts folder: `lock.json` holds the SHA-256 of versions whose text must not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def read_lock(root: Path) -> dict[str, str]:
-    """`name/version` -> SHA-256 of every locked version of a folder; empty if nothing is locked.
+    """Return `name/version` -> SHA-256 of every locked version of a folder; empty if nothing is locked.
 
     Raises:
         PromptError: the lock cannot be read, or was damaged.
@@ -31,12 +31,16 @@ def read_lock(root: Path) -> dict[str, str]:
     except (OSError, orjson.JSONDecodeError) as error:
         raise PromptError(f"{path} cannot be read: {error}; restore it, or remove it and lock again") from error
     if not _is_lock(data):
-        raise PromptError(f"{path} is no lock (name/version: sha256); restore it, or remove it and lock again")
+        raise PromptError(f"{path} is not a lock (name/version: sha256); restore it, or remove it and lock again")
     return dict(data)
 
 
 def write_lock(root: Path, entries: Mapping[str, str]) -> Path:
-    """Write the whole lock of a folder, sorted; returns its file, which appears complete or not at all.
+    """Write the whole lock of a folder, sorted; return its file, which appears complete or not at all.
+
+    Args:
+        root: the prompts folder.
+        entries: `name/version` -> SHA-256.
 
     Raises:
         PromptError: it cannot be written.
@@ -52,10 +56,14 @@ def write_lock(root: Path, entries: Mapping[str, str]) -> Path:
 
 
 def check_lock(path: Path, text_hash: str) -> None:
-    """Hold a prompt file, `<root>/<name>/<version>.prompty`, against the lock of its root.
+    """Compare a prompt file, `<root>/<name>/<version>.prompty`, with the lock of its root.
+
+    Args:
+        path: the file.
+        text_hash: SHA-256 of its text, hexadecimal.
 
     Raises:
-        PromptError: the version is locked and says something else now; names the version that is free.
+        PromptError: the version is locked and its text has changed; names the next free version.
     """
     folder = path.absolute().parent
     locked = read_lock(folder.parent).get(f"{folder.name}/{path.stem}")
@@ -68,7 +76,7 @@ def check_lock(path: Path, text_hash: str) -> None:
 
 
 def next_version(folder: Path) -> str:
-    """The first of v1, v2, ... after all that the folder holds and its lock names."""
+    """Return the first of v1, v2, ... after all that the folder holds and its lock names."""
     locked = (key.partition("/") for key in read_lock(folder.parent))
     names = {path.stem for path in folder.iterdir()} | {version for name, _, version in locked if name == folder.name}
     numbers = [int(found[1]) for found in (re.match(r"v(\d+)", name) for name in names) if found]

@@ -1,4 +1,4 @@
-"""The ranker's reply contract: a raw reply becomes a weight for each symbol, or a hold that names its reason."""
+"""Parse the replies of rankers: a weight for each symbol, or a hold with its reason."""
 
 from __future__ import annotations
 
@@ -39,16 +39,24 @@ RANK_SCHEMA: Final[dict[str, Any]] = {
 }
 """JSON Schema (Draft 2020-12) of a ranker's reply; `check_shape` is the same in plain code.
 
-A list, not an object with the symbols as keys: strict modes of endpoints want every key named beforehand.
+A list, not an object with the symbols as keys: strict modes of endpoints need every key named beforehand. Its texts are
+part of every prompt that was sent, and so of the addresses of cached replies.
 """
 
 MOST: Final = 1.0 + 1e-9
-"""What the absolute weights may add up to: 1, and what decimal fractions lose in binary."""
+"""Largest sum of the absolute weights: 1, and a tolerance for decimal fractions in binary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedWeights:
-    """What a reply amounts to: the weight of each symbol it names; None where it is not valid (`detail` says why)."""
+    """The content of a ranker's reply.
+
+    Attributes:
+        weights: the weight of each symbol it names; None where the reply is not valid.
+        note: the model's note.
+        provenance: whether the weights are the model's, and if not, why.
+        detail: what is wrong with an invalid reply, in words.
+    """
 
     weights: Mapping[str, float] | None = None
     note: str = ""
@@ -59,13 +67,22 @@ class ParsedWeights:
 def parse_weights(
     reply: Reply, *, symbols: Collection[str], allow_short: bool = False, strip: Strip = "none"
 ) -> ParsedWeights:
-    """Validate a ranker's reply; never raises, and whatever is not exactly valid has no weights.
+    """Validate a ranker's reply; never raises, and a reply that is not exactly valid has no weights.
 
     Args:
         reply: what came back for the request.
-        symbols: those it was shown; any other is invalid.
+        symbols: those that the prompt showed; any other is invalid.
         allow_short: whether weights may be negative.
         strip: the declared repairs, as for `reply.parse_reply`.
+
+    Example:
+        >>> from agent_bt.agents.rank_reply import parse_weights
+        >>> from agent_bt.core.types import Reply
+        >>> reply = Reply(text='{"weights": [{"symbol": "BTCUSDT", "weight": 0.6}]}', finish_reason="stop")
+        >>> parse_weights(reply, symbols=["BTCUSDT", "ETHUSDT"]).weights
+        {'BTCUSDT': 0.6}
+        >>> parse_weights(reply, symbols=["ETHUSDT"]).detail
+        '"BTCUSDT" is not a symbol of the table'
     """
 
     def check(value: Any) -> str | None:
@@ -79,7 +96,7 @@ def parse_weights(
 
 
 def check_shape(value: Any) -> str | None:
-    """What is wrong with a decoded JSON value against `RANK_SCHEMA`, in words; None: nothing."""
+    """Return what violates `RANK_SCHEMA` in a decoded JSON value, in words; None: nothing."""
     if not isinstance(value, dict):
         return f"the reply must be an object, got {show(value)}"
     if not isinstance(value.get("weights"), list):
@@ -93,16 +110,22 @@ def check_shape(value: Any) -> str | None:
 
 
 def check_weights(weights: list[dict[str, Any]], *, symbols: Collection[str], allow_short: bool) -> str | None:
-    """What is wrong with weights of the right shape, in words; None: nothing."""
+    """Return what is wrong with weights of the right shape, in words; None: nothing.
+
+    Args:
+        weights: `symbol` and `weight` each.
+        symbols: those that the prompt showed.
+        allow_short: whether weights may be negative.
+    """
     seen: set[str] = set()
     for each in weights:
         symbol, weight = each["symbol"], each["weight"]
         if symbol not in symbols:
-            return f"{show(symbol)} is no symbol of the table"
+            return f"{show(symbol)} is not a symbol of the table"
         if symbol in seen:
             return f"{symbol} is given twice"
         if weight < 0 and not allow_short:
-            return f"the weight of {symbol} is {weight:g}, and nothing may be sold short"
+            return f"the weight of {symbol} is {weight:g}, and short positions are not allowed"
         seen.add(symbol)
     total = fsum(abs(each["weight"]) for each in weights)
     return f"the absolute weights add up to {total:.6g}, at most 1 is allowed" if total > MOST else None
@@ -110,7 +133,7 @@ def check_weights(weights: list[dict[str, Any]], *, symbols: Collection[str], al
 
 def _check_one(each: Any) -> str | None:
     if not isinstance(each, dict) or each.keys() != {"symbol", "weight"}:
-        return f"an entry of weights is an object with symbol and weight, got {show(each)}"
+        return f"an entry of weights must be an object with symbol and weight, got {show(each)}"
     if not isinstance(each["symbol"], str):
         return f"symbol must be text, got {show(each['symbol'])}"
     weight = each["weight"]

@@ -1,4 +1,4 @@
-"""The LLM as a ranker: one prompt shows the cross-section of all symbols, one reply gives each its weight."""
+"""The LLM as a ranker: one prompt shows the cross-section of all symbols, one reply gives each a weight."""
 
 from __future__ import annotations
 
@@ -21,16 +21,30 @@ from agent_bt.features.names import spec_of, specs_of
 
 COLUMNS = ("return_24", "return_168", "volatility_168")
 VOLUME = "quote_volume_168"
-"""By what the symbols are chosen where not all are shown: mean turnover of a bar, over a week of hours."""
+"""Column that symbols are chosen by where not all are shown: mean quote volume of a bar, over a week of hours."""
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 class RankerAgent:
-    """One prompt, one model, all symbols: a weight for each at every decision.
+    """An agent with one prompt, one model and all symbols: a weight for each at every decision.
 
     decide = interpret(requests), both pure. A valid reply gives the weights of the symbols it names, and 0 to every
-    other; whatever is not exactly valid leaves everything as it is. Where nothing may be bought, nobody is asked.
+    other; a reply that is not exactly valid changes nothing. Where nothing may be bought, no request is sent.
+
+    Args:
+        prompt: rendered at each decision.
+        form: what all requests have in common.
+        llm: the model.
+        frequency: when decisions are made, as in a config: `W-MON`, `D`, `4h`.
+        columns: of the table, beside symbol and price: features by name (`return_24`), or columns of the bars.
+        allow_short: whether weights may be negative.
+        max_symbols: show only this number of symbols, those of the largest quote volume; None: all that may be bought.
+        strip: declared repairs of a reply.
+
+    Raises:
+        ConfigError: a parameter is not valid.
+        StrategyError: there is no such column.
     """
 
     lookback = 1
@@ -48,20 +62,6 @@ class RankerAgent:
         max_symbols: int | None = None,
         strip: Strip = "none",
     ) -> None:
-        """Set what is shown and what may come back.
-
-        Args:
-            prompt, form, llm: what is asked, how, and whom.
-            rhythm: when decisions are made, as in a config: `W-MON`, `D`, `4h`.
-            columns: of the table, beside symbol and price: features by name (`return_24`), or columns of the bars.
-            allow_short: whether weights may be negative.
-            max_symbols: show only so many, those of the largest turnover; None: all that may be bought.
-            strip: declared repairs of a reply.
-
-        Raises:
-            ConfigError: a parameter is not what it should be.
-            StrategyError: there is no such column.
-        """
         given = names("columns", columns)
         if taken := [name for name in given if name in RESERVED]:
             raise ConfigError(f"columns: {', '.join(taken)} is in every table already")
@@ -74,11 +74,11 @@ class RankerAgent:
         wanted = [*given, VOLUME] if self.max_symbols is not None else given
         self.features: Sequence[FeatureSpec] = specs_of(wanted)
         self._form = form
-        self._rhythm = in_words(frequency)
+        self._frequency = describe_frequency(frequency)
         self._strip: Strip = strip
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
-        """The one question of this decision; none where there is nothing to choose from."""
+        """Return the one request of this decision; none where there is nothing to choose from."""
         shown = self.shown(view)
         if not shown:
             return ()
@@ -87,13 +87,19 @@ class RankerAgent:
             portfolio,
             shown=shown,
             columns=self._columns,
-            frequency=self._rhythm,
+            frequency=self._frequency,
             allow_short=self.allow_short,
         )
         return (self._form.request(self.prompt.render(context)),)
 
     def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:  # noqa: ARG002
-        """The weights of the reply as target shares; a hold where it is not valid."""
+        """Return the weights of the reply as targets; a hold where it is not valid.
+
+        Args:
+            view: as for `requests`.
+            portfolio: as for `requests`.
+            calls: the request with its reply; empty where none was sent.
+        """
         if not calls:
             return Decision.to(dict.fromkeys(view.symbols, 0.0), note="nothing may be bought")
         parsed = parse_weights(
@@ -110,11 +116,11 @@ class RankerAgent:
         )
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
-        """Ask and wait."""
+        """Send the request, wait for the reply, and return the decision."""
         return self.interpret(view, portfolio, ask(self.llm, self.requests(view, portfolio)))
 
     def shown(self, view: MarketView) -> tuple[str, ...]:
-        """The symbols of the table, in the order of the view."""
+        """Return the symbols of the table, in the order of the view."""
         there = np.flatnonzero(view.eligible & np.isfinite(view.cross_section("close")))
         if self.max_symbols is not None and len(there) > self.max_symbols:
             volume = view.cross_section(VOLUME)[there]
@@ -123,8 +129,8 @@ class RankerAgent:
         return tuple(view.symbols[at] for at in there.tolist())
 
 
-def in_words(frequency: str) -> str:
-    """A rhythm as one would say it: "every Monday", "every 4h"."""
+def describe_frequency(frequency: str) -> str:
+    """Return a frequency in words, as prompts show it: "every Monday", "every 4h"."""
     text = frequency.strip()
     if text.startswith("W-"):
         return f"every {_DAYS[WEEKDAYS.index(text.removeprefix('W-'))]}"

@@ -1,4 +1,4 @@
-"""A model's reply becomes an action, or a HOLD with the reason why not: nothing but the schema is believed."""
+"""Parse a model's reply: an action, or a HOLD with the reason; nothing outside the schema is accepted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ REPLY_SCHEMA: Final[dict[str, Any]] = {
     "if": {"properties": {"action": {"const": "HOLD"}}},
     "else": {"required": ["size_pct"]},
 }
-"""JSON Schema (Draft 2020-12) of a reply of any size; `check` is the same in plain code."""
+"""JSON Schema (Draft 2020-12) of a reply of any size; `check` is the same in plain code.
+
+Its texts are part of every prompt that was sent, and so of the addresses of cached replies.
+"""
 
 
 def reply_schema(sizes: Sequence[float] = ()) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def reply_schema(sizes: Sequence[float] = ()) -> dict[str, Any]:
 
     Args:
         sizes: the values that `size_pct` may have, each in (0, 1]; empty: any number from 0 to 1. Servers that turn
-            a schema into a grammar ignore `minimum` and `maximum`, and hold an enumeration.
+            a schema into a grammar ignore `minimum` and `maximum`, and enforce an enumeration.
 
     Returns:
         `REPLY_SCHEMA`, with `size_pct` enumerated where there are sizes.
@@ -74,7 +77,7 @@ def reply_schema(sizes: Sequence[float] = ()) -> dict[str, Any]:
 
 
 def plain_sizes(sizes: Sequence[float]) -> list[float]:
-    """Return the sizes as a reader writes them: `1`, not `1.0`."""
+    """Return the sizes as they are written: `1`, not `1.0`."""
     return [int(size) if float(size).is_integer() else float(size) for size in sizes]
 
 
@@ -94,16 +97,20 @@ _FINISH: Final[dict[str, InvalidReason]] = {
     "function_call": "tool_call",
     "tool_use": "tool_call",
 }
-# A JSON object ends itself, so a cut one never parses: a server that names no finish reason hides nothing.
+# A JSON object that was cut off never parses, so a missing finish reason hides nothing.
 _COMPLETE: Final = (None, "stop", "eos", "eos_token", "end_turn", "stop_sequence")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedReply:
-    """What a reply amounts to.
+    """The content of a reply.
 
-    `size` is the share in [0, 1] as the model gave it (None where a HOLD gives none). Where `provenance` is not
-    `model` the action is HOLD, and `detail` says in words what was wrong.
+    Attributes:
+        action: BUY, SELL or HOLD; HOLD where `provenance` is not `model`.
+        size: the size in [0, 1] as the model gave it; None where a HOLD gives none.
+        note: the model's note.
+        provenance: whether the action is the model's, and if not, why.
+        detail: what is wrong with an invalid reply, in words.
     """
 
     action: ReplyAction = "HOLD"
@@ -125,16 +132,26 @@ class _Invalid(ValueError):
 
 
 def parse_reply(reply: Reply, *, strip: Strip = "none", sizes: Sequence[float] = ()) -> ParsedReply:
-    """Validate a reply; never raises, and whatever is not exactly valid is a HOLD.
+    """Validate a reply; never raises, and a reply that is not exactly valid is a HOLD.
 
-    The first fault found names the reason, looked for in this order: transport failure, finish reason and refusal,
-    emptiness, length, JSON (syntax, repeated keys, numbers that are not finite), schema. White space around the
-    object is allowed; -0.0 is 0.
+    The first fault gives the reason, in this order: transport failure, finish reason and refusal, empty text, length,
+    JSON (syntax, repeated keys, numbers that are not finite), schema. White space around the object is allowed; -0.0
+    is 0.
 
     Args:
         reply: what came back for the request.
-        strip: the declared repairs: take off one code fence around the whole text, one think block in front of it.
+        strip: the declared repairs: remove one code fence around the whole text, one think block in front of it.
         sizes: the values that `size_pct` may have; empty: any number from 0 to 1.
+
+    Example:
+        >>> from agent_bt.agents.reply import parse_reply
+        >>> from agent_bt.core.types import Reply
+        >>> parsed = parse_reply(Reply(text='{"action": "BUY", "size_pct": 0.5}', finish_reason="stop"))
+        >>> parsed.action, parsed.size, parsed.valid
+        ('BUY', 0.5, True)
+        >>> parsed = parse_reply(Reply(text='{"action": "BUY", "size_pct": 50}', finish_reason="stop"))
+        >>> parsed.action, parsed.provenance.reason, parsed.detail
+        ('HOLD', 'schema', 'size_pct must be a number from 0 to 1, got 50.0')
     """
     answer = read_answer(reply, partial(check, sizes=sizes), strip=strip)
     if answer.value is None:
@@ -150,7 +167,13 @@ def parse_reply(reply: Reply, *, strip: Strip = "none", sizes: Sequence[float] =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The object that a reply holds, None where it is not valid; `detail` then says in words what was wrong."""
+    """The JSON object of a reply.
+
+    Attributes:
+        value: the object; None where the reply is not valid.
+        provenance: whether the object is the model's, and if not, why.
+        detail: what is wrong with an invalid reply, in words.
+    """
 
     value: Mapping[str, Any] | None
     provenance: Provenance = MODEL
@@ -158,9 +181,12 @@ class Answer:
 
 
 def read_answer(reply: Reply, check: Callable[[Any], str | None], *, strip: Strip = "none") -> Answer:
-    """The JSON object of a reply, validated; never raises. Faults and repairs as for `parse_reply`.
+    """Return the validated JSON object of a reply; never raises. Faults and repairs as for `parse_reply`.
 
-    `check`: the schema in plain code; what is wrong with a decoded value, in words, or None.
+    Args:
+        reply: what came back for the request.
+        check: the schema in plain code: returns what is wrong with a decoded value, in words, or None.
+        strip: the declared repairs.
     """
     if reply.failure is not None:
         kind: ProvenanceKind = "budget" if reply.failure == "budget" else "transport"
@@ -215,7 +241,7 @@ def _check_size(size: Any, sizes: Sequence[float]) -> str | None:
 
 
 def check_note(note: Any) -> str | None:
-    """What is wrong with the note of an answer, in words; None: nothing."""
+    """Return what is wrong with the note of a reply, in words; None: nothing."""
     if not isinstance(note, str):
         return f"note must be text, got {show(note)}"
     if len(note) > MAX_NOTE_CHARS:
@@ -268,7 +294,7 @@ def _decode(text: str) -> Any:
 
 
 def _depth(text: str) -> int:
-    # Counted here, not left to the decoder: how deep that one goes depends on the Python version and the stack.
+    # Counted here, not by the decoder: its depth limit depends on the Python version and the stack.
     depth = deepest = 0
     for token in _BRACKETS.findall(text):
         depth += 1 if token in "{[" else -1 if token in "}]" else 0
@@ -277,18 +303,18 @@ def _depth(text: str) -> int:
 
 
 def _check_characters(value: Any) -> None:
-    # An unpaired surrogate is half a character: it cannot be written as UTF-8, so no record could hold it.
+    # An unpaired surrogate is half a character: it cannot be encoded as UTF-8, so it cannot be recorded.
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise _Invalid("not_json", "the reply holds an unpaired surrogate, which is no character") from None
+        raise _Invalid("not_json", "the reply holds an unpaired surrogate, which is not a character") from None
 
 
 def _hint(text: str) -> str:
     if text.startswith("```"):
-        return "; the text is in a code fence: llm.strip code_fence takes it off"
+        return "; the text is in a code fence, which llm.strip: code_fence removes"
     if text.startswith("<think>") and "</think>" in text:
-        return "; the text starts with a think block: llm.strip think takes it off"
+        return "; the text starts with a think block, which llm.strip: think removes"
     return ""
 
 
@@ -308,11 +334,11 @@ def _number(text: str) -> float:
 
 
 def _constant(text: str) -> NoReturn:
-    raise _Invalid("not_finite", f"{text} is no number")
+    raise _Invalid("not_finite", f"{text} is not a number")
 
 
 def show(value: Any) -> str:
-    """A JSON value in a message, long ones cut."""
+    """Return a JSON value for a message, a long one shortened."""
     text = json.dumps(value)
     return text if len(text) <= 120 else text[:117] + "..."
 

@@ -1,10 +1,9 @@
-"""Bars and days as compact text: prices in basis points of the last close, fixed decimals, one line a row."""
+"""Write bars and days as compact text: prices in basis points of the last close, fixed decimals, one line per row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 from functools import lru_cache
 from math import fsum
@@ -12,10 +11,11 @@ from math import fsum
 import numpy as np
 
 from agent_bt.core.errors import PromptError
+from agent_bt.core.params import nearest
 
 
 class Unit(Enum):
-    """What a column's numbers are turned into."""
+    """The unit that a column's numbers are converted to."""
 
     PRICE = "bps from the last close"
     DIFFERENCE = "a difference of prices, in bps of the last close"
@@ -26,7 +26,7 @@ class Unit(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How a column is written."""
+    """The format of a column."""
 
     unit: Unit
     decimals: int
@@ -73,11 +73,10 @@ def _plan(columns: tuple[str, ...], available: tuple[str, ...], day: bool) -> _P
     styles_of = DAY_STYLES if day else BAR_STYLES
     for column in columns:
         if column not in available:
-            near = get_close_matches(str(column), available, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PromptError(f"the table has no column {column!r}{hint} Columns: {', '.join(available)}")
+            hint = nearest(column, available)
+            raise PromptError(f"the table has no column {column!r} (columns: {', '.join(available)}){hint}")
     if not columns:
-        raise PromptError(f"a table needs columns; there is {', '.join(available)}")
+        raise PromptError(f"a table needs columns (columns: {', '.join(available)})")
     styles = [styles_of.get(column, _PLAIN) for column in columns]
     units = [style.unit for style in styles]
     cells = [f"%.{style.decimals}f" for style in styles]
@@ -95,7 +94,7 @@ def _plan(columns: tuple[str, ...], available: tuple[str, ...], day: bool) -> _P
 
 
 def table(data: np.ndarray, available: Sequence[str], columns: Sequence[str], last: float, *, day: bool = False) -> str:
-    """A header and one line a row, cells separated by commas.
+    """Return a header and one line per row, cells separated by commas.
 
     The numbers are rounded (half to even) before they are printed and never show a negative zero; an undefined one
     is `na`. Equal input gives equal text on any machine: every step is one correctly rounded operation.
@@ -103,21 +102,31 @@ def table(data: np.ndarray, available: Sequence[str], columns: Sequence[str], la
     Args:
         data: float64 (rows, available columns).
         available: names of the data's columns.
-        columns: which to write, in which order.
+        columns: those to write, in their order.
         last: the last close (quote units), which prices are relative to.
-        day: the rows are days of the summary, not bars.
+        day: whether the rows are days of the summary, not bars.
 
     Raises:
         PromptError: a column does not exist; names the nearest.
     """
     plan = _plan(tuple(columns), tuple(available), day)
-    return plan.header + _written(plan.row, _values(plan, data, last))
+    return plan.header + _format_rows(plan.row, _values(plan, data, last))
 
 
 def last_row(data: np.ndarray, available: Sequence[str], columns: Sequence[str], last: float) -> str:
-    """The last line of a `table` of bars, each cell with its name: `rsi 47.2, atr 5.85`."""
+    """Return the last line of a `table` of bars, each cell with its name: `rsi 47.2, atr 5.85`.
+
+    Args:
+        data: float64 (rows, available columns).
+        available: names of the data's columns.
+        columns: those to write, in their order.
+        last: the last close (quote units).
+
+    Raises:
+        PromptError: a column does not exist; names the nearest.
+    """
     plan = _plan(tuple(columns), tuple(available), False)
-    return _written(plan.line, _values(plan, data, last)[-1:])
+    return _format_rows(plan.line, _values(plan, data, last)[-1:])
 
 
 def _values(plan: _Plan, data: np.ndarray, last: float) -> np.ndarray:
@@ -129,6 +138,6 @@ def _values(plan: _Plan, data: np.ndarray, last: float) -> np.ndarray:
     return np.asarray(np.rint((values * scale - plan.offset) * plan.powers) / plan.powers + 0.0)
 
 
-def _written(row: str, values: np.ndarray) -> str:
+def _format_rows(row: str, values: np.ndarray) -> str:
     text = row * len(values) % tuple(values.ravel().tolist())
     return text.replace("nan", "na") if np.isnan(values).any() else text

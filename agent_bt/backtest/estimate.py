@@ -27,7 +27,7 @@ from agent_bt.core.step import Step
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.engine.simulate import simulate
 from agent_bt.llm.cache_store import ReplyStore
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.provider import get_provider
 from agent_bt.llm.tokens import estimate_tokens
 
 REPLY_TOKENS = 40
@@ -69,7 +69,7 @@ def estimate(config: Config, *, config_path: Path | None = None, limit: int | No
     if prompt is None:
         raise UsageError(f"strategy.kind is {config.strategy.kind}: it asks no model, so there is nothing to pay")
     config = with_prompt_defaults(config, prompt)
-    provider = provider_of(config.llm)
+    provider = get_provider(config.llm)
     with ExitStack() as opened:
         store = None
         if not provider.embedded and Path(config.cache.path).exists():
@@ -126,7 +126,7 @@ class _Counter:
 
     def negotiated(self, config: Config) -> Mapping[str, Any] | None:
         """Return the result of the negotiation as the cache has it, else the one that is expected."""
-        provider = provider_of(config.llm)
+        provider = get_provider(config.llm)
         if not provider.negotiates:
             return None
         known = self._store.recall(negotiation_key(config)) if self._store is not None else None

@@ -37,7 +37,7 @@ from agent_bt.engine.prefetch import Prefetcher, PrefetchStats
 from agent_bt.engine.simulate import Simulation, simulate
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizer import RiskLimitedSizer
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.provider import get_provider
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import Status
 
@@ -179,7 +179,7 @@ def _make_prefetcher(run: PreparedRun, broker: SimulatedBroker) -> Prefetcher | 
     """Make the prefetcher of an agent; None where it cannot save time, as with models that answer at once."""
     plan, config = run.plan, run.plan.config
     agent = plan.strategy
-    if plan.prompt is None or not isinstance(agent, AgentStrategy) or provider_of(config.llm).embedded:
+    if plan.prompt is None or not isinstance(agent, AgentStrategy) or get_provider(config.llm).embedded:
         return None
     if run.offline or config.prefetch.depth == 0:
         return None

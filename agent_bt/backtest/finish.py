@@ -22,8 +22,8 @@ from agent_bt.evaluation.baselines import Baselines, Outcome, run_baselines
 from agent_bt.evaluation.performance import CONVENTIONS, performance
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
 from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
-from agent_bt.llm.ledger import spent_in
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.ledger import read_spent
+from agent_bt.llm.provider import get_provider
 from agent_bt.records.exports import build_exports
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.holdings import CONVENTION as HOLDINGS
@@ -202,7 +202,7 @@ def _waste(folder: RunFolder, tally: Tally, prefetch: PrefetchStats) -> Waste:
             cost_usd=prefetch.wasted_usd,
             unpriced=prefetch.wasted_unpriced,
         )
-    spent, llm = spent_in(folder.ledger), folder.read_manifest().get("llm") or {}
+    spent, llm = read_spent(folder.ledger), folder.read_manifest().get("llm") or {}
     probes = llm.get("probes", 0)
     return Waste(
         calls=max(0, spent.calls - (tally.calls - tally.unbilled) - probes),
@@ -243,7 +243,7 @@ def _banners(config: Config, loaded: LoadedBars, prompt: Prompt | None) -> list[
     banners = []
     if loaded.sample:
         banners.append("SAMPLE MARKET: generated prices; nothing here says anything about the real market")
-    banner = provider_of(config.llm).banner if prompt else None
+    banner = get_provider(config.llm).banner if prompt else None
     if banner is not None:
         banners.append(banner)
     return banners

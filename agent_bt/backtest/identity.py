@@ -11,7 +11,7 @@ from agent_bt.agents.prompt import Prompt
 from agent_bt.config.model import Config
 from agent_bt.core.canonical import tagged_hash
 from agent_bt.core.protocols import Strategy
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.provider import get_provider
 
 _SHAPING_LLM = {
     "provider",
@@ -59,7 +59,7 @@ def derive_identity(
     identity["limit"] = limit
     if prompt is not None:
         shaping = {key: value for key, value in dump["llm"].items() if key in _SHAPING_LLM}
-        identity["llm"] = {**shaping, "endpoint_id": provider_of(config.llm).endpoint_id}
+        identity["llm"] = {**shaping, "endpoint_id": get_provider(config.llm).endpoint_id}
         identity["prompt"] = prompt.hash
     elif ":" in config.strategy.kind:
         assert strategy is not None, "the source of a strategy of one's own is part of the identity"

@@ -22,7 +22,7 @@ from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply
 from agent_bt.llm.journaled import JournaledLLM
 from agent_bt.llm.ledger import Ledger
-from agent_bt.llm.provider import Provider, provider_of
+from agent_bt.llm.provider import Provider, get_provider
 from agent_bt.strategies.registry import agent_kinds
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def open_model(
         ReplayError: offline, and the cache lacks what is needed.
         ConfigError: a parameter does not fit the provider.
     """
-    provider = provider_of(config.llm)
+    provider = get_provider(config.llm)
     if provider.embedded:
         provider.check()
         model = provider.open()
@@ -118,7 +118,7 @@ def request_form(
         negotiated: result of the negotiation; None: parameters are sent as configured.
         schema: JSON Schema of the replies.
     """
-    provider = provider_of(llm)
+    provider = get_provider(llm)
 
     def body(messages: list[dict[str, str]]) -> Mapping[str, Any]:
         return provider.body(messages, negotiated, schema)
@@ -128,7 +128,7 @@ def request_form(
 
 def negotiation_key(config: Config) -> list[Any]:
     """Return what the negotiation's result depends on: endpoint, model, parameters, and the schema of the replies."""
-    parts = provider_of(config.llm).negotiation_key()
+    parts = get_provider(config.llm).negotiation_key()
     if reply_schema(config.strategy) is RANK_SCHEMA:
         return [*parts, "weights"]
     return [*parts, "sizes"] if config.strategy.sizes else parts

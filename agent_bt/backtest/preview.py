@@ -16,7 +16,7 @@ from agent_bt.core.errors import AgentBtError, UsageError
 from agent_bt.core.finding import Finding
 from agent_bt.core.protocols import AgentStrategy, Strategy
 from agent_bt.core.types import Portfolio
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.provider import get_provider
 from agent_bt.strategies.registry import asks_model
 
 Messages = list[dict[str, str]]
@@ -106,7 +106,7 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
 def _provider_notice(config: Config) -> Finding | None:
     """The warning that the provider gives about itself; a provider that cannot be made is an error found before."""
     try:
-        notice = provider_of(config.llm).notice
+        notice = get_provider(config.llm).notice
     except AgentBtError:
         return None
     return Finding(level="warning", what=notice[0], advice=notice[1]) if notice else None

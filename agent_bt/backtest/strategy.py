@@ -16,7 +16,7 @@ from agent_bt.core.errors import AgentBtError, ConfigError, PromptError
 from agent_bt.core.params import keys
 from agent_bt.core.protocols import LLM, AgentStrategy, Strategy
 from agent_bt.features.specs import feature_specs
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.provider import get_provider
 from agent_bt.strategies.registry import agent_kinds, agent_params, make_strategy
 
 
@@ -70,7 +70,7 @@ def check_agent(config: Config) -> None:
     strategy = config.strategy
     kinds = agent_kinds(strategy.kind, strategy.params)
     if kinds:
-        provider_of(config.llm).check()
+        get_provider(config.llm).check()
     if strategy.kind == "agent" and strategy.params:
         raise ConfigError("strategy.params: an agent takes none; what the model gets is set under llm and features")
     if len(kinds) > 1:

@@ -1,4 +1,4 @@
-"""`agent-bt cache`: look at, export, import and prune the store of replies."""
+"""`agent-bt cache`: show, export, import and prune the store of replies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="cache",
-    help="Look at, export, import and prune the store of replies.",
+    help="Show, export, import and prune the store of replies.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -97,7 +97,7 @@ def import_command(
     config: ConfigOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Add the replies of an export; every one is verified, and what is known already is kept."""
+    """Add the replies of an export; every one is verified, and replies that are known already are kept."""
     from agent_bt.llm.cache_archive import import_replies
 
     with _open(path, config) as store:
@@ -109,9 +109,7 @@ def import_command(
         return
     common.print_message(f"{store.path}: {added.new:,} new replies, {added.known:,} known already")
     if added.differing:
-        common.print_message(
-            f"{added.differing:,} of these say something else than the export; the stored ones were kept"
-        )
+        common.print_message(f"{added.differing:,} of these differ from the export; the stored ones were kept")
 
 
 @app.command()
@@ -124,37 +122,37 @@ def prune(
         Path | None,
         typer.Option(metavar="FOLDER", help="Used by no run in this folder, such as runs.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation.")] = False,
     path: PathOption = None,
     config: ConfigOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Remove replies for good: those that meet all the conditions given."""
+    """Remove replies permanently: those that meet all given conditions."""
     import time
 
     from agent_bt.core.clock import duration_us
     from agent_bt.core.errors import UsageError
 
     if older_than is None and model is None and unused_by is None:
-        raise UsageError("say what to remove: --older-than, --model, --unused-by, or several of them")
+        raise UsageError("give what to remove: --older-than, --model, --unused-by, or several of them")
     try:
         before = None if older_than is None else time.time_ns() // 1000 - duration_us(older_than)
     except ValueError as error:
         raise UsageError(f"--older-than: {error}") from None
     used = set() if unused_by is None else _used_by_runs(unused_by)
     with _open(path, config, read_only=dry_run) as store:
-        doomed = store.addresses(model=model, obtained_before=before) - used
-        kept = len(store) - len(doomed)
-        if doomed and not dry_run and not yes:
+        selected = store.addresses(model=model, obtained_before=before) - used
+        kept = len(store) - len(selected)
+        if selected and not dry_run and not yes:
             if as_json:
-                raise UsageError("with --json, say --yes or --dry-run")
-            typer.confirm(f"Remove {len(doomed):,} replies for good and keep {kept:,}?", abort=True, err=True)
-        removed = 0 if dry_run or not doomed else store.delete(doomed)
+                raise UsageError("with --json, give --yes or --dry-run")
+            typer.confirm(f"Remove {len(selected):,} replies permanently and keep {kept:,}?", abort=True, err=True)
+        removed = 0 if dry_run or not selected else store.delete(selected)
     if as_json:
-        common.print_json({"path": str(store.path), "selected": len(doomed), "removed": removed, "kept": kept})
+        common.print_json({"path": str(store.path), "selected": len(selected), "removed": removed, "kept": kept})
     elif dry_run:
-        common.print_message(f"{store.path}: would remove {len(doomed):,} replies and keep {kept:,}")
+        common.print_message(f"{store.path}: would remove {len(selected):,} replies and keep {kept:,}")
     else:
         common.print_message(f"{store.path}: removed {removed:,} replies, kept {kept:,}")
 

@@ -1,4 +1,4 @@
-"""`agent-bt doctor`: is everything here that a run needs? Each finding says what to do."""
+"""`agent-bt doctor`: check that everything is there that a run needs; each finding says what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agent_bt.llm.provider import Provider
 
 LIBRARIES = {"numba": "numba", "talib": "ta-lib", "polars": "polars", "pyarrow": "pyarrow", "openai": "openai"}
-"""Libraries with compiled parts or many versions, by module and package name: what breaks most often."""
+"""Libraries with compiled parts or many versions, by module and package name: these fail most often."""
 
 FREE_BYTES_NEEDED = 200 * 2**20
 FREE_BYTES_WANTED = 2 * 2**30
@@ -33,15 +33,23 @@ def doctor(
         Path | None, typer.Argument(help="A config to check for; without one, the defaults.", show_default=False)
     ] = None,
     overrides: common.SetOption = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Ask the model a small question; may cost a little.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Send the model one small request; may cost a little.")
+    ] = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Check environment, key, endpoint, store and disk; exit code 2 if something stands in the way."""
+    """Check environment, key, endpoint, store and disk; exit code 2 if a run is not possible."""
     common.show_findings(diagnose(config, overrides or [], probe=probe), as_json=as_json)
 
 
 def diagnose(config_path: Path | None, overrides: list[str], *, probe: bool) -> list[Finding]:
-    """All findings, from the machine outwards; what depends on a config that is wrong is left out."""
+    """Return all findings, from the machine to the endpoint; where the config is wrong, nothing that depends on it.
+
+    Args:
+        config_path: the config file; None: the defaults.
+        overrides: `key=value` each, as with `--set`.
+        probe: send the model one small request.
+    """
     findings = [*check_environment(), *check_dotenv(Path(".env"))]
     try:
         from agent_bt.config.load import load_config
@@ -63,7 +71,7 @@ def diagnose(config_path: Path | None, overrides: list[str], *, probe: bool) -> 
 
 
 def check_environment() -> Iterator[Finding]:
-    """Python and the libraries that must load."""
+    """Check Python and the libraries that must load."""
     from importlib import import_module
     from importlib.metadata import version
 
@@ -78,13 +86,13 @@ def check_environment() -> Iterator[Finding]:
 
 
 def check_dotenv(path: Path) -> Iterator[Finding]:
-    """Whether others may read the keys."""
+    """Check that other users cannot read the keys."""
     if path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH) and os.name == "posix":
         yield _warning(f"{path} can be read by other users of this machine", f"chmod 600 {path}")
 
 
 def check_prompt(config: Config, config_path: Path | None) -> Iterator[Finding]:
-    """Whether the prompt of an agent can be read."""
+    """Check that the prompt of an agent can be read."""
     if config.strategy.kind != "agent":
         return
     from agent_bt.agents.prompt import load_prompt, prompt_roots
@@ -111,21 +119,26 @@ def check_key(config: Config) -> Iterator[Finding]:
 
 
 def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
-    """Name the endpoint; with `probe`, check that the model answers, and which parameters it accepts."""
+    """Name the endpoint, and test it.
+
+    Args:
+        config: names the endpoint.
+        probe: send one small request, to check that the model answers and which parameters it accepts.
+    """
     provider = _provider(config)
     if provider is None:
         yield _ok(f"endpoint: none needed ({config.llm.provider})")
         return
     where = f"{config.llm.model} at {provider.address}"
     if not probe:
-        yield _ok(f"endpoint: {where}, not asked (--probe asks one small question)")
+        yield _ok(f"endpoint: {where}, not tested (--probe sends one small request)")
         return
     from agent_bt.backtest.model import open_model
 
     try:
         model = open_model(config)
     except ConfigError as error:
-        yield _error(f"endpoint: {where}, not asked: {error}", "")
+        yield _error(f"endpoint: {where}, not tested: {error}", "")
     except AgentBtError as error:
         yield _error(f"endpoint: {where}: {error}", "check llm.base_url, llm.model and the key")
     else:
@@ -135,17 +148,17 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
 
 def _provider(config: Config) -> Provider | None:
     """The provider that the run sends requests to; None where it sends none."""
-    from agent_bt.llm.provider import provider_of
+    from agent_bt.llm.provider import get_provider
     from agent_bt.strategies.registry import asks_model
 
     if not asks_model(config.strategy.kind, config.strategy.params):
         return None
-    provider = provider_of(config.llm)
+    provider = get_provider(config.llm)
     return None if provider.embedded else provider
 
 
 def check_store(config: Config) -> Iterator[Finding]:
-    """Whether the bars of the run are there."""
+    """Check that the bars of the run are there."""
     market = config.market
     if market.source == "sample":
         yield _ok("market data: the sample market, generated")
@@ -163,7 +176,7 @@ def check_store(config: Config) -> Iterator[Finding]:
 
 
 def check_disk(config: Config) -> Iterator[Finding]:
-    """Whether runs and replies can be written, and how much room there is."""
+    """Check that runs and replies can be written, and the free space."""
     for name, folder in (("output", Path(config.output)), ("cache", Path(config.cache.path).parent)):
         there = _nearest_folder(folder)
         if not os.access(there, os.W_OK | os.X_OK):
@@ -180,7 +193,7 @@ def check_disk(config: Config) -> Iterator[Finding]:
 
 
 def _nearest_folder(folder: Path) -> Path:
-    """The folder itself, or the one it would be made in."""
+    """Return the folder itself, or the one it would be created in."""
     folder = folder.absolute()
     return next((there for there in (folder, *folder.parents) if there.is_dir()), Path("/"))
 

@@ -28,7 +28,7 @@ Reference = Annotated[str, typer.Argument(help="name/version, or a .prompty file
 
 @app.command("list")
 def list_prompts(config: ConfigOption = None, as_json: common.JsonOption = False) -> None:
-    """List the prompts there are: in ./prompts, beside the config, and the shipped ones."""
+    """List all prompts: in ./prompts, beside the config, and the shipped ones."""
     from agent_bt.agents.prompt import available_prompts, load_prompt, prompt_roots
     from agent_bt.core.errors import PromptError
 
@@ -73,7 +73,7 @@ def render(
     overrides: common.SetOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Show the messages a model is sent at an instant, with a flat account."""
+    """Show the messages that a model is sent at an instant, with a flat account."""
     from agent_bt.backtest.preview import render_prompt
     from agent_bt.config.load import load_config
     from agent_bt.core.clock import time_us
@@ -115,13 +115,13 @@ def lock(
         list[str] | None,
         typer.Argument(metavar="[NAME/VERSION]...", help="Default: all of your own.", show_default=False),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Lock nothing; only hold the files against the lock.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Lock nothing; only compare the files with the lock.")] = False,
     config: ConfigOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Lock versions: one whose text changes later is an error that says to make a new version.
+    """Lock versions: a locked version whose text changes is an error that says to make a new version.
 
-    What is locked stands in prompts/lock.json, to be committed beside the prompts.
+    The lock is prompts/lock.json, to be committed beside the prompts.
     """
     from agent_bt.agents.prompt import available_prompts, load_prompt, prompt_roots
     from agent_bt.agents.prompt_lock import read_lock, write_lock

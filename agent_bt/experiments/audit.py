@@ -20,13 +20,13 @@ from agent_bt.core.errors import UsageError
 from agent_bt.core.protocols import Strategy
 from agent_bt.engine.market import Market
 from agent_bt.evaluation.audit import Audit, Subject, audit
-from agent_bt.llm.drawn import DrawnLLM
+from agent_bt.llm.random_replies import RandomReplyLLM
 from agent_bt.records.decision_record import build_content
 from agent_bt.records.read import load_run
 
 
 def audit_config(config: Config, config_path: Path | None = None, *, cuts: int = 12) -> Audit:
-    """Audit the strategy of a config for look-ahead over its own market. No model is asked: see `DrawnLLM`.
+    """Audit the strategy of a config for look-ahead over its own market. No model is asked: see `RandomReplyLLM`.
 
     Raises:
         AgentBtError: its prompt, bars or strategy are not there, or the strategy fails.
@@ -54,7 +54,7 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
 
     def strategy() -> Strategy:
         form = None if prompt is None else form_of(config, None)
-        return build_strategy(config, prompt, form, None if prompt is None else DrawnLLM())
+        return build_strategy(config, prompt, form, None if prompt is None else RandomReplyLLM())
 
     def prepare(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, np.ndarray]:
         prepared = prepare_market(config, bars, strategy)

@@ -44,7 +44,7 @@ from agent_bt.evaluation.metrics import daily_returns, sharpe_ratio
 from agent_bt.evaluation.stats.verdict import judge
 from agent_bt.experiments.ab.evidence import arm_evidence, bars_per_decision, common_bars
 from agent_bt.experiments.ab.folder import ExperimentFolder
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.provider import get_provider
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.read import Run
 from agent_bt.records.run_folder import write_json
@@ -95,7 +95,7 @@ def leakcheck(
     cutoff = find_cutoff(config.llm)
     with ExitStack() as opened:
         endpoints = None
-        if not provider_of(config.llm).embedded and not offline:
+        if not get_provider(config.llm).embedded and not offline:
             from agent_bt.llm.endpoints import Endpoints
 
             home.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,16 @@
-"""The budget as a layer: sets the worst case of every call aside before it is sent, and never passes the limit.
+"""The budget as a layer: reserves the worst case of every call before it is sent, and never exceeds the limit.
 
 1. The worst case of a call: its prompt has no more tokens than its request has bytes, its completion no more than
    `max_tokens`.
-2. A demand is sent when what is spent, what is in flight and its own worst case fit the limits together. When only
-   the calls in flight stand in its way it waits for them: most cost far less than their worst case.
-3. A speculative call is refused as soon as it would touch the share that is kept for demands.
-4. A reply settles its call with what it really used. Calls that a 429 or a server error refused, or that never
+2. A needed call is sent when spent amounts, reserved amounts and its own worst case fit the limits together. Where only
+   the calls in flight prevent that it waits for them: most cost far less than their worst case.
+3. A speculative call is refused as soon as it would use the part of the budget that is kept for needed calls.
+4. A reply settles its call with the actual amounts. Calls that a 429 or a server error refused, or that never
    connected, cost nothing; one that timed out or came back unreadable counts with its worst case, because it may
    have been billed.
 
-Attempts that were repeated inside one call count as that call: providers bill answers, not refusals. A reply with
-usage but no price counts its tokens, and no dollars; it is `unpriced` in the ledger.
+Retries inside one call count as that call: providers bill answers, not refusals. A reply with usage but no price counts
+its tokens, and no dollars; it is `unpriced` in the ledger.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
-from agent_bt.llm.ledger import NOT_BILLED, NOTHING, Ledger, Spend, spend_of
-from agent_bt.llm.prices import PriceBook, PriceTable, metered
+from agent_bt.llm.ledger import NOT_BILLED, NOTHING, Ledger, Spend, compute_spend
+from agent_bt.llm.prices import PriceBook, PriceTable, add_cost
 from agent_bt.llm.speculation import Urgency, current_urgency, urged
 
-_KEPT_FOR_DEMANDS = 0.1
+_KEPT_FOR_NEEDED = 0.1
 
 
-class _Waiting:
-    """A demand that waits for calls in flight to settle."""
+class _PendingCall:
+    """A needed call that waits for calls in flight to settle."""
 
     __slots__ = ("future", "request", "urgency", "worst")
 
@@ -49,7 +49,7 @@ class _Waiting:
 
 
 class BudgetLLM:
-    """An LLM that stops before a limit is passed, and keeps the ledger; without limits it only keeps the ledger.
+    """An LLM that stops before a limit is exceeded, and keeps the ledger; without limits it only keeps the ledger.
 
     At a limit the future fails with `BudgetReached`, or with `on_limit: hold` its reply has `failure="budget"`.
 
@@ -57,7 +57,7 @@ class BudgetLLM:
         inner: makes the calls. Closed with this one.
         budget: the limits; they cover all that the ledger holds, earlier sessions of the run included.
         ledger: what was and is spent. It stays open.
-        prices: of the model or models; replies are given their `cost_usd` by it, unless the endpoint has said it.
+        prices: of the model or models; sets `cost_usd` of replies, unless the endpoint has reported the cost.
 
     Raises:
         ConfigError: the budget is in dollars and the model has no known price.
@@ -69,14 +69,14 @@ class BudgetLLM:
         self._ledger = ledger
         self._prices = prices
         self._lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_PendingCall] = deque()
         self._in_flight = 0
         self._draining = False
         if isinstance(prices, PriceTable):
             self.check_priced(prices)
 
     def check_priced(self, prices: PriceTable) -> None:
-        """Whether a budget in dollars can be kept with these prices.
+        """Check that a budget in dollars can be kept with these prices.
 
         Raises:
             ConfigError: the budget is in dollars and the model has no known price.
@@ -88,13 +88,13 @@ class BudgetLLM:
             )
 
     def submit(self, request: Request) -> Future[Reply]:
-        """Send the request when the budget has room for it, maybe later; cancellable until then."""
-        call = _Waiting(request, current_urgency(), self._worst_case(request), LinkedFuture())
+        """Send the request when the budget has room for it; its future can be cancelled until then."""
+        call = _PendingCall(request, current_urgency(), self._worst_case(request), LinkedFuture())
         refused = False
         number: int | None = None
         with self._lock:
             if call.urgency.speculative:
-                number = self._reserve(call.worst, spare=_KEPT_FOR_DEMANDS) if not self._waiting else None
+                number = self._reserve(call.worst, kept=_KEPT_FOR_NEEDED) if not self._waiting else None
                 refused = number is None
             else:
                 self._waiting.append(call)
@@ -107,7 +107,7 @@ class BudgetLLM:
         return call.future
 
     def complete(self, request: Request) -> Reply:
-        """The reply; waits for it.
+        """Wait for the reply and return it.
 
         Raises:
             BudgetReached: there is no room for this call.
@@ -136,21 +136,21 @@ class BudgetLLM:
             unpriced=cost is None,
         )
 
-    def _reserve(self, worst: Spend, *, spare: float = 0.0) -> int | None:
-        """Set `worst` aside if it fits and leaves `spare` of each limit untouched; else None."""
+    def _reserve(self, worst: Spend, *, kept: float = 0.0) -> int | None:
+        """Reserve `worst` if it fits and leaves the fraction `kept` of each limit unused; else return None."""
         total = self._ledger.spent + self._ledger.reserved + worst
         budget = self._budget
         for limit, amount in ((budget.calls, total.calls), (budget.tokens, total.tokens), (budget.usd, total.usd or 0)):
-            if limit is not None and amount > limit * (1 - spare):
+            if limit is not None and amount > limit * (1 - kept):
                 return None
         number = self._ledger.reserve(worst)
         self._in_flight += 1
         return number
 
     def _drain(self) -> None:
-        """Send waiting demands in their order, as far as they fit; refuse the first when nothing can make room."""
+        """Send waiting calls in their order, as far as they fit; refuse the first where no room can become free."""
         with self._lock:
-            # A reply that is there at once settles inside `_send`: the loop below looks again, nothing recurses.
+            # A reply that is there at once settles inside `_send`: the loop below checks again, nothing recurses.
             if self._draining:
                 return
             self._draining = True
@@ -172,7 +172,7 @@ class BudgetLLM:
             else:
                 self._send(call, number)
 
-    def _send(self, call: _Waiting, number: int) -> None:
+    def _send(self, call: _PendingCall, number: int) -> None:
         def send() -> Future[Reply]:
             with urged(call.urgency):
                 return self._inner.submit(call.request)
@@ -188,17 +188,17 @@ class BudgetLLM:
         else:
             inner.add_done_callback(partial(self._arrived, call, number))
 
-    def _arrived(self, call: _Waiting, number: int, inner: Future[Reply]) -> None:
+    def _arrived(self, call: _PendingCall, number: int, inner: Future[Reply]) -> None:
         if inner.cancelled():
             self._settle(number, NOTHING)
             call.future.cancel()
             return
         outcome = outcome_of(inner)
         if isinstance(outcome, Reply):
-            outcome = metered(outcome, self._prices.of(call.request))
+            outcome = add_cost(outcome, self._prices.of(call.request))
         try:
             self._settle(number, _cost_of(outcome, call.worst))
-        except RecordError as error:  # spending that cannot be written down must end
+        except RecordError as error:  # spending that cannot be recorded must stop
             outcome = error
         resolve(call.future, outcome)
 
@@ -221,7 +221,7 @@ def _cost_of(outcome: Reply | BaseException, worst: Spend) -> Spend:
         refused = isinstance(outcome, ModelError) and not isinstance(outcome, EndpointDown)
         return NOTHING if refused else worst
     if outcome.usage is not None:
-        return spend_of(outcome)
+        return compute_spend(outcome)
     return NOTHING if outcome.failure in NOT_BILLED else worst
 
 

@@ -1,9 +1,9 @@
-"""The cache as a layer: answers from the store, sends what is missing once, and keeps a reply before handing it on.
+"""The cache as a layer: answers from the store, sends a missing request once, and stores a reply before returning it.
 
-1. A request that is in flight already is joined: both callers get the one reply.
+1. A request that is in flight already is joined: both callers get the same reply.
 2. A stored reply is returned at once, marked `cached`.
-3. Anything else goes to the layer behind; its answer is durable in the store before any caller sees it. A transport
-   failure is handed on and not stored.
+3. Any other request goes to the layer behind; its reply is durable in the store before a caller gets it. A transport
+   failure is returned and not stored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Flight:
-    """One call under way and those who wait for its reply."""
+    """A call in flight and the callers that wait for its reply."""
 
     __slots__ = ("guessed", "inner", "leaving", "request", "urgency", "waiters")
 
@@ -43,7 +43,7 @@ class _Flight:
 
 
 class _Waiter(Future[Reply]):
-    """One caller's future; cancelling it fails when it is the last one waiting for a call that has been sent."""
+    """The future of one caller; it cannot be cancelled where it is the last one of a call that has been sent."""
 
     def __init__(self, withdraw: Callable[[_Waiter], bool]) -> None:
         super().__init__()
@@ -54,16 +54,17 @@ class _Waiter(Future[Reply]):
 
 
 class CachedLLM:
-    """An LLM whose replies come from `store` where they can.
+    """An LLM whose replies come from `store` where it has them.
 
-    Two callers of one request share one call; the first to be served gets the reply, the others get it marked
-    `cached`. Cancelling a future succeeds when the call has not been sent, or others wait for it too. A call that was
-    sent is paid for, so its reply is stored whoever waits.
+    Callers of the same request share one call; the first one gets the reply, the others get it marked `cached`. A
+    future can be cancelled while the call has not been sent, or while others wait for it too. A call that was sent is
+    paid for, so its reply is stored whether or not a caller still waits.
 
     Args:
-        inner: answers what the store does not have. Closed with this one.
-        store: stays open; it belongs to whoever opened it.
-        ledger: told what each hit of a demand has saved. (Hits of calls sent ahead are counted where they are used.)
+        inner: gets the requests that the store has no reply to. Closed with this one.
+        store: stays open; its opener closes it.
+        ledger: records what each cache hit of a needed call has saved. (Hits of prefetched calls are counted where
+            they are used.)
     """
 
     def __init__(self, inner: LLM, store: ReplyStore, ledger: Ledger | None = None) -> None:
@@ -74,11 +75,11 @@ class CachedLLM:
         self._flights: dict[str, _Flight] = {}
 
     def submit(self, request: Request) -> Future[Reply]:
-        """The stored reply, the one that is under way, or a new call."""
+        """Return the future of the stored reply, of the call in flight, or of a new call."""
         urgency = current_urgency()
         with self._lock:
             flight = self._flights.get(request.address)
-            # Read under the lock: between two looks a reply could land in the store, and be asked for once more.
+            # Read under the lock: else a reply could be stored between the two checks, and be requested once more.
             entry = None if flight is not None else self._store.get(request)
             if entry is not None:
                 logger.debug("cache hit %.12s", request.address)
@@ -92,12 +93,12 @@ class CachedLLM:
             waiter = _Waiter(partial(self._withdraw, flight))
             flight.waiters.append(waiter)
         if new:
-            logger.debug("cache miss %.12s%s", request.address, ", sent ahead" if urgency.speculative else "")
+            logger.debug("cache miss %.12s%s", request.address, ", prefetch" if urgency.speculative else "")
             self._send(flight)
         return waiter
 
     def complete(self, request: Request) -> Reply:
-        """The reply; waits for it."""
+        """Wait for the reply and return it."""
         return result_of(self.submit(request))
 
     def close(self) -> None:
@@ -109,14 +110,14 @@ class CachedLLM:
             with urged(flight.urgency):
                 inner = self._inner.submit(flight.request)
         except Exception as error:
-            self._land(flight, error)
+            self._deliver(flight, error)
             return
         with self._lock:
             flight.inner = inner
         inner.add_done_callback(partial(self._arrived, flight))
 
     def _withdraw(self, flight: _Flight, waiter: _Waiter) -> bool:
-        """Take one caller off a flight, the flight with the last one; False when its call can't be taken back."""
+        """Remove a caller from a flight, and cancel the call with the last one; return False where that fails."""
         with self._lock:
             if waiter not in flight.waiters:
                 return waiter.cancelled()
@@ -134,26 +135,26 @@ class CachedLLM:
 
     def _arrived(self, flight: _Flight, inner: Future[Reply]) -> None:
         if inner.cancelled():
-            self._called_off(flight)
+            self._cancelled(flight)
             return
         outcome = outcome_of(inner)
         if isinstance(outcome, BaseException) or outcome.failure is not None:
             if flight.guessed and not flight.urgency.speculative and isinstance(outcome, Reply):
-                # Sent ahead on a guess, needed by now: its failure must not become a decision.
+                # Prefetched on a guess, needed by now: its failure must not become a decision.
                 flight.guessed = False
                 self._send(flight)
                 return
-            self._land(flight, outcome)
+            self._deliver(flight, outcome)
             return
         entry = Entry(request=flight.request, reply=outcome, obtained_at=time.time_ns() // 1000)
         try:
             stored = self._store.put(entry)
-        except Exception as error:  # this runs as a callback, where nobody would see it
-            self._land(flight, error)
+        except Exception as error:  # this runs as a callback, which would hide it
+            self._deliver(flight, error)
         else:
             stored.add_done_callback(partial(self._stored, flight))
 
-    def _called_off(self, flight: _Flight) -> None:
+    def _cancelled(self, flight: _Flight) -> None:
         with self._lock:
             if flight.leaving in flight.waiters:
                 flight.waiters.remove(flight.leaving)
@@ -161,14 +162,14 @@ class CachedLLM:
             if not flight.waiters:
                 del self._flights[flight.request.address]
                 return
-        # Somebody joined while the last one was leaving.
+        # A caller joined while the last one was leaving.
         self._send(flight)
 
     def _stored(self, flight: _Flight, stored: Future[Entry]) -> None:
         error = stored.exception()
-        self._land(flight, stored.result().reply if error is None else error)
+        self._deliver(flight, stored.result().reply if error is None else error)
 
-    def _land(self, flight: _Flight, outcome: Reply | BaseException) -> None:
+    def _deliver(self, flight: _Flight, outcome: Reply | BaseException) -> None:
         with self._lock:
             del self._flights[flight.request.address]
             waiters, flight.waiters = flight.waiters, []

@@ -1,7 +1,7 @@
-"""Exports of the store of replies: one compact file that can be committed beside a config as evidence.
+"""Export replies to one compact file that can be committed beside a config as evidence, and import them.
 
-The file is xz-compressed JSON lines: a header, what endpoints can do, then the entries, oldest first. The same
-content gives the same lines, and with the same xz the same bytes. Every address is derived again on import.
+The file is xz-compressed JSON lines: a header, the results of format negotiations, then the entries, oldest first. The
+same content gives the same lines, and with the same xz the same bytes. Every address is computed again on import.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import polars as pl
 from agent_bt.core.errors import RecordError
 from agent_bt.core.types import Request
 from agent_bt.llm.cache_entry import Entry, reply_from_plain, reply_to_plain
-from agent_bt.llm.cache_store import Added, ReplyStore
+from agent_bt.llm.cache_store import ImportCounts, ReplyStore
 
 _HEADER = {"format": "agent-bt/replies", "version": 1}
 # Prompts of neighbouring bars share most of their text: the dictionary spans thousands of them.
@@ -29,16 +29,27 @@ _XZ: list[dict[str, Any]] = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size":
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """What an export came to; `missing` are addresses that were asked for and are not in the store."""
+class ExportResult:
+    """The result of an export.
+
+    Attributes:
+        replies: the number of exported replies.
+        size_bytes: size of the file.
+        missing: wanted addresses that the store does not have.
+    """
 
     replies: int
     size_bytes: int
     missing: tuple[str, ...]
 
 
-def export_replies(store: ReplyStore, path: Path, addresses: set[str] | None = None) -> Exported:
-    """Write all replies, or those at `addresses`, to `path`, which appears whole or not at all.
+def export_replies(store: ReplyStore, path: Path, addresses: set[str] | None = None) -> ExportResult:
+    """Write replies to a file, which appears complete or not at all.
+
+    Args:
+        store: where the replies are.
+        path: the file.
+        addresses: of the wanted replies; None: all.
 
     Raises:
         RecordError: the store is damaged, or the file cannot be written.
@@ -66,14 +77,18 @@ def export_replies(store: ReplyStore, path: Path, addresses: set[str] | None = N
         size = path.stat().st_size
     except OSError as error:
         raise RecordError(f"the export {path} cannot be written: {error}") from error
-    return Exported(replies=len(seen), size_bytes=size, missing=tuple(sorted((addresses or set()) - seen)))
+    return ExportResult(replies=len(seen), size_bytes=size, missing=tuple(sorted((addresses or set()) - seen)))
 
 
-def import_replies(store: ReplyStore, path: Path) -> Added:
-    """Add the replies of an export to the store: all of them or, when anything is wrong, none. Known ones are kept.
+def import_replies(store: ReplyStore, path: Path) -> ImportCounts:
+    """Add the replies of an export to the store: all of them or, where anything is wrong, none. Known ones are kept.
+
+    Args:
+        store: gets the replies.
+        path: the export.
 
     Raises:
-        RecordError: the file is no export, damaged, or holds a reply whose request does not hash to its address.
+        RecordError: the file is not an export, is damaged, or holds a reply whose request does not hash to its address.
     """
     notes: list[tuple[Any, Any]] = []
     added = store.put_all(_read(path, notes))
@@ -84,7 +99,7 @@ def import_replies(store: ReplyStore, path: Path) -> Added:
 
 
 def addresses_of_run(folder: Path) -> set[str]:
-    """Addresses of the requests behind the decisions of a run folder, finished or not.
+    """Return the addresses of the requests behind the decisions of a run folder, finished or not.
 
     Raises:
         RecordError: the folder holds no decisions, or they cannot be read.
@@ -98,7 +113,7 @@ def addresses_of_run(folder: Path) -> set[str]:
                 return {address for line in lines if line.endswith(b"\n") for address in _addresses_in_line(line)}
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
         raise RecordError(f"the decisions of {folder} cannot be read: {error}") from error
-    raise RecordError(f"{folder} is no run folder: it has neither decisions.parquet nor journal.jsonl")
+    raise RecordError(f"{folder} is not a run folder: it has neither decisions.parquet nor journal.jsonl")
 
 
 def _addresses_in_table(path: Path) -> set[str]:

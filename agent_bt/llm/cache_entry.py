@@ -1,4 +1,4 @@
-"""What the store of replies keeps of one call, and how it is packed into bytes and unpacked again."""
+"""Entries of the store of replies, and their encoding as bytes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ _KEPT = ("text", "finish_reason", "refusal", "body", "cost_usd", "latency_ms", "
 
 
 class DamagedEntry(Exception):
-    """An entry does not hash to its address, or cannot be read."""
+    """An entry that does not hash to its address, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One stored reply with the request it answers; `obtained_at` is UTC us."""
+    """One stored reply.
+
+    Attributes:
+        request: the request it answers.
+        reply: the reply.
+        obtained_at: when it came, UTC us.
+    """
 
     request: Request
     reply: Reply
@@ -30,17 +36,21 @@ class Entry:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The effective parameters: everything of the request body but the messages."""
+        """Everything in the request body except the messages."""
         return {key: value for key, value in self.request.body.items() if key != "messages"}
 
 
 def pack_request(request: Request) -> bytes:
-    """Compressed canonical JSON of a request: the bytes that its address is the tagged hash of."""
+    """Return the compressed canonical JSON of a request; its address is the tagged hash of that JSON."""
     return zlib.compress(canonical([request.provider, request.endpoint_id, request.body, request.replicate]))
 
 
 def unpack_request(address: bytes, packed: bytes) -> Request:
-    """The request stored under an address.
+    """Return the request stored under an address.
+
+    Args:
+        address: SHA-256, 32 bytes.
+        packed: from `pack_request`.
 
     Raises:
         DamagedEntry: the bytes do not hash to the address.
@@ -50,7 +60,11 @@ def unpack_request(address: bytes, packed: bytes) -> Request:
 
 
 def verify_request(address: bytes, packed: bytes) -> bytes:
-    """The canonical JSON of the request stored under an address.
+    """Return the canonical JSON of the request stored under an address.
+
+    Args:
+        address: SHA-256, 32 bytes.
+        packed: from `pack_request`.
 
     Raises:
         DamagedEntry: the bytes do not hash to the address.
@@ -65,12 +79,12 @@ def verify_request(address: bytes, packed: bytes) -> bytes:
 
 
 def pack_reply(reply: Reply) -> bytes:
-    """Compressed JSON of what is kept of a reply. ASCII, because a model may send half of a surrogate pair."""
+    """Return the compressed JSON of a reply. ASCII, because a model may send half of a surrogate pair."""
     return zlib.compress(json.dumps(reply_to_plain(reply), sort_keys=True, separators=(",", ":")).encode())
 
 
 def unpack_reply(packed: bytes) -> Reply:
-    """A stored reply, marked as cached.
+    """Return a stored reply, marked as cached.
 
     Raises:
         DamagedEntry: the bytes are not what was stored (zlib's checksum covers them).
@@ -79,21 +93,21 @@ def unpack_reply(packed: bytes) -> Reply:
         plain = zlib.decompress(packed)
         try:
             return reply_from_plain(orjson.loads(plain))
-        except orjson.JSONDecodeError:  # half of a surrogate pair, which orjson does not take
+        except orjson.JSONDecodeError:  # half of a surrogate pair, which orjson does not accept
             return reply_from_plain(json.loads(plain))
     except (zlib.error, ValueError, KeyError, TypeError) as error:
         raise DamagedEntry(f"a reply cannot be read: {error}") from error
 
 
 def reply_to_plain(reply: Reply) -> dict[str, Any]:
-    """What is kept of a reply, as plain data."""
+    """Return the stored fields of a reply as plain data."""
     plain: dict[str, Any] = {key: getattr(reply, key) for key in _KEPT}
     plain["usage"] = None if reply.usage is None else asdict(reply.usage)
     return plain
 
 
 def reply_from_plain(plain: Mapping[str, Any]) -> Reply:
-    """A kept reply, marked as cached.
+    """Return a reply from its stored fields, marked as cached.
 
     Raises:
         KeyError, TypeError: something is missing or too much.
@@ -103,12 +117,12 @@ def reply_from_plain(plain: Mapping[str, Any]) -> Reply:
 
 
 def same_answer(one: Reply, other: Reply) -> bool:
-    """Whether two replies say the same, whatever it took to get them."""
+    """Return whether two replies have the same content, whatever their usage and latency."""
     return (one.text, one.finish_reason, one.refusal) == (other.text, other.finish_reason, other.refusal)
 
 
 def fingerprints(request: Request) -> tuple[int, int]:
-    """63 bits of the hash of all messages, and of the first one, which is the stable part of a prompt."""
+    """Return 63 bits of the hash of all messages, and of the first one, which is the stable part of a prompt."""
     messages = request.body.get("messages", [])
     return _short_hash(messages), _short_hash(messages[:1])
 

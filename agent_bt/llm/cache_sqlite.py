@@ -1,4 +1,4 @@
-"""The SQLite file behind the store of replies: its schema, how it is opened, and its failures in words."""
+"""The SQLite file behind the store of replies: its schema, how it is opened, and its errors as messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ CREATE TABLE note (key BLOB PRIMARY KEY, value TEXT NOT NULL)
 
 
 def open_store(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """A connection to the store at `path`, which is made when missing (not with `read_only`).
+    """Open a connection to a store.
+
+    Args:
+        path: the file; it is made where it is missing, unless `read_only`.
+        read_only: open without the right to write.
 
     Raises:
         RecordError: it cannot be opened, is damaged, or is something else.
@@ -51,8 +55,8 @@ def open_store(path: Path, *, read_only: bool) -> sqlite3.Connection:
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RecordError(f"the folder of the store of replies cannot be made: {error}; check cache.path") from error
-    with in_words(path):
+        raise RecordError(f"the folder of the store of replies cannot be created: {error}; check cache.path") from error
+    with translate_errors(path):
         db = connect(path, read_only=read_only)
         try:
             _prepare(db, path, read_only=read_only)
@@ -63,7 +67,12 @@ def open_store(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """One more connection to an existing store."""
+    """Open one more connection to an existing store.
+
+    Args:
+        path: the file.
+        read_only: open without the right to write.
+    """
     if not read_only:
         db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         # FULL: a commit is on the disk when it returns, so that not even a power cut takes a reply back.
@@ -77,7 +86,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing of what is written inside the block."""
+    """Commit everything that is written inside the block, or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -88,8 +97,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-class in_words:  # noqa: N801 - a context manager, as a class because it stands on the path of every read
-    """Turn the failures of SQLite and of damaged entries inside the block into a RecordError that says what to do."""
+class translate_errors:  # noqa: N801 - a context manager, as a class because it stands on the path of every read
+    """Turn errors of SQLite and damaged entries inside the block into a RecordError that says what to do."""
 
     __slots__ = ("_path",)
 
@@ -113,15 +122,17 @@ def _failure(path: Path, error: sqlite3.Error) -> str:
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return _damaged(path, error)
     if name.startswith("SQLITE_FULL"):
-        return f"no room to write {path}: the disk is full. Free some space and run the same again"
+        return f"no room to write {path}: the disk is full. Free some space and run the same command again"
     if name.startswith("SQLITE_IOERR"):
-        return f"{path} cannot be used ({error}): the disk may be full or failing. Look, and run the same again"
+        return (
+            f"{path} cannot be used ({error}): the disk may be full or failing. Check it and run the same command again"
+        )
     if name.startswith("SQLITE_READONLY"):
         return f"{path} cannot be written: the disk or the file is read-only. Give another cache.path"
     if name.startswith("SQLITE_CANTOPEN"):
         return f"{path} cannot be opened; check that cache.path is a file in a folder you may write to"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return f"{path} is held by another process for over {_BUSY_S:.0f} s; end it and run the same again"
+        return f"{path} is held by another process for over {_BUSY_S:.0f} s; end it and run the same command again"
     return f"the store of replies {path} failed: {error}"
 
 
@@ -153,7 +164,7 @@ def _kind(db: sqlite3.Connection) -> int:
 
 
 def _switch_to_wal(db: sqlite3.Connection) -> None:
-    """Readers and the writer of any process don't wait for each other. SQLite does not wait by itself here."""
+    """Let readers and the writer of any process work at once. SQLite does not wait for the lock by itself here."""
     deadline = time.monotonic() + _BUSY_S
     while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:

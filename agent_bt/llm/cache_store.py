@@ -1,8 +1,8 @@
 """The store of replies: one SQLite file, addressed by the content of the request, shared by threads and processes.
 
-An entry is written once and never changed: the first reply to an address stays the reply, and a second process that
-got another one is handed the first. Writes go through one thread that commits whatever has queued up (group commit),
-so a reply whose `put` is done survives the end of the process and of the power.
+An entry is written once and never changed: the first reply to an address stays, and a second process that got another
+one receives the first. Writes go through one thread that commits everything in its queue at once (group commit), so a
+reply whose `put` is done survives the end of the process and a power cut.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agent_bt.llm.cache_entry import (
     unpack_request,
     verify_request,
 )
-from agent_bt.llm.cache_sqlite import connect, in_words, open_store, transaction
+from agent_bt.llm.cache_sqlite import connect, open_store, transaction, translate_errors
 
 _BATCH = 256
 _ENTRY = "SELECT address, request, reply, obtained_at FROM reply"
@@ -42,7 +42,16 @@ _Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStats:
-    """What the store holds of one model; `cost_usd` sums what is priced, `unpriced` counts the rest. Times: UTC us."""
+    """Totals of the stored replies of one model.
+
+    Attributes:
+        provider, endpoint_id, model: of the requests.
+        replies: their number.
+        prompt_tokens, completion_tokens: sums.
+        cost_usd: sum over the replies with a known price.
+        unpriced: the number of replies without one.
+        oldest, newest: when the first and the last reply came, UTC us.
+    """
 
     provider: str
     endpoint_id: str
@@ -57,8 +66,14 @@ class ModelStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """What adding many entries came to: new ones, ones that were there, and those of them that say something else."""
+class ImportCounts:
+    """The result of adding many entries.
+
+    Attributes:
+        new: entries that were added.
+        known: entries whose address was in the store already.
+        differing: those of the known ones whose stored reply is another one.
+    """
 
     new: int
     known: int
@@ -69,7 +84,7 @@ class ReplyStore:
     """A content-addressed store of replies in one file.
 
     Args:
-        path: the file; it and its folder are made when missing (not with `read_only`).
+        path: the file; it and its folder are created where missing (not with `read_only`).
         read_only: open an existing store without the right to write, as an offline replay does.
 
     Raises:
@@ -97,7 +112,7 @@ class ReplyStore:
         return int(self._select("SELECT count(*) FROM reply")[0][0])
 
     def get(self, request: Request) -> Entry | None:
-        """The stored reply to exactly this request, or None. What is stored must hash to the address.
+        """Return the stored reply to exactly this request, or None. The stored request must hash to its address.
 
         Raises:
             RecordError: the entry does not belong to its address, or the file is damaged.
@@ -107,21 +122,21 @@ class ReplyStore:
         if not rows:
             return None
         _, packed, reply, obtained_at = rows[0]
-        with in_words(self.path):
+        with translate_errors(self.path):
             verify_request(address, packed)
             return Entry(request=request, reply=unpack_reply(reply), obtained_at=obtained_at)
 
     def put(self, entry: Entry) -> Future[Entry]:
-        """Queue an entry for writing; the future is done when the entry that holds for its address is durable.
+        """Queue an entry for writing; the future is done when the entry at its address is durable.
 
-        That is `entry`, or the earlier one when another process was first. The future fails with a RecordError when
+        That is `entry`, or the earlier one where another process was first. The future fails with a RecordError where
         nothing can be written.
 
         Raises:
             ValueError: the reply is a transport failure, which is never stored.
         """
         if entry.reply.failure is not None:
-            raise ValueError(f"a failed call ({entry.reply.failure}) is not an answer and is never stored")
+            raise ValueError(f"a failed call ({entry.reply.failure}) is not an answer and cannot be stored")
         row = _to_row(entry)
         done: Future[Entry] = Future()
         with self._lock:
@@ -134,8 +149,8 @@ class ReplyStore:
             self._queue.put((entry, row, done))
         return done
 
-    def put_all(self, entries: Iterable[Entry]) -> Added:
-        """Write many entries: all of them, or none when `entries` or the disk fails."""
+    def put_all(self, entries: Iterable[Entry]) -> ImportCounts:
+        """Write many entries: all of them, or none where `entries` or the disk fails."""
         known = differing = total = 0
         with self._writing() as db:
             for entry in entries:
@@ -144,34 +159,45 @@ class ReplyStore:
                 if earlier is not None:
                     known += 1
                     differing += not same_answer(unpack_reply(earlier[0]), entry.reply)
-        return Added(new=total - known, known=known, differing=differing)
+        return ImportCounts(new=total - known, known=known, differing=differing)
 
     def entries(self, addresses: set[str] | None = None) -> Iterator[Entry]:
-        """All entries, or those at `addresses`, oldest first; each verified against its address."""
-        with in_words(self.path), closing(connect(self.path, read_only=self.read_only)) as db:
+        """Yield all entries, or those at `addresses`, oldest first; each verified against its address."""
+        with translate_errors(self.path), closing(connect(self.path, read_only=self.read_only)) as db:
             for row in db.execute(f"{_ENTRY} ORDER BY obtained_at, address"):
                 if addresses is None or row[0].hex() in addresses:
                     yield _from_row(*row)
 
     def candidates(self, request: Request, limit: int) -> list[Entry]:
-        """Stored entries that may resemble a request: the same messages first, then its family, then its model."""
+        """Return stored entries that may resemble a request.
+
+        Args:
+            request: what they are compared with.
+            limit: the largest number of entries; those with the same messages come first, then those with the same
+                first message, then those of the same model.
+        """
         messages, family = fingerprints(request)
         model = _model(request)
         rows = self._select(f"{_ENTRY} WHERE messages = ? LIMIT ?", (messages, limit))
         for same in ("=", "<>"):
             where = f"model = ? AND family {same} ? AND messages <> ? ORDER BY obtained_at DESC LIMIT ?"
             rows += self._select(f"{_ENTRY} WHERE {where}", (model, family, messages, limit - len(rows)))
-        with in_words(self.path):
+        with translate_errors(self.path):
             return [_from_row(*row) for row in rows]
 
     def addresses(self, *, model: str | None = None, obtained_before: int | None = None) -> set[str]:
-        """Addresses of the entries of a model and obtained before an instant (UTC us), where given."""
+        """Return the addresses of entries.
+
+        Args:
+            model: only of this model; None: of all.
+            obtained_before: only of replies that came before this instant, UTC us; None: of all.
+        """
         where = "(?1 IS NULL OR model = ?1) AND (?2 IS NULL OR obtained_at < ?2)"
         rows = self._select(f"SELECT address FROM reply WHERE {where}", (model, obtained_before))
         return {address.hex() for (address,) in rows}
 
     def stats(self) -> list[ModelStats]:
-        """What is stored, by provider, endpoint and model."""
+        """Return totals by provider, endpoint and model."""
         rows = self._select(
             "SELECT provider, endpoint_id, model, count(*), coalesce(sum(prompt_tokens), 0),"
             " coalesce(sum(completion_tokens), 0), total(cost_usd), sum(cost_usd IS NULL), min(obtained_at),"
@@ -181,26 +207,31 @@ class ReplyStore:
         return [ModelStats(**dict(zip(names, row, strict=True))) for row in rows]
 
     def delete(self, addresses: Iterable[str]) -> int:
-        """Remove entries for good and give the space back; returns how many were removed."""
+        """Delete entries permanently and free their space; return how many were deleted."""
         with self._writing() as db:
             keys = [(bytes.fromhex(address),) for address in addresses]
             removed = db.executemany("DELETE FROM reply WHERE address = ?", keys).rowcount if keys else 0
-        with in_words(self.path), closing(connect(self.path, read_only=False)) as db:
+        with translate_errors(self.path), closing(connect(self.path, read_only=False)) as db:
             db.execute("VACUUM")
         return removed
 
     def recall(self, key: Any) -> Any:
-        """The plain value that `remember` kept under a plain key, or None."""
+        """Return the plain value that `remember` stored under a plain key, or None."""
         rows = self._select("SELECT value FROM note WHERE key = ?", (canonical(key),))
         return json.loads(rows[0][0]) if rows else None
 
     def remember(self, key: Any, value: Any) -> None:
-        """Keep a plain value under a plain key, durably: what an endpoint can do, say. A later value replaces it."""
+        """Store a plain value under a plain key, durably; a later value replaces it.
+
+        Args:
+            key: plain JSON data, such as what a format negotiation depends on.
+            value: plain JSON data, such as its result.
+        """
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (canonical(key), canonical(value).decode()))
 
     def notes(self) -> list[tuple[Any, Any]]:
-        """Keys and values of all that is remembered, ordered by key."""
+        """Return keys and values of everything that is remembered, ordered by key."""
         return [(json.loads(key), json.loads(value)) for key, value in self._select("SELECT * FROM note ORDER BY key")]
 
     def close(self) -> None:
@@ -215,14 +246,14 @@ class ReplyStore:
         self._reader.close()
 
     def _select(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with in_words(self.path), self._lock:
+        with translate_errors(self.path), self._lock:
             return self._reader.execute(sql, values).fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         if self.read_only:
             raise RecordError(f"the store of replies {self.path} is not open for writing")
-        with in_words(self.path), closing(connect(self.path, read_only=False)) as db, transaction(db):
+        with translate_errors(self.path), closing(connect(self.path, read_only=False)) as db, transaction(db):
             yield db
 
     def _write(self) -> None:
@@ -237,12 +268,12 @@ class ReplyStore:
                         break
                     job = self._queue.get_nowait()
             try:
-                with in_words(self.path):
+                with translate_errors(self.path):
                     db = db or connect(self.path, read_only=False)
                     with transaction(db):
                         earlier = [_insert(db, row) for _, row, _ in batch]
                     kept = [_kept(entry, before) for (entry, _, _), before in zip(batch, earlier, strict=True)]
-            except Exception as error:  # every failure goes to those who wait for it
+            except Exception as error:  # every error goes to the callers that wait for it
                 for _, _, done in batch:
                     done.set_exception(error)
             else:
@@ -280,7 +311,7 @@ def _from_row(address: bytes, request: bytes, reply: bytes, obtained_at: int) ->
 
 
 def _insert(db: sqlite3.Connection, row: _Row) -> tuple[bytes, int] | None:
-    """Insert a row; None, or (packed reply, obtained_at) of the one that was there before."""
+    """Insert a row; return None, or (packed reply, obtained_at) of the row that was there before."""
     marks = ", ".join("?" * len(row))
     if db.execute(f"INSERT INTO reply VALUES ({marks}) ON CONFLICT (address) DO NOTHING", row).rowcount == 1:
         return None

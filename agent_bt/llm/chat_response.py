@@ -1,4 +1,4 @@
-"""An HTTP response of a chat-completions endpoint, read into a reply, a failure worth a retry, or a `ModelError`."""
+"""Read HTTP responses of a chat-completions endpoint: a reply, a failure worth a retry, or a `ModelError`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from agent_bt.core.errors import AuthenticationFailed, RequestRejected, UnknownM
 from agent_bt.core.types import Reply
 from agent_bt.llm.prices import usage_from_body
 
-MAX_SAID_CHARS: Final = 500
+MAX_MESSAGE_CHARS: Final = 500
 MAX_ERROR_BODY_CHARS: Final = 10_000
 
-# The endpoint gave up in the middle of an answer: not the model's doing, so it is asked again.
+# The endpoint aborted in the middle of an answer: not the model's doing, so the call is retried.
 _INTERRUPTED: Final = ("error", "abort", "insufficient_system_resource")
 _NO_MODEL: Final = re.compile(
     r"model\b.{0,200}\b(not (exist|found|available)|does not exist|unknown|not a valid)"
@@ -26,17 +26,28 @@ _NO_CREDIT: Final = ("insufficient_quota", "insufficient_balance", "billing_hard
 
 
 class ParameterRefused(RequestRejected):
-    """A 400 or 422: the endpoint does not take the body; `said` is its own message, `param` the key it names."""
+    """A 400 or 422: the endpoint does not accept the body.
 
-    def __init__(self, message: str, *, said: str = "", param: str = "") -> None:
+    Attributes:
+        reason: the endpoint's own message.
+        param: the body's key that it names; empty where it names none.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", param: str = "") -> None:
         super().__init__(message)
-        self.said = said
+        self.reason = reason
         self.param = param
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signals:
-    """What an error response says: its message, the parameter it names, its code; empty where it does not say."""
+class ErrorDetails:
+    """The content of an error response; empty where it does not say.
+
+    Attributes:
+        message: text for humans, shortened.
+        param: the parameter it is about.
+        code: machine-readable kind.
+    """
 
     message: str = ""
     param: str = ""
@@ -44,14 +55,14 @@ class Signals:
 
 
 def read_answer(body: str) -> Reply:
-    """The reply in the body of a 200; `failure` is `bad_response` where the body holds none.
+    """Return the reply in the body of a 200; its `failure` is `bad_response` where the body holds none.
 
     `latency_ms` and `attempts` are left to the caller.
     """
     try:
         whole = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return _bad(f"the answer is no JSON ({error.msg}): {_shorten(body)}", body)
+        return _bad(f"the answer is not JSON ({error.msg}): {_shorten(body)}", body)
     choices = whole.get("choices") if isinstance(whole, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return _bad(f"the answer has no choices: {read_error(body).message or _shorten(body)}", body)
@@ -62,7 +73,9 @@ def read_answer(body: str) -> Reply:
     if not isinstance(text, str | None):
         return _bad(f"the content is not text but {type(text).__name__}", body)
     if finish in _INTERRUPTED:
-        return Reply(failure="server_error", error=f"the endpoint broke off: finish_reason {finish}", body=body)
+        return Reply(
+            failure="server_error", error=f"the endpoint aborted the answer: finish_reason {finish}", body=body
+        )
     return Reply(
         text=text,
         finish_reason=None if finish is None else str(finish),
@@ -73,24 +86,24 @@ def read_answer(body: str) -> Reply:
 
 
 def read_failure(status: int, body: str, *, endpoint: str, model: str) -> Reply:
-    """The failure or refusal that a status other than 2xx is.
+    """Return the failure or refusal that a status other than 2xx stands for.
 
     Args:
         status: the HTTP status.
-        body: the body, with the key taken out.
-        endpoint: what the message calls the endpoint.
-        model: the model that was asked for.
+        body: the body, with the API key removed.
+        endpoint: the endpoint's name in messages.
+        model: the model that was requested.
 
     Raises:
         AuthenticationFailed: 401, 402, 403, or an account without credit.
         UnknownModel: the endpoint does not know the model.
         ParameterRefused: any other 400 or 422.
-        RequestRejected: any other status that no retry cures.
+        RequestRejected: any other status that a retry does not change.
     """
-    said = read_error(body)
-    words = f"HTTP {status}: {said.message}" if said.message else f"HTTP {status}"
+    details = read_error(body)
+    words = f"HTTP {status}: {details.message}" if details.message else f"HTTP {status}"
     kept = body[:MAX_ERROR_BODY_CHARS]
-    if status in (401, 402, 403) or said.code in _NO_CREDIT:
+    if status in (401, 402, 403) or details.code in _NO_CREDIT:
         _refuse_access(status, words, endpoint)
     if status == 429:
         return Reply(failure="rate_limit", error=words, body=kept)
@@ -98,27 +111,27 @@ def read_failure(status: int, body: str, *, endpoint: str, model: str) -> Reply:
         return Reply(failure="timeout", error=words, body=kept)
     if status in (409, 425) or status >= 500:
         return Reply(failure="server_error", error=words, body=kept)
-    if status == 400 and said.code == "content_filter":
-        return Reply(finish_reason="content_filter", refusal=said.message or "the prompt was filtered", body=kept)
-    if said.code == "model_not_found" or (status in (400, 404, 422) and _NO_MODEL.search(said.message)):
+    if status == 400 and details.code == "content_filter":
+        return Reply(finish_reason="content_filter", refusal=details.message or "the prompt was filtered", body=kept)
+    if details.code == "model_not_found" or (status in (400, 404, 422) and _NO_MODEL.search(details.message)):
         raise UnknownModel(f"{endpoint} does not know the model {model!r} ({words}); set llm.model to one it serves")
     if status in (400, 422):
-        message = f"{endpoint} refuses the request ({words}); change the llm settings it names"
-        raise ParameterRefused(message, said=said.message, param=said.param)
+        message = f"{endpoint} rejects the request ({words}); change the llm settings it names"
+        raise ParameterRefused(message, reason=details.message, param=details.param)
     raise RequestRejected(f"{endpoint} does not answer chat completions ({words}); check llm.base_url")
 
 
-def read_error(body: str) -> Signals:
-    """The message, parameter and code of an error body in any of the shapes that are in use."""
+def read_error(body: str) -> ErrorDetails:
+    """Return the message, parameter and code of an error body in any of the formats that are in use."""
     try:
         whole = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return Signals(message=_shorten(body))
+        return ErrorDetails(message=_shorten(body))
     error = whole.get("error") or whole if isinstance(whole, dict) else whole
     if not isinstance(error, dict):
-        return Signals(message=_shorten(str(error)))
+        return ErrorDetails(message=_shorten(str(error)))
     message = error.get("message") or error.get("detail") or error
-    return Signals(
+    return ErrorDetails(
         message=_shorten(message if isinstance(message, str) else orjson.dumps(message).decode()),
         param=str(error.get("param") or ""),
         code=str(error.get("code") or error.get("type") or ""),
@@ -138,4 +151,4 @@ def _bad(error: str, body: str) -> Reply:
 
 def _shorten(text: str) -> str:
     words = " ".join(text.split())
-    return words if len(words) <= MAX_SAID_CHARS else words[: MAX_SAID_CHARS - 3] + "..."
+    return words if len(words) <= MAX_MESSAGE_CHARS else words[: MAX_MESSAGE_CHARS - 3] + "..."

@@ -1,4 +1,4 @@
-"""Endpoints behind one cache, one guard, one budget and one ledger; a run has its own, an experiment shares one."""
+"""Connected endpoints behind one cache, guard, budget and ledger; a run has its own, an experiment shares one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent_bt.llm.provider import Provider
 
 
 class Endpoints:
-    """The stack that real calls go through, outermost layer `llm`; safe for threads.
+    """The layers that calls to endpoints go through, `llm` the outermost one; safe for threads.
 
     Args:
         config: gives cache, budget, and `risk.max_failures_in_a_row`; shared by all who connect.
@@ -84,7 +84,7 @@ class Endpoints:
         return found, prices
 
     def stop(self) -> None:
-        """Give up what is under way: whoever waits for a reply gets an `EndpointDown`. Idempotent."""
+        """Abort the calls in flight: callers that wait for a reply get an `EndpointDown`. Idempotent."""
         self._clients.close()
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class Endpoints:
 
 
 class _Clients:
-    """Sends each request to the endpoint it names."""
+    """An LLM that sends each request to the endpoint it names."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], LLM] = {}

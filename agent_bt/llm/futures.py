@@ -1,4 +1,4 @@
-"""Futures between the layers of an LLM: a wrapper's future can be cancelled exactly when the call was not sent."""
+"""Futures between the layers of an LLM: a wrapper's future can be cancelled only while the call was not sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent_bt.core.types import Reply
 
 
 class LinkedFuture(Future[Reply]):
-    """A future in front of another layer's; `cancel` succeeds only where it still prevents the sending."""
+    """A future in front of another layer's; `cancel` succeeds only where it still prevents the call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class LinkedFuture(Future[Reply]):
         self._inner: Future[Reply] | None = None
 
     def attach(self, send: Callable[[], Future[Reply]]) -> Future[Reply] | None:
-        """Send the call, unless this future was cancelled before; returns the future behind this one."""
+        """Send the call and return its future; None where this future was cancelled before."""
         with self._link:
             if self.cancelled():
                 return None
@@ -26,7 +26,7 @@ class LinkedFuture(Future[Reply]):
             return self._inner
 
     def cancel(self) -> bool:
-        """Give the call up; False when it has been sent or answered."""
+        """Cancel the call; return False where it has been sent or answered."""
         with self._link:
             if self._inner is not None and not self._inner.cancel():
                 return False
@@ -34,7 +34,12 @@ class LinkedFuture(Future[Reply]):
 
 
 def resolve(future: Future[Reply], outcome: Reply | BaseException) -> bool:
-    """Set the outcome of a future; False when it was cancelled."""
+    """Set the outcome of a future; return False where it was cancelled.
+
+    Args:
+        future: not done yet.
+        outcome: the reply, or the exception of the call.
+    """
     if not future.set_running_or_notify_cancel():
         return False
     if isinstance(outcome, BaseException):
@@ -45,5 +50,5 @@ def resolve(future: Future[Reply], outcome: Reply | BaseException) -> bool:
 
 
 def outcome_of(future: Future[Reply]) -> Reply | BaseException:
-    """The reply or the exception of a future that is done and was not cancelled."""
+    """Return the reply or the exception of a future that is done and was not cancelled."""
     return future.exception() or future.result()

@@ -1,4 +1,4 @@
-"""A guard against an endpoint that fails without end: a long unbroken row of transport failures stops the run."""
+"""A guard against an endpoint that keeps failing: many transport failures in a row stop the run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 
 
 class FailureGuard:
-    """An LLM that fails with `EndpointDown` once `limit` calls in a row have failed on the way.
+    """An LLM that fails with `EndpointDown` after `limit` transport failures in a row.
 
-    The row is in the order in which the calls end, calls sent ahead included; any answer breaks it, a refusal by the
-    budget does not count. The call that completes the row fails already, and so does everything after it.
+    Calls count in the order in which they end, prefetched ones included; any answer starts the count again, a refusal
+    by the budget does not count. The call that reaches the limit fails already, and so does every later one.
+
+    Args:
+        inner: makes the calls. Closed with this one.
+        limit: the number of failures in a row.
     """
 
     def __init__(self, inner: LLM, limit: int) -> None:
         self._inner = inner
         self._limit = limit
         self._lock = threading.Lock()
-        self._row: list[Reply] = []
+        self._failures: list[Reply] = []
 
     def submit(self, request: Request) -> Future[Reply]:
-        """Send the request, unless the endpoint has been given up."""
+        """Send the request, unless the limit has been reached."""
         future = LinkedFuture()
         down = self._down()
         if down is not None:
@@ -39,7 +43,7 @@ class FailureGuard:
         return future
 
     def complete(self, request: Request) -> Reply:
-        """The reply; waits for it.
+        """Wait for the reply and return it.
 
         Raises:
             EndpointDown: too many calls in a row have failed.
@@ -58,21 +62,21 @@ class FailureGuard:
         if isinstance(outcome, Reply) and outcome.failure != "budget":
             with self._lock:
                 if outcome.failure is not None:
-                    self._row.append(outcome)
-                elif len(self._row) < self._limit:
-                    self._row.clear()
+                    self._failures.append(outcome)
+                elif len(self._failures) < self._limit:
+                    self._failures.clear()
             if outcome.failure is not None:
                 outcome = self._down() or outcome
         resolve(future, outcome)
 
     def _down(self) -> EndpointDown | None:
         with self._lock:
-            if len(self._row) < self._limit:
+            if len(self._failures) < self._limit:
                 return None
-            last = self._row[-1]
+            last = self._failures[-1]
         return EndpointDown(
             f"{self._limit} calls in a row have failed, the last one with {last.failure}"
             f"{f' ({last.error})' if last.error else ''}; the run stops here instead of deciding HOLD from now on."
             " Check the endpoint (llm.base_url) and run the same command again to continue"
-            " (risk.max_failures_in_a_row sets how many are borne)"
+            " (risk.max_failures_in_a_row sets the number of failures)"
         )

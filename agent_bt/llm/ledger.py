@@ -1,8 +1,8 @@
-"""The ledger of a run: what its calls have cost, and what replies from the store have saved, kept apart.
+"""The ledger of a run: what its calls have cost, and, separately, what cached replies have saved.
 
 With a path every reservation and every settlement is a line of a file, written before the call is sent and after its
-reply has come. A run that was killed reads it again and goes on with what it had spent; a call that was in flight
-then counts with its worst case, because nobody knows whether it was billed.
+reply has come. A run that was killed reads it again and continues with what it had spent; a call that was in flight
+then counts with its worst case, because it is not known whether it was billed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from agent_bt.core.types import Reply
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spend:
-    """Calls with their tokens and US dollars; `unpriced` counts the calls whose price is unknown.
+    """Calls with their tokens and cost.
 
-    `usd` is the sum over the priced ones. It is None where nothing is priced, and never 0 for an unknown price.
+    Attributes:
+        calls: their number.
+        prompt_tokens, completion_tokens: sums.
+        usd: US dollars of the priced calls. None where no call is priced, and never 0 for an unknown price.
+        unpriced: the number of calls whose price is unknown.
     """
 
     calls: int = 0
@@ -46,8 +50,8 @@ class Spend:
         )
 
 
-def spend_of(reply: Reply) -> Spend:
-    """What an answered call came to, by its usage and price; tokens of a reply without usage count 0."""
+def compute_spend(reply: Reply) -> Spend:
+    """Return what an answered call has cost, by its usage and price; tokens of a reply without usage count 0."""
     usage = reply.usage
     return Spend(
         calls=1,
@@ -61,11 +65,11 @@ def spend_of(reply: Reply) -> Spend:
 NOTHING = Spend()
 
 NOT_BILLED = ("rate_limit", "server_error", "connection")
-"""Failures of calls that no provider bills."""
+"""Failures of calls that providers do not bill."""
 
 
-def spent_in(path: Path) -> Spend:
-    """What the ledger at `path` holds: settled calls, and the worst case of those that were never settled.
+def read_spent(path: Path) -> Spend:
+    """Return the sum of the ledger at `path`: settled calls, and the worst case of those that were never settled.
 
     Raises:
         RecordError: the file holds something else.
@@ -78,7 +82,7 @@ class Ledger:
     """Spent, reserved and saved amounts of a run; safe for threads.
 
     Args:
-        path: file that outlives the process, or None.
+        path: file that outlives the process; None: the ledger is kept in memory.
 
     Raises:
         RecordError: the file holds something else, or cannot be written.
@@ -122,12 +126,12 @@ class Ledger:
 
     @property
     def saved(self) -> Spend:
-        """What replies from the store would have cost."""
+        """What cached replies would have cost."""
         with self._lock:
             return self._saved
 
     def reserve(self, worst: Spend) -> int:
-        """Set the worst case of a call aside before it is sent; returns the number to settle it by."""
+        """Reserve the worst case of a call before it is sent; return the number to settle it by."""
         with self._lock:
             number = self._next
             self._next += 1
@@ -136,16 +140,21 @@ class Ledger:
         return number
 
     def settle(self, number: int, actual: Spend) -> None:
-        """Replace a reservation with what the call really cost."""
+        """Replace a reservation with the actual cost of the call.
+
+        Args:
+            number: from `reserve`.
+            actual: what the call has cost.
+        """
         with self._lock:
             del self._open[number]
             self._spent += actual
             self._append("settle", number, actual)
 
     def save(self, reply: Reply) -> None:
-        """Count a reply that came from the store instead of a call."""
+        """Count a reply that came from the cache instead of a call."""
         with self._lock:
-            self._saved += spend_of(reply)
+            self._saved += compute_spend(reply)
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -168,13 +177,13 @@ class Ledger:
         lines = path.read_text(encoding="utf-8").split("\n")
         settled, left, self._next = _sum(path, lines[:-1])
         if lines[-1]:
-            # The line that a kill cut off: its reservation stands, or its call was never sent.
+            # The last line was cut off by a kill: its reservation stays, or its call was never sent.
             path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
         self._spent = sum(left.values(), settled)
 
 
 def _sum(path: Path, lines: list[str]) -> tuple[Spend, dict[int, Spend], int]:
-    """What was settled, what is still reserved by number, and the next number."""
+    """Return what was settled, what is still reserved by number, and the next number."""
     settled, reserved, following = NOTHING, {}, 0
     for at, line in enumerate(lines, start=1):
         kind, number, spend = _parse(line, f"{path}, line {at}")
@@ -193,7 +202,9 @@ def _parse(line: str, place: str) -> tuple[str, int, Spend]:
         kind, number, calls, prompt, completion, usd, unpriced = fields
         spend = Spend(calls=calls, prompt_tokens=prompt, completion_tokens=completion, usd=usd, unpriced=unpriced)
     except ValueError as error:
-        raise RecordError(f"{place}: not a line of a ledger; move the file away to start counting anew") from error
+        raise RecordError(
+            f"{place}: not a line of a ledger; move the file away to start counting again from zero"
+        ) from error
     if kind not in ("reserve", "settle"):
-        raise RecordError(f"{place}: not a line of a ledger; move the file away to start counting anew")
+        raise RecordError(f"{place}: not a line of a ledger; move the file away to start counting again from zero")
     return kind, number, spend

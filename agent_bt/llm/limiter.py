@@ -1,18 +1,18 @@
-"""An adaptive gate before an endpoint whose limits are not known: as many calls as it takes, hardly one more.
+"""An adaptive limiter in front of an endpoint with unknown rate limits: as many calls as it accepts, few refused.
 
-Endpoints limit how many calls may be under way (here: the window) or how many may start per second (the pace), and a
-429 does not say which. Both are found out from what is answered and what is refused:
+Endpoints limit how many calls may be in flight (here: the window) or how many may start per second (the rate), and a
+429 does not say which. Both are estimated from what is answered and what is refused:
 
-1. The window starts modest and grows with every answer while callers wait for it, until the first 429.
-2. Of a first 429 the window is suspected, unless calls were waiting for their turn: it becomes one less than what was
-   under way (`Window.narrow`). If the next call is taken, that was it.
-3. If the next call is refused as well, it was the pace: the window is given back, and calls start no faster than they
-   have been taken lately (`Pace.slow_down`); until one is answered they test the endpoint one by one, after pauses
-   that double.
-4. Where a limit is known, a little more is tried now and then: ever more rarely while that is refused (`Patience`).
-5. `Retry-After`, and an allowance that `x-ratelimit-*` headers call used up, hold everybody back.
+1. The window starts small and grows with every answer while callers wait for it, until the first 429.
+2. A first 429 is put down to the window, unless calls were waiting for the rate: the window becomes one less than the
+   number of calls in flight (`ConcurrencyWindow.narrow`). If the next call is accepted, that was the cause.
+3. If the next call is refused as well, the cause was the rate: the window is restored, and calls start no faster than
+   they were accepted recently (`RequestRate.slow_down`); until one is answered the endpoint is tested with single
+   calls, after pauses that double.
+4. A known limit is raised a little from time to time, and less often while that is refused (`IncreaseBackoff`).
+5. `Retry-After`, and a quota that `x-ratelimit-*` headers report as used up, delay all calls.
 
-5xx and time-outs say nothing about limits. What never reaches the network never meets the gate.
+5xx and timeouts say nothing about limits. Replies that do not come from the network do not pass the limiter.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent_bt.llm.limits import Pace, Window
-from agent_bt.llm.rate_headers import Spare
+from agent_bt.llm.limits import ConcurrencyWindow, RequestRate
+from agent_bt.llm.rate_headers import RemainingQuota
 from agent_bt.llm.retry import retry_after_s
 from agent_bt.llm.speculation import Urgency, current_urgency
 
@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 15.0
-_LONGEST_ORDER_S = 900.0
+_LONGEST_RETRY_AFTER_S = 900.0
 
 
 @dataclass(slots=True, eq=False)
 class _Caller:
-    """Somebody who waits, or was let through: when, as the how-many-th under way, and after how many 429s."""
+    """A caller that waits or is in flight: its start, its position among the calls in flight, the 429s before it."""
 
     task: asyncio.Task[Any] | None
-    place: asyncio.Future[None]
+    admitted: asyncio.Future[None]
     urgency: Urgency
     number: int = 0
     started: float = 0.0
@@ -49,26 +49,26 @@ class _Caller:
     epoch: int = 0
 
 
-class AdaptiveGate:
-    """Lets calls through as fast as an endpoint takes them; for callers on one event loop.
+class AdaptiveLimiter:
+    """Admits calls as fast as an endpoint accepts them; for callers on one event loop.
 
-    Demands go before speculative calls; a speculative call that is needed by now is a demand.
+    Needed calls go before speculative ones; a speculative call that is needed by now counts as needed.
 
     Args:
-        max_in_flight: most calls under way, whatever the endpoint takes.
+        max_in_flight: upper limit of calls in flight, whatever the endpoint accepts.
     """
 
     def __init__(self, max_in_flight: int) -> None:
-        self._window = Window(max_in_flight)
-        self._pace = Pace()
-        self._spare = Spare()
+        self._window = ConcurrencyWindow(max_in_flight)
+        self._rate = RequestRate()
+        self._quota = RemainingQuota()
         self._waiting: list[_Caller] = []
         self._under_way: list[_Caller] = []
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._hold_until = 0.0
         self._spread_until = 0.0
-        self._held_by_pace = False
+        self._held_by_rate = False
         self._latency_s = 0.0
         self._refusal_s = 0.0
         self._epoch = 0
@@ -78,46 +78,51 @@ class AdaptiveGate:
 
     @property
     def in_flight(self) -> int:
-        """Calls under way."""
+        """Calls in flight."""
         return len(self._under_way)
 
     @property
     def window(self) -> int:
-        """Most calls that are let be under way together at present."""
+        """The number of calls that may be in flight together at present."""
         return int(self._window.size)
 
     @property
-    def pace(self) -> float:
-        """Most calls per second that are let start at present; infinite where no such limit was met."""
-        return self._pace.per_s
+    def rate(self) -> float:
+        """The number of calls that may start per second at present; infinite where no such limit was met."""
+        return self._rate.per_s
 
     async def acquire(self) -> None:
-        """Wait for leave to send one call; `release` follows in the same task."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        caller = _Caller(asyncio.current_task(), place, current_urgency())
+        """Wait until one call may be sent; `release` follows in the same task."""
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        caller = _Caller(asyncio.current_task(), admitted, current_urgency())
         self._waiting.append(caller)
         self._dispatch()
         try:
-            await place
+            await admitted
         except asyncio.CancelledError:
             (self._waiting if caller in self._waiting else self._under_way).remove(caller)
             self._dispatch()
             raise
 
     def release(self, status: int | None, headers: Mapping[str, str]) -> None:
-        """Report how a call ended: its HTTP status (None: no response came) and the response's headers."""
+        """Report how a call ended.
+
+        Args:
+            status: its HTTP status; None: no response came.
+            headers: of the response; lookups must ignore the case of names.
+        """
         now = _now()
         caller = self._leave(refused=status == 429)
         asked_s = retry_after_s(headers)
         if asked_s is not None:
-            self._hold_until = max(self._hold_until, now + min(asked_s, _LONGEST_ORDER_S))
+            self._hold_until = max(self._hold_until, now + min(asked_s, _LONGEST_RETRY_AFTER_S))
         later = sum(one.number > caller.number for one in self._under_way)
-        self._spare.update(headers, number=caller.number, now=now, later=later)
+        self._quota.update(headers, number=caller.number, now=now, later=later)
         if status == 429:
             self._refused(caller, now)
             logger.info(
                 "HTTP 429: from now on at most %d calls in flight and %.3g calls/s%s",
-                *(self.window, self.pace, "" if asked_s is None else f"; the server asks to wait {asked_s:.3g} s"),
+                *(self.window, self.rate, "" if asked_s is None else f"; the server asks to wait {asked_s:.3g} s"),
             )
         elif status is not None and status < 500:
             self._answered(caller, now)
@@ -133,18 +138,18 @@ class AdaptiveGate:
         return caller
 
     def _dispatch(self) -> None:
-        """Let through whoever may go now; if only time is in the way, look again when it has passed."""
+        """Admit the callers that may go now; if only time is missing, look again when it has passed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
             now = _now()
             if len(self._under_way) >= self.window:
-                self._held_by_pace = False
+                self._held_by_rate = False
                 return
-            start_at = max(self._hold_until, self._spread_until, self._pace.next_start, self._spare.next_start(now))
+            start_at = max(self._hold_until, self._spread_until, self._rate.next_start, self._quota.next_start(now))
             if start_at > now:
-                self._held_by_pace = start_at == self._pace.next_start
+                self._held_by_rate = start_at == self._rate.next_start
                 self._timer = asyncio.get_running_loop().call_at(start_at, self._dispatch)
                 return
             caller = next((one for one in self._waiting if not one.urgency.speculative), self._waiting[0])
@@ -154,19 +159,19 @@ class AdaptiveGate:
     def _start(self, caller: _Caller, now: float) -> None:
         if self._testing:
             self._testing = False
-            self._pace.slow_down(since=self._refused_from or now, now=now)
-            # Nobody follows before a refusal would have come back.
+            self._rate.slow_down(since=self._refused_from or now, now=now)
+            # The next call waits until a refusal would have come back.
             self._hold_until = now + 2 * self._refusal_s + 0.005
         self._under_way.append(caller)
-        self._pace.started(now)
+        self._rate.record_start(now)
         if self._window.limited:
-            # Calls that end together would start together again, and a small bucket of tokens runs over.
+            # Calls that end together would start together again, and overflow a small token bucket.
             self._spread_until = now + 0.5 * self._latency_s / self._window.size
-        self._spare.take()
+        self._quota.use()
         caller.number, caller.started = next(self._numbers), now
         caller.level, caller.epoch = len(self._under_way), self._epoch
-        if not caller.place.done():
-            caller.place.set_result(None)
+        if not caller.admitted.done():
+            caller.admitted.set_result(None)
 
     def _answered(self, caller: _Caller, now: float) -> None:
         self._latency_s += 0.1 * (now - caller.started - self._latency_s)
@@ -174,28 +179,28 @@ class AdaptiveGate:
             self._recovered(caller, self._refused_from)
         if not self._waiting or self._refused_from is not None:
             return
-        if self._held_by_pace:
-            self._pace.try_more(now)
+        if self._held_by_rate:
+            self._rate.grow(now)
         else:
-            self._window.try_more()
+            self._window.grow()
 
     def _recovered(self, caller: _Caller, refused_from: float) -> None:
-        limit = self._window if self._window.settle() else self._pace
-        calls_per_s = min(self._window.size / max(self._latency_s, 0.001), self._pace.per_s)
-        limit.patience.cost((caller.started - refused_from) * calls_per_s)
+        limit = self._window if self._window.confirm() else self._rate
+        calls_per_s = min(self._window.size / max(self._latency_s, 0.001), self._rate.per_s)
+        limit.backoff.record_cost((caller.started - refused_from) * calls_per_s)
         self._refused_from = None
         self._pause_s = _FIRST_PAUSE_S
 
     def _refused(self, caller: _Caller, now: float) -> None:
         self._refusal_s = max(now - caller.started, 0.5 * self._refusal_s)
-        self._pace.not_taken(caller.started)
+        self._rate.record_refusal(caller.started)
         if caller.epoch != self._epoch:
             return  # sent before the last refusal was known: it says nothing new
         self._epoch += 1
         if self._refused_from is None:
             self._refused_from = now
-            self._pace.begin_episode()
-            if not self._held_by_pace:
+            self._rate.begin_episode()
+            if not self._held_by_rate:
                 self._window.narrow(caller.level)
                 return
         else:

@@ -1,9 +1,9 @@
-"""What an endpoint takes, found out before the first decision: response format, token parameter, temperature.
+"""Format negotiation: find out before the first decision which parameters an endpoint accepts.
 
-1. `negotiate` asks one tiny question per rung: json_schema, then json_object, then text.
-2. A 400 or 422 that names a parameter is the only reason to change it: one rung down for the response format,
+1. `negotiate` sends one small request per step: json_schema, then json_object, then text.
+2. A 400 or 422 that names a parameter is the only reason to change it: the next step for the response format,
    `max_tokens` becomes `max_completion_tokens`, a `temperature` that is not supported is left out.
-3. The result is a value that is stored with the run; `apply` turns any body into the effective one by it, offline.
+3. The result is a value that is stored with the run; `apply` changes any body by it, offline.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from agent_bt.llm.grammar import gbnf
 
 logger = logging.getLogger(__name__)
 
-Rung = Literal["json_schema", "json_object", "text", "grammar"]
+ResponseFormat = Literal["json_schema", "json_object", "text", "grammar"]
 TokenParameter = Literal["max_tokens", "max_completion_tokens"]
 
-RUNGS: Final[tuple[Rung, ...]] = ("json_schema", "json_object", "text")
+RESPONSE_FORMATS: Final[tuple[ResponseFormat, ...]] = ("json_schema", "json_object", "text")
 PROBE: Final = [{"role": "user", "content": 'Answer with the JSON object {"action": "HOLD"} and nothing else.'}]
 RANK_PROBE: Final = [{"role": "user", "content": 'Answer with the JSON object {"weights": []} and nothing else.'}]
 
@@ -40,14 +40,18 @@ _UNSUPPORTED: Final = re.compile(r"support|unrecogni|unknown|permitted|allowed|d
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Negotiated:
-    """What the endpoint takes.
+class NegotiationResult:
+    """The parameters that an endpoint accepts.
 
-    `dropped` are the body parameters that are left out, `refusals` what the endpoint said on the way down. `calls`,
-    `prompt_tokens` and `completion_tokens` are what finding out has cost.
+    Attributes:
+        response_format: the best response format that it accepts.
+        token_parameter: the body's key for the limit of completion tokens.
+        dropped: body parameters that are left out.
+        refusals: the endpoint's messages on what it does not accept.
+        calls, prompt_tokens, completion_tokens: what the negotiation has cost.
     """
 
-    response_format: Rung = "json_schema"
+    response_format: ResponseFormat = "json_schema"
     token_parameter: TokenParameter = "max_tokens"
     dropped: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
@@ -56,12 +60,12 @@ class Negotiated:
     completion_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Return the result as plain JSON data."""
         return asdict(self) | {"dropped": list(self.dropped), "refusals": list(self.refusals)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Negotiated:
-        """The value that `to_dict` was made from."""
+    def from_dict(cls, data: Mapping[str, Any]) -> NegotiationResult:
+        """Return the result that `to_dict` has written."""
         return cls(**{**data, "dropped": tuple(data["dropped"]), "refusals": tuple(data["refusals"])})
 
 
@@ -74,43 +78,50 @@ def negotiate(
     provider: str = "openai",
     endpoint_id: str = "",
     probe: Sequence[Mapping[str, str]] = PROBE,
-) -> Negotiated:
-    """Ask the endpoint, rung by rung, until it takes the request.
+) -> NegotiationResult:
+    """Send test requests, step by step, until the endpoint accepts one.
 
     Args:
-        llm: where the questions go; not through a cache.
-        base_body: the body of the run's requests, without messages; its parameters are sent with each question.
-        wanted: `auto`, or the one response format that will do.
+        llm: where the requests are sent; not through a cache.
+        base_body: the body of the run's requests, without messages; its parameters are sent with each test.
+        wanted: `auto`, or the one response format that is acceptable.
         schema: JSON Schema of the replies.
-        provider, endpoint_id: of the requests.
-        probe: the question: messages that ask for a valid reply.
+        provider: of the requests.
+        endpoint_id: of the requests.
+        probe: messages that ask for a valid reply.
 
     Raises:
-        EndpointDown: a question got no answer, after the retries.
-        ModelError: the endpoint refuses for another reason, or on the last rung that is allowed.
+        EndpointDown: a test got no answer, after the retries.
+        ModelError: the endpoint rejects the request for another reason, or at the last step that is allowed.
     """
-    found = Negotiated(response_format="json_schema" if wanted == "auto" else wanted)
+    found = NegotiationResult(response_format="json_schema" if wanted == "auto" else wanted)
     while True:
         body = apply(found, {**base_body, "messages": list(probe)}, schema)
         found = replace(found, calls=found.calls + 1)
         try:
             reply = llm.complete(Request(provider=provider, endpoint_id=endpoint_id, body=body))
         except ParameterRefused as refusal:
-            logger.info("the endpoint refuses a parameter: %s", refusal.said)
-            found = _step(found, refusal, body, may_step_down=wanted == "auto")
+            logger.info("the endpoint refuses a parameter: %s", refusal.reason)
+            found = _next_step(found, refusal, body, may_change_format=wanted == "auto")
             continue
         if reply.failure is not None:
             raise EndpointDown(f"the endpoint does not answer ({reply.failure}: {reply.error}); try again later")
         logger.info(
-            "the endpoint takes response_format %s and %s%s, found out in %d calls",
+            "the endpoint accepts response_format %s and %s%s, found in %d calls",
             *(found.response_format, found.token_parameter),
             *("".join(f", no {name}" for name in found.dropped), found.calls),
         )
         return _add_usage(found, reply)
 
 
-def apply(negotiated: Negotiated, body: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `body` as the endpoint takes it. Below json_schema the schema goes into the messages."""
+def apply(negotiated: NegotiationResult, body: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a body as the endpoint accepts it.
+
+    Args:
+        negotiated: what the endpoint accepts.
+        body: the body as configured, messages included.
+        schema: JSON Schema of the reply; where `response_format` is not json_schema it is added to the messages.
+    """
     sent = {key: value for key, value in body.items() if key not in negotiated.dropped}
     sent.pop("response_format", None)
     if negotiated.token_parameter == "max_completion_tokens" and "max_tokens" in sent:
@@ -127,7 +138,7 @@ def apply(negotiated: Negotiated, body: Mapping[str, Any], schema: Mapping[str, 
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an object's schema that every endpoint takes in strict mode.
+    """Return the part of an object's schema that every endpoint accepts in strict mode.
 
     All properties required, no conditions, no limits of value or length: what it allows and `schema` does not is
     found by the local check of the reply.
@@ -143,7 +154,13 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_schema(messages: list[dict[str, str]], schema: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The messages with the schema at the end of the system message, which is made where there is none."""
+    """Return the messages with the schema at the end of the system message, which is added where there is none.
+
+    Args:
+        messages: `role` and `content` each.
+        schema: JSON Schema of the reply.
+    """
+    # The wording is part of every prompt that was sent, and so of the addresses of cached replies.
     text = json.dumps({key: value for key, value in schema.items() if key != "$schema"})
     order = f"Answer with one JSON object and nothing else, valid against this JSON Schema:\n{text}"
     if messages and messages[0]["role"] == "system":
@@ -152,27 +169,29 @@ def with_schema(messages: list[dict[str, str]], schema: Mapping[str, Any]) -> li
     return [{"role": "system", "content": order}, *messages]
 
 
-def _step(found: Negotiated, refusal: ParameterRefused, body: Mapping[str, Any], *, may_step_down: bool) -> Negotiated:
-    noted = replace(found, refusals=(*found.refusals, refusal.said))
-    unsupported = _UNSUPPORTED.search(refusal.said)
+def _next_step(
+    found: NegotiationResult, refusal: ParameterRefused, body: Mapping[str, Any], *, may_change_format: bool
+) -> NegotiationResult:
+    noted = replace(found, refusals=(*found.refusals, refusal.reason))
+    unsupported = _UNSUPPORTED.search(refusal.reason)
     for parameter in _named(refusal):
         if parameter == "max_tokens" and parameter in body and unsupported:
             return replace(noted, token_parameter="max_completion_tokens")
         if parameter == "temperature" and parameter in body and unsupported:
             return replace(noted, dropped=(*found.dropped, parameter))
-        if parameter == "response_format" and may_step_down and found.response_format != "text":
-            return replace(noted, response_format=RUNGS[RUNGS.index(found.response_format) + 1])
+        if parameter == "response_format" and may_change_format and found.response_format != "text":
+            return replace(noted, response_format=RESPONSE_FORMATS[RESPONSE_FORMATS.index(found.response_format) + 1])
     raise refusal
 
 
 def _named(refusal: ParameterRefused) -> list[str]:
-    """The parameters a refusal names, the one it points at first."""
-    named = [name for name, words in _NAMES_OF.items() if any(word in refusal.said for word in words)]
+    """Return the parameters that a refusal names, the one in its `param` first."""
+    named = [name for name, words in _NAMES_OF.items() if any(word in refusal.reason for word in words)]
     pointed = [name for name in _NAMES_OF if refusal.param.split(".")[0] == name]
     return list(dict.fromkeys([*pointed, *named]))
 
 
-def _add_usage(found: Negotiated, reply: Reply) -> Negotiated:
+def _add_usage(found: NegotiationResult, reply: Reply) -> NegotiationResult:
     if reply.usage is None:
         return found
     return replace(found, prompt_tokens=reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)

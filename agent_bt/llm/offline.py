@@ -1,4 +1,4 @@
-"""Answers from the store alone: no socket is opened; a miss says what in the prompt differs from the nearest stored."""
+"""Answer from the store alone, without a socket; a miss shows how the prompt differs from the nearest stored one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OfflineLLM:
     """An LLM with nothing behind the store.
 
     Args:
-        store: stays open; it belongs to whoever opened it.
+        store: stays open; its opener closes it.
         on_miss: `error`: the future fails with a ReplayError. `hold`: the reply has `failure="offline_miss"`.
     """
 
@@ -32,19 +32,19 @@ class OfflineLLM:
         self._on_miss = on_miss
 
     def submit(self, request: Request) -> Future[Reply]:
-        """The stored reply, or the miss."""
+        """Return the future of the stored reply, or of the miss."""
         entry = self._store.get(request)
         if entry is not None:
             return completed(entry.reply)
         if self._on_miss == "hold":
             return completed(Reply(failure="offline_miss", error="no stored reply", attempts=0))
         if current_urgency().speculative:
-            # Nobody may ever ask for this one: the search for the nearest is left to the one who does.
-            return failed(ReplayError("no stored reply to a request that was asked ahead"))
+            # This request may never be needed: the search for the nearest one waits until it is.
+            return failed(ReplayError("no stored reply to a prefetched request"))
         return failed(ReplayError(describe_miss(request, self._store)))
 
     def complete(self, request: Request) -> Reply:
-        """The stored reply.
+        """Return the stored reply.
 
         Raises:
             ReplayError: there is none.
@@ -56,7 +56,12 @@ class OfflineLLM:
 
 
 def describe_miss(request: Request, store: ReplyStore) -> str:
-    """What is missing, and how the request differs from the nearest stored one, in a few readable lines."""
+    """Return what is missing and how the request differs from the nearest stored one, in a few lines.
+
+    Args:
+        request: the one without a stored reply.
+        store: where it was looked up.
+    """
     model = request.body.get("model")
     head = f"no stored reply to the request {request.address[:12]} of model {model!r}"
     nearest = find_nearest(request, store)
@@ -64,21 +69,25 @@ def describe_miss(request: Request, store: ReplyStore) -> str:
         stored = ", ".join(sorted({row.model for row in store.stats()}))
         holds = f"it has replies of {stored}" if stored else "it is empty"
         return (
-            f"{head}; {store.path} holds none that resembles it ({holds}). Run the same without --offline to ask the"
-            " model, or bring the replies in with `agent-bt cache import`"
+            f"{head}; {store.path} holds none that resembles it ({holds}). Run the same command without --offline to"
+            " send requests to the model, or bring the replies in with `agent-bt cache import`"
         )
     lines = difference(nearest.request, request)
     if len(lines) > _SHOWN_LINES:
         lines = [*lines[:_SHOWN_LINES], f"... and {len(lines) - _SHOWN_LINES} more lines"]
     shown = "\n".join(f"  {line if len(line) <= _SHOWN_CHARS else line[:_SHOWN_CHARS] + ' ...'}" for line in lines)
-    return f"{head}. The nearest stored request is {nearest.request.address[:12]}; - stored, + asked now:\n{shown}"
+    return f"{head}. The nearest stored request is {nearest.request.address[:12]}; - stored, + requested now:\n{shown}"
 
 
 def find_nearest(request: Request, store: ReplyStore) -> Entry | None:
-    """The stored entry whose messages share most words with the request's; None where nothing is comparable.
+    """Return the stored entry whose messages have most words in common with the request's; None without a candidate.
 
-    The same messages under other parameters come first, then entries of the same model, those with the same first
+    The same messages with other parameters come first, then entries of the same model, those with the same first
     message (the stable part of the prompt) before the rest.
+
+    Args:
+        request: what entries are compared with.
+        store: where they are.
     """
     words = _words(request)
     best, best_score = None, -1.0
@@ -94,7 +103,12 @@ def find_nearest(request: Request, store: ReplyStore) -> Entry | None:
 
 
 def difference(stored: Request, asked: Request) -> list[str]:
-    """Lines `- stored` and `+ asked` of all that differs: parameters first, then the messages line by line."""
+    """Return lines `- stored` and `+ requested` of everything that differs: parameters first, then the messages.
+
+    Args:
+        stored: the one request.
+        asked: the other one.
+    """
     lines = []
     before, after = _parameters(stored), _parameters(asked)
     for key in sorted(before.keys() | after.keys()):

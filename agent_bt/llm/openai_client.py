@@ -1,4 +1,4 @@
-"""Any endpoint that speaks the OpenAI chat-completions API, behind the one LLM face, on an event loop of its own."""
+"""A client of the OpenAI chat-completions API as an `LLM`, on an event loop of its own."""
 
 from __future__ import annotations
 
@@ -31,50 +31,59 @@ CLOSE_TIMEOUT_S: Final = 5.0
 _SECRET = re.compile(r"(?i)(\bbearer\s+|\bsk-)[^\s\"',}]+")
 
 
-class Gate(Protocol):
-    """Who may send now: each attempt passes it once, on the client's event loop."""
+class Limiter(Protocol):
+    """Decides when an attempt may be sent; each attempt passes it once, on the client's event loop."""
 
     async def acquire(self) -> None:
-        """Wait for a place."""
+        """Wait until one attempt may be sent."""
         ...
 
     def release(self, status: int | None, headers: Mapping[str, str]) -> None:
-        """Give the place back; `status` is None where no response came, `headers` find names in any case."""
+        """Report how the attempt ended.
+
+        Args:
+            status: its HTTP status; None: no response came.
+            headers: of the response; lookups ignore the case of names.
+        """
         ...
 
 
-class Slots:
-    """The plain gate: at most so many attempts under way at once."""
+class FixedLimiter:
+    """A limiter with a fixed number of attempts in flight.
+
+    Args:
+        max_in_flight: the number.
+    """
 
     def __init__(self, max_in_flight: int) -> None:
         self._semaphore = asyncio.Semaphore(max_in_flight)
 
     async def acquire(self) -> None:
-        """Wait for a place."""
+        """Wait until fewer attempts are in flight."""
         await self._semaphore.acquire()
 
     def release(self, status: int | None, headers: Mapping[str, str]) -> None:  # noqa: ARG002
-        """Give the place back."""
+        """Let the next attempt go."""
         self._semaphore.release()
 
 
 class OpenAILLM:
-    """OpenAI, vLLM, Ollama, llama.cpp, DeepSeek, OpenRouter and everything else with the same API.
+    """A client of OpenAI, vLLM, Ollama, llama.cpp, DeepSeek, OpenRouter and every endpoint with the same API.
 
-    The body of a request is sent as it is. A call that fails on the way is tried again; what still fails is a
-    `Reply` with `failure` set. A future can be cancelled until its first attempt is sent, and then is not sent.
+    The body of a request is sent as it is. A call with a transport failure is retried; what still fails is a `Reply`
+    with `failure` set. A future can be cancelled until its first attempt is sent, and then is not sent.
 
     Args:
         base_url: the endpoint up to and including `/v1`; None: OpenAI's own.
         api_key: None where the endpoint needs none.
-        timeout_s: of one attempt, from sending to the last byte.
+        timeout_s: of one attempt, from sending to the last byte, in seconds.
         retries: attempts after the first.
-        max_in_flight: most attempts under way at once, unless a `gate` is given.
-        backoff_s: scale of the wait before the first retry; doubled for each further one.
-        gate: decides instead of `max_in_flight` when an attempt is sent.
+        max_in_flight: upper limit of attempts in flight, unless a `limiter` is given.
+        backoff_s: scale of the wait before the first retry, in seconds; doubled for each further one.
+        limiter: decides instead of `max_in_flight` when an attempt is sent.
 
     Raises:
-        ConfigError: `base_url` is no http(s) address.
+        ConfigError: `base_url` is not an http(s) address.
         AuthenticationFailed: `api_key` cannot be sent in a header.
     """
 
@@ -87,7 +96,7 @@ class OpenAILLM:
         retries: int = 3,
         max_in_flight: int = 16,
         backoff_s: float = 0.5,
-        gate: Gate | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         base_url = base_url or OPENAI_BASE_URL
         self._endpoint = endpoint_name(base_url)
@@ -97,7 +106,7 @@ class OpenAILLM:
         self._timeout_s = timeout_s
         self._retries = retries
         self._backoff_s = backoff_s
-        self._gate: Gate = gate or Slots(max_in_flight)
+        self._limiter: Limiter = limiter or FixedLimiter(max_in_flight)
         self._base_url = base_url
         self._tls = httpx.create_ssl_context()
         self._clients: list[openai.AsyncOpenAI] = []
@@ -113,7 +122,7 @@ class OpenAILLM:
         return f"OpenAILLM(base_url={self._endpoint!r})"
 
     def submit(self, request: Request) -> Future[Reply]:
-        """Send the request, return at once."""
+        """Send the request and return its future at once."""
         future: Future[Reply] = Future()
         with self._closing:
             if self._closed:
@@ -137,7 +146,7 @@ class OpenAILLM:
             raise
 
     def close(self) -> None:
-        """Give up what is under way, release the thread and the connections; idempotent."""
+        """Abort the calls in flight, release the thread and the connections; idempotent."""
         with self._closing:
             if self._closed:
                 return
@@ -171,8 +180,8 @@ class OpenAILLM:
             attempt: Attempt = await calling(self._attempt, request, future)
             outcome = replace(attempt.reply, attempts=calling.statistics["attempt_number"])
         except asyncio.CancelledError:
-            outcome = EndpointDown(f"the client of {self._endpoint} was closed while the call was under way")
-        except Exception as error:  # whatever it is, it belongs to the caller who waits for the future
+            outcome = EndpointDown(f"the client of {self._endpoint} was closed while the call was in flight")
+        except Exception as error:  # any exception belongs to the caller who waits for the future
             outcome = error
         if future.cancelled() or not (future.running() or future.set_running_or_notify_cancel()):
             return
@@ -182,7 +191,7 @@ class OpenAILLM:
             future.set_exception(outcome)
 
     async def _attempt(self, request: Request, future: Future[Reply]) -> Attempt:
-        await self._gate.acquire()
+        await self._limiter.acquire()
         status: int | None = None
         headers: Mapping[str, str] = {}
         try:
@@ -198,14 +207,14 @@ class OpenAILLM:
             status, headers = response.status_code, response.headers
             logger.debug("%s: HTTP %d after %.0f ms", self._endpoint, status, latency_ms)
         finally:
-            self._gate.release(status, headers)
+            self._limiter.release(status, headers)
         reply = self._read(request, response)
         return Attempt(reply=replace(reply, latency_ms=latency_ms), retry_after_s=retry_after_s(headers))
 
     def _client(self) -> openai.AsyncOpenAI:
-        # One for each call under way: a shared pool walks through all of its connections, squared, at every request.
+        # One for each call in flight: a shared pool scans all of its connections at every request.
         timeout = httpx.Timeout(self._timeout_s, connect=min(self._timeout_s, CONNECT_TIMEOUT_S))
-        # A proxy of the environment never stands between us and this machine.
+        # A proxy that the environment names is not used for endpoints on this machine.
         http = httpx.AsyncClient(timeout=timeout, verify=self._tls, trust_env=not is_local(self._base_url))
         client = openai.AsyncOpenAI(
             base_url=self._base_url,
@@ -239,7 +248,7 @@ class OpenAILLM:
                 body = response.content.decode()
             except UnicodeDecodeError:
                 return Reply(failure="bad_response", error=f"the answer from {self._endpoint} is not UTF-8")
-            # A short key is no secret, but may well be a word of the answer.
+            # A short key is not a secret, but may well be a word of the answer.
             return read_answer(body.replace(self._key, "***") if len(self._key) >= 16 else body)
         body = self._scrub(response.content.decode(errors="replace"))
         return read_failure(response.status_code, body, endpoint=self._endpoint, model=str(request.body.get("model")))

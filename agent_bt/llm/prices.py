@@ -1,7 +1,7 @@
-"""What a call costs: token counts out of the usage fields of many providers, priced by a dated table.
+"""Compute what a call costs: token counts from the usage fields of many providers, priced by a dated table.
 
 A price comes from `llm.prices` where it is given, else from the table of genai-prices, which is data inside that
-package: nothing is fetched. A model that neither knows is unpriced (None), which is never the same as free (0).
+package: nothing is downloaded. A model that neither knows is unpriced (None), which is not the same as free (0).
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class PriceTable:
         self._own = _OwnPrices.of(prices)
         self._free = free
 
-    def of(self, request: Request) -> PriceTable:  # noqa: ARG002 - the face of a `PriceBook` of one model
-        """The prices of the model that is asked: these."""
+    def of(self, request: Request) -> PriceTable:  # noqa: ARG002 - the interface of a `PriceBook` with one model
+        """Return the prices of the requested model: these."""
         return self
 
     @property
     def version(self) -> str:
-        """Which table the prices are from, for the manifest."""
+        """The table that the prices are from, for the manifest."""
         if self._own is not None:
             return "llm.prices"
         return "embedded" if self._free else price_table_version()
@@ -77,9 +77,11 @@ class PriceTable:
         return self.cost_usd(Usage(prompt_tokens=1, completion_tokens=1)) is not None
 
     def cost_usd(self, usage: Usage, at: datetime | None = None) -> float | None:
-        """US dollars for these tokens at an instant (default: now); None: unpriced.
+        """Return the cost in US dollars; None: unpriced.
 
-        Cached prompt tokens have their own price, reasoning tokens are completion tokens.
+        Args:
+            usage: the tokens; cached prompt tokens have their own price, reasoning tokens are completion tokens.
+            at: when the call was made; default: now.
         """
         if self._own is not None:
             return self._own.cost_usd(usage)
@@ -107,7 +109,7 @@ class PriceTable:
 
 
 class PriceBook:
-    """The prices of several models, found by the request that asks one of them."""
+    """The prices of several models, found by a request to one of them."""
 
     def __init__(self) -> None:
         self._tables: dict[tuple[str, str, str], PriceTable] = {}
@@ -124,23 +126,23 @@ class PriceBook:
         self._tables[provider, endpoint_id, model] = prices
 
     def of(self, request: Request) -> PriceTable:
-        """The prices of the model that is asked."""
+        """Return the prices of the requested model."""
         return self._tables[request.provider, request.endpoint_id, str(request.body.get("model", ""))]
 
 
 def price_table_version() -> str:
-    """Name and version of the price table."""
+    """Return name and version of the price table."""
     from genai_prices import __version__
 
     return f"genai-prices {__version__}"
 
 
 def usage_from_body(body: Mapping[str, Any]) -> Usage | None:
-    """Token counts of a chat completion's body, whatever dialect its `usage` is in; None where there is none.
+    """Return the token counts of a chat completion's body, whichever provider's `usage` it has; None without one.
 
-    Prompt tokens include the cached ones and completion tokens the reasoning ones, as in OpenAI's dialect. Gemini
-    and Grok leave the reasoning out of `completion_tokens` but not out of `total_tokens`: what the total has more
-    is output. Anthropic's own names (`input_tokens`) leave the cached tokens out of the input.
+    Prompt tokens include the cached ones and completion tokens the reasoning ones, as OpenAI counts them. Gemini and
+    Grok leave the reasoning out of `completion_tokens` but not out of `total_tokens`: the difference is output.
+    Anthropic's own names (`input_tokens`) leave the cached tokens out of the input.
     """
     usage = body.get("usage")
     if not isinstance(usage, Mapping):
@@ -148,7 +150,7 @@ def usage_from_body(body: Mapping[str, Any]) -> Usage | None:
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     for name, count in (("prompt_tokens", prompt), ("completion_tokens", completion)):
         if count is None and usage.get(name) is not None:
-            return None  # a count that makes no sense: unknown, and not 0
+            return None  # not a valid count: unknown, and not 0
     cached = _first_count(
         (_details(usage, "prompt_tokens_details"), "cached_tokens"),
         (usage, "prompt_cache_hit_tokens"),
@@ -178,7 +180,7 @@ def usage_from_body(body: Mapping[str, Any]) -> Usage | None:
 
 
 def reported_cost(body: Mapping[str, Any]) -> float | None:
-    """US dollars that the endpoint itself says it has charged (OpenRouter's `usage.cost`), or None."""
+    """Return the US dollars that the endpoint itself reports as charged (OpenRouter's `usage.cost`), or None."""
     usage = body.get("usage")
     cost = usage.get("cost") if isinstance(usage, Mapping) else None
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost) or cost < 0:
@@ -186,10 +188,12 @@ def reported_cost(body: Mapping[str, Any]) -> float | None:
     return float(cost)
 
 
-def metered(reply: Reply, prices: PriceTable) -> Reply:
-    """The reply with its usage, read from the raw body where there is one, and its cost where that is known.
+def add_cost(reply: Reply, prices: PriceTable) -> Reply:
+    """Return the reply with its usage, read from the raw body where there is one, and its cost where that is known.
 
-    What the endpoint says it has charged comes before the table's price.
+    Args:
+        reply: as it came from the endpoint.
+        prices: used where the endpoint does not report the cost itself.
     """
     try:
         body = json.loads(reply.body) if reply.body else {}

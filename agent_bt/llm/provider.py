@@ -156,7 +156,7 @@ def provider(name: str) -> Callable[[P], P]:
     return PROVIDERS.register(name)
 
 
-def provider_of(config: LLMConfig) -> Provider:
+def get_provider(config: LLMConfig) -> Provider:
     """Make the provider that `llm.provider` names: a registered name, or `module:Class`.
 
     Raises:
@@ -178,4 +178,4 @@ def provider_of(config: LLMConfig) -> Provider:
 
 def is_embedded(config: LLMConfig) -> bool:
     """Return whether a record's model was embedded in agent-bt; does not import a user's own provider."""
-    return not is_import_path(config.provider) and provider_of(config).embedded
+    return not is_import_path(config.provider) and get_provider(config).embedded

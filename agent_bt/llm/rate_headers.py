@@ -1,4 +1,4 @@
-"""What `x-ratelimit-*` headers say about how many calls an endpoint will still take, and until when."""
+"""Read the `x-ratelimit-*` headers: how many calls an endpoint still accepts, and until when."""
 
 from __future__ import annotations
 
@@ -15,25 +15,30 @@ _LONGEST_S = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
-    """What is left (calls or tokens) until the limit is reset in `reset_s` seconds."""
+class Quota:
+    """What an endpoint still accepts until its limit is reset.
+
+    Attributes:
+        left: calls or tokens.
+        reset_s: seconds until the reset.
+    """
 
     left: float
     reset_s: float
 
 
-def requests_left(headers: Mapping[str, str]) -> Allowance | None:
-    """Calls that are left, or None where the headers don't say."""
-    return _allowance(headers, "-requests") or _allowance(headers, "")
+def requests_left(headers: Mapping[str, str]) -> Quota | None:
+    """Return the calls that are left, or None where the headers don't say."""
+    return _quota(headers, "-requests") or _quota(headers, "")
 
 
-def tokens_left(headers: Mapping[str, str]) -> Allowance | None:
-    """Tokens that are left, or None where the headers don't say."""
-    return _allowance(headers, "-tokens")
+def tokens_left(headers: Mapping[str, str]) -> Quota | None:
+    """Return the tokens that are left, or None where the headers don't say."""
+    return _quota(headers, "-tokens")
 
 
 def reset_s(text: str) -> float | None:
-    """Seconds of a reset time: `6m0s`, `20ms`, `1.5` (seconds), or an instant in seconds or ms since 1970."""
+    """Return the seconds of a reset time: `6m0s`, `20ms`, `1.5` (seconds), or an instant since 1970, in s or ms."""
     text = text.strip()
     try:
         number = float(text)
@@ -47,7 +52,7 @@ def reset_s(text: str) -> float | None:
     return number if 0 <= number < float("inf") else None
 
 
-def _allowance(headers: Mapping[str, str], kind: str) -> Allowance | None:
+def _quota(headers: Mapping[str, str], kind: str) -> Quota | None:
     left, reset = headers.get(f"x-ratelimit-remaining{kind}"), headers.get(f"x-ratelimit-reset{kind}")
     if left is None or reset is None:
         return None
@@ -56,11 +61,11 @@ def _allowance(headers: Mapping[str, str], kind: str) -> Allowance | None:
     except ValueError:
         return None
     seconds = reset_s(reset)
-    return None if seconds is None or not count >= 0 else Allowance(left=count, reset_s=seconds)
+    return None if seconds is None or not count >= 0 else Quota(left=count, reset_s=seconds)
 
 
-class Spare:
-    """How many calls the headers of the latest call still allow, and until when that holds."""
+class RemainingQuota:
+    """The number of calls that the headers of the latest call still allow, and until when that holds."""
 
     def __init__(self) -> None:
         self._calls = float("inf")
@@ -70,15 +75,22 @@ class Spare:
         self._tokens_per_call = 0.0
 
     def next_start(self, now: float) -> float:
-        """When the next call may start."""
+        """Return when the next call may start; `now` and the result in seconds of the event loop's clock."""
         return self._until if self._calls < 1 and now < self._until else now
 
-    def take(self) -> None:
+    def use(self) -> None:
         """Count one call that starts."""
         self._calls -= 1
 
     def update(self, headers: Mapping[str, str], *, number: int, now: float, later: int) -> None:
-        """Read the headers of call `number`; `later` calls under way have started after it."""
+        """Read the headers of a response.
+
+        Args:
+            headers: of the response.
+            number: of the call, counted from the first one; headers of earlier calls than the latest are ignored.
+            now: the current time, in seconds of the event loop's clock.
+            later: calls in flight that have started after this one.
+        """
         calls, tokens = requests_left(headers), tokens_left(headers)
         if number < self._number or (calls is None and tokens is None):
             return

@@ -1,4 +1,4 @@
-"""When a failed call is tried again, and how long to wait before: exponential with jitter, or as the server says."""
+"""Retry failed calls, after an exponential wait with jitter, or as long as the server asks."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ MAX_WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt: its reply (`failure` set where it failed) and the wait the server asked for, in seconds."""
+    """One attempt of a call.
+
+    Attributes:
+        reply: what came back; `failure` is set where the attempt failed.
+        retry_after_s: how long the server asked to wait, in seconds; None: it did not ask.
+    """
 
     reply: Reply
     retry_after_s: float | None = None
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `retry-after-ms` or `Retry-After` (seconds, or an HTTP date: RFC 9110, 10.2.3) ask to wait.
+    """Return the seconds that `retry-after-ms` or `Retry-After` ask to wait (RFC 9110, section 10.2.3).
 
-    `headers` must find names whatever their case. None: nothing was asked, or nothing that can be read.
+    Args:
+        headers: of the response; lookups must ignore the case of names.
+
+    Returns:
+        Seconds; None: nothing was asked, or it cannot be read.
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -46,11 +55,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def retrying(*, retries: int, backoff_s: float) -> AsyncRetrying:
-    """Calls an async function that returns an `Attempt` until it did not fail, at most 1 + `retries` times.
+    """Return a caller that repeats an async function returning an `Attempt` until it does not fail.
 
-    The last attempt is returned, failed or not. Before attempt n + 1 it waits a random share, between one half and
-    all, of `backoff_s` x 2^(n-1), or what the server asked for and up to a tenth more, so that waiting callers do
-    not return all at once; never more than `MAX_WAIT_S`.
+    The last attempt is returned, failed or not. Before attempt n + 1 it waits a random time between one half of
+    `backoff_s` x 2^(n-1) and all of it, or what the server asked for and up to a tenth more, so that waiting callers
+    do not return all at once; never more than `MAX_WAIT_S`.
+
+    Args:
+        retries: attempts after the first.
+        backoff_s: scale of the wait, in seconds.
     """
 
     def wait(state: RetryCallState) -> float:

@@ -1,4 +1,4 @@
-"""A model that answers from a script, so that users test their agents and prompts without an endpoint."""
+"""A model with scripted replies, to test agents and prompts without an endpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,29 @@ Script = Iterable[str | Reply] | Callable[[Request], str | Reply]
 
 
 class ScriptedLLM:
-    """Answers each request with the next reply of a list, or with what a function of the request returns.
+    """An `LLM` that answers each request with the next reply of a list, or with the result of a function.
 
-    A text stands for a complete reply with finish_reason `stop`. `requests` holds what was asked, in order.
+    Args:
+        replies: replies in their order, or a function from a `Request` to a reply. A text stands for a complete reply
+            with finish_reason `stop`.
 
-        llm = ScriptedLLM(['{"action": "BUY", "size_pct": 0.5}', Reply(failure="timeout")])
-        llm = ScriptedLLM(lambda request: '{"action": "HOLD"}')
+    Attributes:
+        requests: the requests that were sent, in their order.
+
+    Example:
+        >>> from agent_bt.core.types import Reply, Request
+        >>> from agent_bt.llm.scripted import ScriptedLLM
+        >>> llm = ScriptedLLM(['{"action": "BUY", "size_pct": 0.5}', Reply(failure="timeout")])
+        >>> messages = [{"role": "user", "content": "BTCUSDT at 60,000: what now?"}]
+        >>> request = Request(provider="test", endpoint_id="local", body={"model": "m", "messages": messages})
+        >>> llm.complete(request).text
+        '{"action": "BUY", "size_pct": 0.5}'
+        >>> llm.submit(request).result().failure
+        'timeout'
+        >>> [sent.messages[0]["content"] for sent in llm.requests]
+        ['BTCUSDT at 60,000: what now?', 'BTCUSDT at 60,000: what now?']
+        >>> ScriptedLLM(lambda request: '{"action": "HOLD"}').complete(request).text
+        '{"action": "HOLD"}'
     """
 
     def __init__(self, replies: Script) -> None:
@@ -31,14 +48,14 @@ class ScriptedLLM:
         return f"ScriptedLLM({self._script!r})"
 
     def submit(self, request: Request) -> Future[Reply]:
-        """The reply at once, or the script's exception, in a future."""
+        """Return a future that holds the reply already, or the exception of the script."""
         try:
             return completed(self.complete(request))
-        except Exception as error:  # the script's own: it belongs to whoever waits for the future
+        except Exception as error:  # the script's own: it belongs to the caller who waits for the future
             return failed(error)
 
     def complete(self, request: Request) -> Reply:
-        """The reply.
+        """Return the next reply.
 
         Raises:
             ModelError: the script has no further reply.
@@ -52,7 +69,7 @@ class ScriptedLLM:
             reply = self._script[position]
         else:
             raise ModelError(
-                f"the script has {len(self._script)} replies and was asked for number {position + 1}; "
+                f"the script has {len(self._script)} replies, and request number {position + 1} was sent; "
                 "add replies, or give a function of the request"
             )
         return Reply(text=reply, finish_reason="stop") if isinstance(reply, str) else reply

@@ -1,8 +1,10 @@
-"""STAND-IN MODEL: a small fixed policy behind the face of an LLM, so that everything runs without a key.
+"""STAND-IN MODEL: a small fixed policy with the interface of an LLM, so that everything runs without a key.
 
 It reads the messages as a model would, and nothing else: the last table in them with the column `rsi`, and the line
-`position: N%`; or a table of symbols (see `stand_in_panel`). It answers in the JSON that the prompts ask for. It is no
-language model and no trading advice; what it earns says nothing about any prompt.
+`position: N%`; or a table of symbols (see `stand_in_panel`). It answers in the JSON that the prompts ask for. It is not
+a language model and not trading advice; its returns say nothing about any prompt.
+
+Its texts are part of recorded decisions: a changed word changes the hashes of runs.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 import orjson
@@ -22,8 +23,9 @@ import orjson
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.futures import completed
+from agent_bt.core.params import nearest
 from agent_bt.core.types import Reply, Request, Usage
-from agent_bt.llm.stand_in_panel import MALFORMED, drawing, may_be_short, read_panel, weigh
+from agent_bt.llm.stand_in_panel import MALFORMED, allows_short, rank, read_panel, uniform_draw
 
 MODELS = ("baseline",)
 
@@ -33,13 +35,13 @@ _POSITION = re.compile(r"^position: (\d+)%", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandInParams:
-    """What `llm.params` may set.
+    """The parameters of the stand-in, as `llm.params` sets them.
 
     Attributes:
-        malformed: share of replies that are not valid, in [0, 1], of several kinds.
-        eagerness: share of the signals that it acts on, in [0, 1]; the rest are HOLD. As a ranker: how much its order
-            is that of what it reads; the rest of it is drawn.
-        seed: another one gives another draw of both.
+        malformed: fraction of replies that are not valid, in [0, 1]; there are several kinds of them.
+        eagerness: fraction of the signals that it acts on, in [0, 1]; the rest are HOLD. As a ranker: weight of the
+            table's column in its ranking; the rest is random.
+        seed: of the random choices.
     """
 
     malformed: float = 0.0
@@ -47,7 +49,7 @@ class StandInParams:
     seed: int = 0
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> StandInParams:
+    def parse(cls, params: Mapping[str, Any]) -> StandInParams:
         """Read `llm.params`.
 
         Raises:
@@ -56,49 +58,50 @@ class StandInParams:
         known = [field.name for field in fields(cls)]
         for name, value in params.items():
             if name not in known:
-                near = get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigError(
-                    f"llm.params.{name}: the stand-in has no such parameter{hint} Known: {', '.join(known)}"
+                    f"llm.params.{name}: the stand-in has no such parameter (it has {', '.join(known)})"
+                    f"{nearest(name, known)}"
                 )
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if name == "seed" and not whole:
-                raise ConfigError(f"llm.params.seed: {value!r} is no whole number")
-            if name != "seed" and not ((whole or isinstance(value, float)) and 0 <= value <= 1):
-                raise ConfigError(f"llm.params.{name}: {value!r} is no share; write a number from 0 to 1")
+            integer = isinstance(value, int) and not isinstance(value, bool)
+            if name == "seed" and not integer:
+                raise ConfigError(f"llm.params.seed must be an integer, got {value!r}")
+            if name != "seed" and not ((integer or isinstance(value, float)) and 0 <= value <= 1):
+                raise ConfigError(f"llm.params.{name} must be a number from 0 to 1, got {value!r}")
         return cls(**params)
 
 
 class StandInLLM:
-    """The stand-in as an `LLM`: replies at once, from the request alone.
+    """The stand-in as an `LLM`: it replies at once, from the request alone.
 
     The usage is an estimate, four characters a token; a call costs nothing.
+
+    Args:
+        model: name of the policy; there is `baseline`.
+        params: the fields of `StandInParams`; None: their defaults.
+
+    Raises:
+        ConfigError: the model or a parameter is unknown.
     """
 
     def __init__(self, model: str = "baseline", params: Mapping[str, Any] | None = None) -> None:
-        """`params`: see `StandInParams`.
-
-        Raises:
-            ConfigError: the model or a parameter is unknown.
-        """
         if model not in MODELS:
             raise ConfigError(f"llm.model: the stand-in has no model {model!r}; known: {', '.join(MODELS)}")
         self.model = model
-        self.params = StandInParams.of(params or {})
+        self.params = StandInParams.parse(params or {})
 
     def submit(self, request: Request) -> Future[Reply]:
-        """A future that is done."""
+        """Return a future that holds the reply already."""
         return completed(self.complete(request))
 
     def complete(self, request: Request) -> Reply:
-        """The answer, the same for the same address and parameters."""
+        """Return the reply, the same for the same address and parameters."""
         text = answer(request.messages, self.params, key=request.address)
         prompt = sum(len(message["content"]) for message in request.messages)
         usage = Usage(prompt_tokens=math.ceil(prompt / 4), completion_tokens=math.ceil(len(text) / 4))
         return Reply(text=text, finish_reason="stop", body=self._body(request, text, usage), usage=usage, cost_usd=0.0)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def _body(self, request: Request, text: str, usage: Usage) -> str:
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
@@ -119,26 +122,26 @@ class StandInLLM:
 
 
 def answer(messages: Sequence[Mapping[str, Any]], params: StandInParams, *, key: str | None = None) -> str:
-    """The text of the reply to chat messages.
+    """Return the text of the reply to chat messages.
 
     Args:
         messages: `role` and `content` each.
         params: how the stand-in behaves.
-        key: what the draws depend on beside the seed; default: the messages themselves.
+        key: what the random choices depend on beside the seed; default: the messages themselves.
     """
     if key is None:
         key = content_hash("agent-bt/stand-in/v1", [dict(message) for message in messages])
     draws = hashlib.sha256(f"{params.seed}:{key}".encode()).digest()
-    said = messages[-1].get("content") if messages else None
-    panel = read_panel(said) if isinstance(said, str) else None
+    content = messages[-1].get("content") if messages else None
+    panel = read_panel(content) if isinstance(content, str) else None
     if panel is None:
-        text, spoiled = _decide(_read(messages), _share(draws[:8]) < params.eagerness), _MALFORMED
+        text, malformed = _decide(_read(messages), _uniform(draws[:8]) < params.eagerness), _MALFORMED
     else:
-        short = any(may_be_short(str(message.get("content"))) for message in messages)
-        text = weigh(panel, follows=params.eagerness, draw=drawing(params.seed, key), short=short)
-        spoiled = MALFORMED
-    if _share(draws[8:16]) < params.malformed:
-        return spoiled[draws[16] % len(spoiled)](text)
+        short = any(allows_short(str(message.get("content"))) for message in messages)
+        text = rank(panel, column_weight=params.eagerness, draw=uniform_draw(params.seed, key), short=short)
+        malformed = MALFORMED
+    if _uniform(draws[8:16]) < params.malformed:
+        return malformed[draws[16] % len(malformed)](text)
     return text
 
 
@@ -150,12 +153,12 @@ class _Reading:
     flow: float
 
 
-def _share(draw: bytes) -> float:
+def _uniform(draw: bytes) -> float:
     return int.from_bytes(draw, "big") / 2**64
 
 
 def _read(messages: Sequence[Mapping[str, Any]]) -> _Reading | None:
-    """What the last message says; None where it is not understood."""
+    """Read the last message; None where it cannot be understood."""
     text = messages[-1].get("content") if messages else None
     if not isinstance(text, str):
         return None
@@ -176,7 +179,7 @@ def _read(messages: Sequence[Mapping[str, Any]]) -> _Reading | None:
 
 
 def _last_table(text: str) -> tuple[list[str], str]:
-    """Column names and rows of the last table with a column `rsi`; nothing where there is none."""
+    """Return column names and rows of the last table with a column `rsi`; empty where there is none."""
     at = text.rfind("rsi")
     while at >= 0:
         start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
@@ -188,7 +191,7 @@ def _last_table(text: str) -> tuple[list[str], str]:
 
 
 def _decide(seen: _Reading | None, eager: bool) -> str:
-    """Buys strength that money flows into, sells weakness and excess."""
+    """Buy an uptrend with inflow, sell a downtrend or an overbought market."""
     if seen is None:
         return '{"action": "HOLD", "note": "nothing here that I can read"}'
     if eager and seen.position < 75 and seen.trend > 0 and 55 <= seen.rsi <= 70 and seen.flow > 5:

@@ -1,4 +1,4 @@
-"""The stand-in as a ranker: it reads the table of symbols in a prompt, puts them in order, and weighs the first."""
+"""The stand-in as a ranker: it reads the table of symbols in a prompt, ranks them, and gives the first ones weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ Draw = Callable[[str], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """The table of a prompt: its symbols, and the column they are put in order by (-inf where it is not known)."""
+    """The table of a prompt.
+
+    Attributes:
+        symbols: their names.
+        scores: the column they are ranked by; -inf where it is not known.
+    """
 
     symbols: tuple[str, ...]
     scores: tuple[float, ...]
 
 
 def read_panel(text: str) -> Panel | None:
-    """The last table that begins with the column `symbol`; None where there is none."""
+    """Return the last table that begins with the column `symbol`; None where there is none."""
     headers = list(_HEADER.finditer(text))
     if not headers:
         return None
@@ -36,20 +41,26 @@ def read_panel(text: str) -> Panel | None:
     return Panel(symbols=tuple(row[0] for row in rows), scores=scores)
 
 
-def may_be_short(text: str) -> bool:
-    """Whether a prompt asks for weights below zero as well."""
+def allows_short(text: str) -> bool:
+    """Return whether a prompt allows negative weights."""
     return _SHORT in text
 
 
-def weigh(panel: Panel, *, follows: float, draw: Draw, short: bool) -> str:
-    """The reply: the upper third of an order in equal weights, with `short` half of the equity against the lower third.
+def rank(panel: Panel, *, column_weight: float, draw: Draw, short: bool) -> str:
+    """Return the reply: equal weights for the upper third of a ranking.
 
-    `follows`, in [0, 1]: how much the order is the column's; the rest of it is drawn for each symbol.
+    Args:
+        panel: the table of the prompt.
+        column_weight: weight of the table's column in the ranking, in [0, 1]; the rest is random.
+        draw: random number of each symbol.
+        short: whether half of the equity is sold short in the lower third.
     """
     count = len(panel.symbols)
     order = sorted(range(count), key=lambda at: (panel.scores[at], at))
     place = {at: rank / max(1, count - 1) for rank, at in enumerate(order)}
-    mixed = sorted(range(count), key=lambda at: -(follows * place[at] + (1.0 - follows) * draw(panel.symbols[at])))
+    mixed = sorted(
+        range(count), key=lambda at: -(column_weight * place[at] + (1.0 - column_weight) * draw(panel.symbols[at]))
+    )
     third = max(1, count // 3) if count else 0
     chosen = [(at, 1.0) for at in mixed[:third]]
     if short and count > third:
@@ -62,8 +73,13 @@ def weigh(panel: Panel, *, follows: float, draw: Draw, short: bool) -> str:
     return json.dumps({"weights": weights, "note": "the first of the table's first column, as far as I follow it"})
 
 
-def drawing(seed: int, key: str) -> Draw:
-    """A number in [0, 1) for each word, the same for the same seed and key."""
+def uniform_draw(seed: int, key: str) -> Draw:
+    """Return a function that draws a number in [0, 1) for each word.
+
+    Args:
+        seed: of the draws.
+        key: another one gives other draws too.
+    """
 
     def draw(word: str) -> float:
         return int.from_bytes(hashlib.sha256(f"{seed}:{key}:{word}".encode()).digest()[:8], "big") / 2**64
@@ -92,4 +108,4 @@ MALFORMED: tuple[Callable[[str], str], ...] = (
     lambda text: text[:-1] + ', "confidence": 0.8}',
     lambda text: '{"weights": {"BTCUSDT": 0.5}}',  # noqa: ARG005
 )
-"""What makes a reply invalid, each in another way."""
+"""Functions that make a valid reply invalid, each in another way."""

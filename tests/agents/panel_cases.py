@@ -52,10 +52,10 @@ def ranker(*replies: str | Reply, prompt: str = "panel_ranker/v1", **params: Any
     )
 
 
-def holding(view: MarketView, **shares: float) -> Portfolio:
-    """An account of 10,000 that holds these shares."""
+def holding(view: MarketView, **weights: float) -> Portfolio:
+    """An account of 10,000 that holds these weights."""
     positions = {
-        symbol: Position(quantity=1e4 * share / view.prices[symbol], average_price=view.prices[symbol], opened=0)
-        for symbol, share in shares.items()
+        symbol: Position(quantity=1e4 * weight / view.prices[symbol], average_price=view.prices[symbol], opened=0)
+        for symbol, weight in weights.items()
     }
-    return Portfolio(cash=1e4 * (1.0 - sum(shares.values())), positions=positions)
+    return Portfolio(cash=1e4 * (1.0 - sum(weights.values())), positions=positions)

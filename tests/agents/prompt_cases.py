@@ -67,12 +67,12 @@ def make_view(
 
 
 def holding(
-    view: MarketView, share: float = 0.5, *, gain: float = 0.02, hours: int = 3, size: float = 1.0
+    view: MarketView, weight: float = 0.5, *, gain: float = 0.02, hours: int = 3, size: float = 1.0
 ) -> Portfolio:
-    """An account of 10,000 x `size` with this share held, bought `hours` ago at a price `gain` lower."""
+    """An account of 10,000 x `size` with this weight held, bought `hours` ago at a price `gain` lower."""
     price, equity = view.prices["BTCUSDT"], 10_000.0 * size
-    held = Position(quantity=share * equity / price, average_price=price / (1 + gain), opened=view.now - hours * HOUR)
-    return Portfolio(cash=(1 - share) * equity, positions={"BTCUSDT": held})
+    held = Position(quantity=weight * equity / price, average_price=price / (1 + gain), opened=view.now - hours * HOUR)
+    return Portfolio(cash=(1 - weight) * equity, positions={"BTCUSDT": held})
 
 
 def write_prompt(root: Path, text: str, reference: str = "mine/v1") -> Path:

@@ -1,4 +1,4 @@
-"""The agent: requests and interpret are pure, decide is one after the other, and nothing but a valid reply trades."""
+"""The agent: requests and interpret are pure, decide combines them, and only a valid reply trades."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def decide(text: str | None = None, **parts: Any) -> Any:
     return make_agent(text, **parts).decide(make_view(), FLAT)
 
 
-def test_it_is_a_strategy_that_asks() -> None:
+def test_an_agent_is_an_agent_strategy() -> None:
     specs = (FeatureSpec(column="rsi", kind="rsi", params=(("period", 14),)),)
     agent = make_agent("{}", window=30, features=specs, summary="rolling")
     assert isinstance(agent, Strategy)
@@ -117,7 +117,7 @@ def test_a_valid_reply_is_the_decision(text: str, action: str, trade: float | No
         (Reply(failure="budget", error="the budget is reached"), "budget", "budget"),
     ],
 )  # fmt: skip
-def test_whatever_is_not_valid_is_a_hold_with_its_reason(reply: Reply, kind: str, reason: str) -> None:
+def test_a_reply_that_is_not_valid_is_a_hold_with_its_reason(reply: Reply, kind: str, reason: str) -> None:
     decision = decide(reply=reply)
     assert (decision.action, decision.trades, decision.targets, decision.size) == ("HOLD", None, None, None)
     assert decision.provenance.kind == kind

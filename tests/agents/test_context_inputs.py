@@ -1,4 +1,4 @@
-"""What a template may use: tables, summary and account, against plain recomputation of every cell."""
+"""Inputs of a template: tables, summary and account, against an independent computation of every cell."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def inputs(view: MarketView, portfolio: Portfolio = FLAT, **more: Any) -> dict[s
 
 
 def expected(name: str, values: list[float], last: float) -> list[float]:
-    """What a cell must be near, by the definitions of the columns."""
+    """Return the value of a cell by the definition of its column."""
     if name in ("close", "high", "ema_fast"):
         return [(value / last - 1) * 10_000 for value in values]
     if name in ("macd_hist", "atr"):
@@ -51,7 +51,7 @@ def expected(name: str, values: list[float], last: float) -> list[float]:
 
 @given(st.integers(0, 1_000), st.integers(1, 60), st.sampled_from([1e-5, 5e-4, 0.02]))
 @settings(max_examples=25)
-def test_every_cell_of_the_window_is_right_to_its_last_decimal(seed: int, rows: int, step: float) -> None:
+def test_every_cell_of_the_window_is_correct_to_its_last_decimal(seed: int, rows: int, step: float) -> None:
     view = make_view(seed, rows=rows, step=step)
     header, *lines = inputs(view)["window"].table(*WRITTEN).split("\n")
     assert header == ",".join(WRITTEN)
@@ -86,7 +86,7 @@ def test_window_is_the_last_rows_of_the_view() -> None:
 
 
 def test_an_unknown_column_names_the_nearest() -> None:
-    with pytest.raises(PromptError, match=r"no column 'ema_fats'; did you mean 'ema_fast'\?"):
+    with pytest.raises(PromptError, match=r"no column 'ema_fats' .*; did you mean '?ema_fast'?\?"):
         inputs(make_view())["window"].table("ema_fats")
 
 
@@ -116,7 +116,7 @@ def test_rolling_days_end_now_and_the_last_one_is_minus_one() -> None:
     assert inputs(view)["summary"].table("day") == "day\n-2\n-1"
 
 
-def test_place_in_the_range_of_the_days() -> None:
+def test_the_place_of_the_price_in_the_range_of_the_days() -> None:
     view = make_view(days=1)
     price = view.prices["BTCUSDT"]
     for low, high, place in ((price - 3, price + 1, 75), (price + 10, price + 20, -100), (price, price, None)):

@@ -1,4 +1,4 @@
-"""The prompts that ship: what they ask for, how long they are, and that nothing enters that could not be replayed."""
+"""The shipped prompts: their reply schema, their length, and that they show nothing that could not be replayed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def texts(prompt: Prompt, view: MarketView, portfolio: Portfolio = FLAT) -> list
 
 
 @every_prompt
-def test_the_reply_asked_for_is_the_one_that_is_validated(prompt: Prompt) -> None:
+def test_the_output_schema_is_the_one_that_is_validated(prompt: Prompt) -> None:
     assert prompt.output == REPLY_SCHEMA
     system = texts(prompt, make_view())[0]
     assert "json" in system  # some endpoints refuse JSON mode without the word
@@ -81,7 +81,7 @@ def test_dust_looks_flat_and_a_position_does_not(prompt: Prompt) -> None:
 
 
 @every_prompt
-def test_sizing_is_told(prompt: Prompt) -> None:
+def test_the_prompt_explains_the_sizing(prompt: Prompt) -> None:
     view = make_view()
     context = prompt_context(view, FLAT, window=60, every=HOUR, sizing="equity")
     assert "BUY adds size_pct of the equity" in prompt.render(context)[0]["content"]

@@ -1,4 +1,4 @@
-"""The ranker's reply contract: held against JSON Schema itself, and no text whatever makes an invalid reply trade."""
+"""The ranker's reply contract, compared with JSON Schema itself; no invalid reply trades."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ values = st.one_of(
 
 
 def as_read(value: Any) -> Any:
-    """As the decoder gives it: every number a float."""
+    """Return the value as the decoder does: every number a float."""
     return json.loads(json.dumps(value), parse_int=float)
 
 
 @given(value=values)
 @settings(max_examples=300)
-def test_the_check_in_plain_code_says_what_the_schema_says(value: Any) -> None:
+def test_the_plain_check_agrees_with_the_schema(value: Any) -> None:
     read = as_read(value)
     assert (check_shape(read) is None) == VALIDATOR.is_valid(read)
 
 
 def told_slowly(text: str, *, short: bool) -> dict[str, float] | None:
-    """What a text amounts to, by json and jsonschema and the words of the contract."""
+    """Return the result of a text by json, jsonschema and the rules of the contract."""
     try:
         value = json.loads(text.strip(" \t\r\n"))
     except ValueError:
@@ -78,7 +78,7 @@ texts = st.one_of(
 
 @given(text=texts, short=st.booleans())
 @settings(max_examples=300)
-def test_a_reply_trades_if_and_only_if_it_keeps_the_contract(text: str, short: bool) -> None:
+def test_a_reply_trades_if_and_only_if_it_is_valid(text: str, short: bool) -> None:
     agent = ranker(allow_short=short)
     exchange = ModelCall(request=ASKED, reply=Reply(text=text, finish_reason="stop"))
     decision = agent.interpret(VIEW, FLAT, [exchange])
@@ -99,16 +99,16 @@ def one(symbol: str, weight: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "reason", "words"),
     [
-        (one("DUSDT", 0.5), "schema", '"DUSDT" is no symbol of the table'),
-        (one("ausdt", 0.5), "schema", "no symbol of the table"),
+        (one("DUSDT", 0.5), "schema", '"DUSDT" is not a symbol of the table'),
+        (one("ausdt", 0.5), "schema", "not a symbol of the table"),
         (one("AUSDT", 50), "schema", "a number from -1 to 1, got 50"),
         (one("AUSDT", "50%"), "schema", "a number from -1 to 1"),
         (one("AUSDT", True), "schema", "a number from -1 to 1"),
-        (one("AUSDT", -0.5), "schema", "nothing may be sold short"),
+        (one("AUSDT", -0.5), "schema", "short positions are not allowed"),
         (VALID.replace("0.25", "0.6"), "schema", "add up to 1.1, at most 1"),
         (VALID.replace("CUSDT", "AUSDT"), "schema", "AUSDT is given twice"),
         (VALID.replace('"note"', '"weights": [], "note"'), "duplicate_key", "given twice"),
-        (VALID.replace("0.25", "NaN"), "not_finite", "NaN is no number"),
+        (VALID.replace("0.25", "NaN"), "not_finite", "NaN is not a number"),
         (VALID.replace("0.25", "1e999"), "not_finite", "too large"),
         (VALID.replace('"note"', '"why"'), "schema", 'the key "why" is not allowed'),
         (VALID[:-20], "not_json", ""),
@@ -135,7 +135,7 @@ def test_what_is_wrong_is_named(text: str, reason: str, words: str) -> None:
         (Reply(failure="budget"), "budget", "budget"),
     ],
 )
-def test_what_did_not_arrive_whole_has_no_weights(reply: Reply, kind: str, reason: str) -> None:
+def test_an_incomplete_reply_has_no_weights(reply: Reply, kind: str, reason: str) -> None:
     parsed = parse_weights(reply, symbols=SHOWN)
     assert (parsed.weights, parsed.provenance.kind, parsed.provenance.reason) == (None, kind, reason)
 

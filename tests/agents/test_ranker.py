@@ -1,4 +1,4 @@
-"""The ranker: what it shows of the cross-section, what enters a prompt and what does not, and the weights it gives."""
+"""The ranker: what its prompts show of the cross-section and the account, and the weights it gives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from panel_cases import FLAT, SYMBOLS, holding, panel_view, ranker
 from agent_bt.agents.panel_context import PanelInput, style_of
 from agent_bt.agents.prompt import load_prompt, prompt_roots
 from agent_bt.agents.rank_reply import RANK_SCHEMA
-from agent_bt.agents.ranker import VOLUME, in_words
+from agent_bt.agents.ranker import VOLUME, describe_frequency
 from agent_bt.core.errors import ConfigError, StrategyError
 from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.view import BAR_COLUMNS
@@ -29,7 +29,7 @@ def last_of(agent: AgentStrategy, view: object = VIEW, account: object = FLAT) -
 
 
 @pytest.mark.parametrize("version", ["v1", "v1-blind"])
-def test_the_shipped_prompts_ask_for_what_is_validated(version: str) -> None:
+def test_the_output_schemas_of_the_shipped_prompts_are_the_validated_one(version: str) -> None:
     prompt = load_prompt(f"panel_ranker/{version}", prompt_roots()[-1:])
     assert prompt.output == RANK_SCHEMA
     assert ("account.weights" in prompt.uses()) == (version == "v1")
@@ -54,7 +54,7 @@ def test_a_prompt_that_does_not_show_the_account_is_the_same_whatever_is_held() 
         assert (flat[0].address == held[0].address) == alike
 
 
-def test_what_is_held_is_shown_coarse_and_without_scale() -> None:
+def test_holdings_are_shown_coarse_and_without_scale() -> None:
     agent = ranker()
     larger = holding(VIEW, AUSDT=0.5)
     larger = type(larger)(
@@ -68,7 +68,7 @@ def test_what_is_held_is_shown_coarse_and_without_scale() -> None:
     assert last_of(agent, account=larger) == last_of(agent, account=holding(VIEW, AUSDT=0.5004))
 
 
-def test_only_the_largest_are_shown_where_so_many_are_asked_for() -> None:
+def test_max_symbols_shows_only_the_largest() -> None:
     view = panel_view(return_24=[0, 0, 0, 0], **{VOLUME: [5.0, float("nan"), 7.0, 6.0]})
     agent = ranker(REPLY, max_symbols=2)
     assert agent.shown(view) == ("CUSDT", "DUSDT")
@@ -87,7 +87,7 @@ def test_named_symbols_get_their_weights_and_all_others_none() -> None:
     assert nothing.targets == dict.fromkeys(SYMBOLS, 0.0)
 
 
-def test_where_nothing_may_be_bought_nobody_is_asked() -> None:
+def test_no_request_is_sent_where_nothing_may_be_bought() -> None:
     view = panel_view(return_24=[0, 0, 0, 0], eligible=(False,) * 4)
     decision = ranker().decide(view, FLAT)
     assert decision.targets == dict.fromkeys(SYMBOLS, 0.0)
@@ -113,7 +113,7 @@ def test_wrong_parameters_are_named(params: dict[str, object], error: type[Excep
 @pytest.mark.parametrize(
     "column", [*BAR_COLUMNS, *(f"{kind}_{'_'.join('987'[: len(KINDS[kind].params)])}" for kind in KINDS)]
 )
-def test_every_column_can_be_written_and_has_words(column: str) -> None:
+def test_every_column_has_a_format_and_a_description(column: str) -> None:
     spec = None if column in BAR_COLUMNS else spec_of(column.replace("9_8_7", "8_9_7"))
     name = column if spec is None else spec.column
     assert style_of(name, spec).words != (spec.kind if spec else "")
@@ -123,14 +123,14 @@ def test_every_column_can_be_written_and_has_words(column: str) -> None:
     assert column == "close" or lines[3].endswith(",na")
 
 
-def test_rhythms_in_words() -> None:
-    assert [in_words(text) for text in ("W-FRI", "D", "MS", "QS", "4h")] == [
+def test_frequencies_in_words() -> None:
+    assert [describe_frequency(text) for text in ("W-FRI", "D", "MS", "QS", "4h")] == [
         "every Friday", "every day", "on the first day of every month", "on the first day of every quarter", "every 4h",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_the_stand_in_ranks_and_every_fault_of_it_is_one(short: bool) -> None:
+def test_the_stand_in_ranks_and_every_malformed_reply_is_invalid(short: bool) -> None:
     agent = ranker(allow_short=short)
     for seed in range(20):
         view = panel_view(return_24=[0.1 * seed, 0.2, -0.3, 0.05 * seed])
@@ -144,7 +144,7 @@ def test_the_stand_in_ranks_and_every_fault_of_it_is_one(short: bool) -> None:
             assert ranker(spoil(text), allow_short=short).decide(view, FLAT).provenance.kind == "invalid", spoil(text)
 
 
-def test_the_stand_in_follows_the_first_column_as_far_as_it_is_told() -> None:
+def test_the_stand_in_follows_the_first_column_by_its_eagerness() -> None:
     (request,) = ranker().requests(panel_view(return_24=[0.1, 0.4, -0.3, 0.2]), FLAT)
     text = answer(request.messages, StandInParams(eagerness=1.0))
     assert [each["symbol"] for each in json.loads(text)["weights"]] == ["BUSDT"]

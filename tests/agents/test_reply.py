@@ -83,7 +83,7 @@ def test_a_size_that_is_not_listed_is_invalid_and_repaired_to_none(size: str, ac
     assert parsed.detail.startswith("size_pct must be one of 0.25, 0.5, 1, got ")
 
 
-def test_a_listed_size_is_taken() -> None:
+def test_a_listed_size_is_accepted() -> None:
     parsed = parse_reply(Reply(text='{"action": "BUY", "size_pct": 1}', finish_reason="stop"), sizes=SIZES)
     assert (parsed.action, parsed.size, parsed.valid) == ("BUY", 1.0, True)
     held = parse_reply(Reply(text='{"action": "HOLD"}', finish_reason="stop"), sizes=SIZES)
@@ -92,7 +92,7 @@ def test_a_listed_size_is_taken() -> None:
 
 @settings(max_examples=100)
 @given(NEAR_REPLIES)
-def test_a_reply_is_taken_exactly_when_the_validator_takes_it(value: Any) -> None:
+def test_a_reply_is_accepted_exactly_when_the_validator_accepts_it(value: Any) -> None:
     text = json.dumps(value)
     if len(text) > MAX_REPLY_CHARS:
         return
@@ -108,7 +108,7 @@ def test_a_reply_is_taken_exactly_when_the_validator_takes_it(value: Any) -> Non
 
 @settings(max_examples=50)
 @given(st.text(max_size=60) | st.binary(max_size=40).map(lambda raw: raw.decode("utf-8", "surrogateescape")))
-def test_no_text_at_all_raises(text: str) -> None:
+def test_no_text_raises(text: str) -> None:
     for strip in ("none", "code_fence", "think", "both"):
         assert parse(text, strip).provenance.kind == "invalid"  # type: ignore[arg-type]
 
@@ -131,7 +131,7 @@ def test_no_text_at_all_raises(text: str) -> None:
         ('{"action":"HOLD","note":"' + "\\u00e9" * 2000 + '"}', "HOLD", None, "é" * 2000),
     ],
 )
-def test_valid_replies_are_taken_as_they_are(text: str, action: str, size: float | None, note: str) -> None:
+def test_valid_replies_are_accepted_unchanged(text: str, action: str, size: float | None, note: str) -> None:
     for strip in ("none", "code_fence", "think", "both"):
         parsed = parse(text, strip)  # type: ignore[arg-type]
         assert (parsed.action, parsed.size, parsed.note, parsed.detail) == (action, size, note, "")
@@ -191,6 +191,6 @@ def test_a_reply_withheld_by_the_budget_is_a_hold_of_its_own_kind() -> None:
 
 
 def test_the_detail_says_what_to_do_about_fences_and_think_blocks() -> None:
-    assert "llm.strip code_fence" in parse(f"```json\n{GOOD}\n```").detail
-    assert "llm.strip think" in parse(f"<think>a</think>{GOOD}").detail
+    assert "llm.strip: code_fence" in parse(f"```json\n{GOOD}\n```").detail
+    assert "llm.strip: think" in parse(f"<think>a</think>{GOOD}").detail
     assert "llm.max_tokens" in parse_reply(Reply(text="{", finish_reason="length")).detail

@@ -1,4 +1,4 @@
-"""Bad replies as models and endpoints really send them, each with the reason it is refused for."""
+"""Invalid replies as models and endpoints actually send them, each with the reason why it is refused."""
 
 from __future__ import annotations
 
@@ -383,7 +383,7 @@ def test_no_bad_reply_raises_or_trades_and_each_has_its_reason(reason: str) -> N
             assert parsed.detail.encode() and len(parsed.detail) < 500
 
 
-def test_declared_repairs_make_no_plain_bad_reply_worse() -> None:
+def test_a_reply_that_a_declared_repair_makes_valid_records_the_repair() -> None:
     for _, strip, reply in CORPUS:
         if strip == "none":
             for declared in ("code_fence", "think", "both"):

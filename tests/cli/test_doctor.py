@@ -1,4 +1,4 @@
-"""`agent-bt doctor` finds what stands in the way of a run, and says what to do."""
+"""`agent-bt doctor` finds what prevents a run, and says what to do."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_key_is_seen_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "very-secret-key" not in repr(findings)
 
 
-def test_the_endpoint_is_asked_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_endpoint_is_tested_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def answer(config: object) -> object:
@@ -93,7 +93,7 @@ def test_a_missing_prompt_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(("free", "level"), [(10 * 2**20, "error"), (2**30, "warning"), (2**40, "ok")])
-def test_a_disk_that_is_nearly_full_is_told(free: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nearly_full_disk_is_a_finding(free: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     assert about("output", diagnose(None, [], probe=False)).level == level
 
@@ -107,7 +107,7 @@ def test_keys_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
     assert list(check_dotenv(path)) == []
 
 
-def test_a_probe_asks_the_real_endpoint_once() -> None:
+def test_a_probe_sends_the_endpoint_one_request() -> None:
     with ChatServer(stand_in_answer()) as server:
         local = [*ENDPOINT, f"llm.base_url={server.url}"]
         finding = about("endpoint", diagnose(None, local, probe=True))
@@ -117,5 +117,5 @@ def test_a_probe_asks_the_real_endpoint_once() -> None:
         assert server.calls == 1
         forbidden = about("endpoint", diagnose(None, [*local, "budget.usd=1"], probe=True))
         assert (forbidden.level, forbidden.advice) == ("error", "")
-        assert "not asked: budget.usd is set" in forbidden.what
+        assert "not tested: budget.usd is set" in forbidden.what
         assert server.calls == 1

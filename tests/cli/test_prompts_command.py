@@ -28,7 +28,7 @@ THREE_DAYS = ["--set", "market.start=2024-07-01", "--set", "market.end=2024-07-0
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a prompt of one's own in two versions, and one that is broken."""
+    """A working folder with a user's prompt in two versions, and one that is broken."""
     monkeypatch.chdir(tmp_path)
     for name, text in (("v1", MINE), ("v2", MINE.replace("hold", "now hold")), ("v3", "user:\n")):
         path = tmp_path / "prompts" / "mine" / f"{name}.prompty"
@@ -125,7 +125,7 @@ def test_a_run_does_not_begin_with_a_locked_prompt_that_changed(folder: Path) ->
     assert not (folder / "runs").exists()
 
 
-def test_lock_takes_all_of_ones_own_and_says_what_is_new(folder: Path) -> None:
+def test_lock_locks_all_prompts_of_the_user_and_names_new_ones(folder: Path) -> None:
     (folder / "prompts" / "mine" / "v3.prompty").unlink()
     assert [line.split()[:2] for line in run("lock", "mine/v2").stdout.splitlines()] == [["mine/v2", "locked"]]
     lines = [line.split()[:2] for line in run("lock").stdout.splitlines()]
@@ -156,7 +156,7 @@ def test_lock_refuses_what_cannot_be_locked(folder: Path, arguments: list[str], 
     assert not (folder / "prompts" / "lock.json").exists()
 
 
-def test_a_locked_version_that_is_gone_or_a_damaged_lock_is_told(folder: Path) -> None:
+def test_a_missing_locked_version_and_a_damaged_lock_are_errors(folder: Path) -> None:
     run("lock", "mine/v1")
     (folder / "prompts" / "mine" / "v1.prompty").unlink()
     assert "no prompt 'mine/v1'" in str(run("lock", "--check").exception)
@@ -167,5 +167,5 @@ def test_a_locked_version_that_is_gone_or_a_damaged_lock_is_told(folder: Path) -
         assert "lock.json" in str(fault)
 
 
-def test_nothing_to_lock_is_told(folder: Path) -> None:
+def test_lock_without_prompts_prints_a_message(folder: Path) -> None:
     assert "nothing is locked" in run("lock", "--check").stderr

@@ -1,4 +1,4 @@
-"""The budget is never passed, whatever the calls do; the ledger; the guard against endless failure."""
+"""The budget is never exceeded, whatever the calls do; the ledger; the guard against repeated failure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def worst_tokens(request: Request) -> int:
 
 
 class Manual:
-    """Calls wait for the test to answer them."""
+    """An LLM whose calls wait for the test to answer them."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Request, Future[Reply]]] = []
@@ -80,14 +80,14 @@ def test_calls_in_flight_count() -> None:
     futures = [llm.submit(make_request(str(n))) for n in range(3)]
     assert len(inner.calls) == 2
     inner.answer(0)
-    assert not futures[2].done()  # one is still in flight, and may yet turn out to be unpaid
+    assert not futures[2].done()  # one is still in flight, and may turn out to be unbilled
     inner.answer(1)
     with pytest.raises(BudgetReached, match=r"budget\.calls 2; spent: 2 calls.*run the same command again"):
         futures[2].result(1)
     assert BudgetReached.exit_code == 4
 
 
-def test_a_demand_waits_for_calls_that_settle_below_their_worst_case() -> None:
+def test_a_needed_call_waits_for_calls_that_settle_below_their_worst_case() -> None:
     inner = Manual()
     request = make_request()
     llm = make_budget(inner, tokens=2 * worst_tokens(request) - 10)
@@ -99,7 +99,7 @@ def test_a_demand_waits_for_calls_that_settle_below_their_worst_case() -> None:
     assert first.result(1).text == second.result(1).text == "ok"
 
 
-def test_an_unpaid_call_gives_its_budget_back() -> None:
+def test_an_unbilled_call_releases_its_reservation() -> None:
     inner, ledger = Manual(), Ledger()
     llm = make_budget(inner, calls=1, ledger=ledger)
     for failure in ("rate_limit", "server_error", "connection"):
@@ -122,7 +122,7 @@ def test_a_call_that_may_have_been_billed_counts_with_its_worst_case() -> None:
         assert (ledger.spent.calls, ledger.spent.tokens) == (1, worst_tokens(make_request()))
 
 
-def test_cancelling_a_waiting_call_prevents_it_and_releases_what_was_set_aside() -> None:
+def test_cancelling_a_waiting_call_prevents_it_and_releases_its_reservation() -> None:
     inner, ledger = Manual(), Ledger()
     llm = make_budget(inner, calls=1, ledger=ledger)
     first, waiting = llm.submit(make_request("1")), llm.submit(make_request("2"))
@@ -143,7 +143,7 @@ def test_hold_instead_of_stop() -> None:
     assert reply.error is not None and "budget.calls 0" in reply.error
 
 
-def test_speculation_leaves_the_last_of_the_budget_to_demands() -> None:
+def test_speculative_calls_leave_the_last_tenth_of_the_budget_to_needed_calls() -> None:
     inner = Manual()
     llm = make_budget(inner, calls=10)
     with urged(Urgency(speculative=True)):
@@ -156,7 +156,7 @@ def test_speculation_leaves_the_last_of_the_budget_to_demands() -> None:
     assert demand.result(1).text == "ok"
 
 
-def test_speculation_does_not_overtake_a_waiting_demand() -> None:
+def test_a_speculative_call_does_not_overtake_a_waiting_needed_call() -> None:
     inner = Manual()
     request = make_request()
     llm = make_budget(inner, tokens=3 * worst_tokens(request))
@@ -168,13 +168,13 @@ def test_speculation_does_not_overtake_a_waiting_demand() -> None:
     assert not demand.done()
 
 
-def test_dollars_need_a_price() -> None:
+def test_a_budget_in_dollars_needs_a_price() -> None:
     with pytest.raises(ConfigError, match=r"llm\.prices"):
         make_budget(Manual(), prices=UNPRICED, usd=1.0)
     make_budget(Manual(), prices=UNPRICED, calls=1, tokens=5)
 
 
-def test_a_bound_needs_max_tokens() -> None:
+def test_a_token_budget_needs_max_tokens() -> None:
     request = Request(provider="p", endpoint_id="e", body={"model": "m", "messages": []})
     with pytest.raises(ConfigError, match="max_tokens"):
         make_budget(Manual(), tokens=1000).submit(request)
@@ -207,8 +207,8 @@ def test_a_long_queue_of_ready_replies_does_not_recurse() -> None:
     assert all(future.done() for future in futures)
 
 
-class Wild:
-    """Answers late, in any order, sometimes with a failure; keeps what it has really charged."""
+class Unreliable:
+    """An LLM that answers late, in any order, sometimes with a failure, and records what it has actually charged."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -246,8 +246,8 @@ class Wild:
         pass
 
 
-def check_never_passed(seed: int, limits: dict[str, Any], calls: int, threads: int) -> None:
-    inner, ledger, chance = Wild(seed), Ledger(), random.Random(seed)
+def check_never_exceeded(seed: int, limits: dict[str, Any], calls: int, threads: int) -> None:
+    inner, ledger, chance = Unreliable(seed), Ledger(), random.Random(seed)
     llm = make_budget(inner, ledger=ledger, **limits)
 
     def work(n: int) -> str:
@@ -284,18 +284,18 @@ LIMITS = st.fixed_dictionaries(
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), limits=LIMITS, threads=st.integers(1, 8))
-def test_a_budget_is_never_passed(seed: int, limits: dict[str, Any], threads: int) -> None:
-    check_never_passed(seed, limits, calls=60, threads=threads)
+def test_a_budget_is_never_exceeded(seed: int, limits: dict[str, Any], threads: int) -> None:
+    check_never_exceeded(seed, limits, calls=60, threads=threads)
 
 
 @pytest.mark.verify
 @settings(max_examples=400)
 @given(seed=st.integers(0, 2**32), limits=LIMITS, threads=st.integers(1, 16))
-def test_a_budget_is_never_passed_at_length(seed: int, limits: dict[str, Any], threads: int) -> None:
-    check_never_passed(seed, limits, calls=200, threads=threads)
+def test_a_budget_is_never_exceeded_long(seed: int, limits: dict[str, Any], threads: int) -> None:
+    check_never_exceeded(seed, limits, calls=200, threads=threads)
 
 
-def test_a_ledger_goes_on_where_a_killed_run_stopped(tmp_path: Path) -> None:
+def test_a_ledger_continues_where_a_killed_run_stopped(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     settled = ledger.reserve(Spend(calls=1, prompt_tokens=100, completion_tokens=50, usd=1.0))
@@ -328,7 +328,7 @@ def test_a_raised_budget_continues(tmp_path: Path) -> None:
         assert raised.result(1).text == "ok"
 
 
-def test_a_file_that_is_no_ledger_is_told_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_ledger_is_an_error(tmp_path: Path) -> None:
     for text in ("hello\n", "[1, 2]\n", json.dumps(["pay", 0, 1, 1, 1, None, 0]) + "\n"):
         (tmp_path / "l").write_text(text)
         with pytest.raises(RecordError, match="line 1: not a line of a ledger"):
@@ -337,7 +337,7 @@ def test_a_file_that_is_no_ledger_is_told_so(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
-def test_a_long_unbroken_row_of_failures_stops_the_run() -> None:
+def test_many_failures_in_a_row_stop_the_run() -> None:
     inner = Manual()
     llm = FailureGuard(inner, 3)
     for n in range(2):
@@ -353,7 +353,7 @@ def test_a_long_unbroken_row_of_failures_stops_the_run() -> None:
     assert len(inner.calls) == 3
 
 
-def test_an_answer_breaks_the_row_and_a_budget_refusal_does_not_count() -> None:
+def test_an_answer_resets_the_count_and_a_budget_refusal_does_not_count() -> None:
     inner = Manual()
     llm = FailureGuard(inner, 2)
     for n, reply in enumerate(
@@ -364,7 +364,7 @@ def test_an_answer_breaks_the_row_and_a_budget_refusal_does_not_count() -> None:
         assert future.result(1) == reply
 
 
-def test_the_guard_passes_cancelling_on() -> None:
+def test_the_guard_forwards_cancelling() -> None:
     inner = Manual()
     llm = FailureGuard(inner, 2)
     future = llm.submit(make_request())

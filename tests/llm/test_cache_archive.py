@@ -1,4 +1,4 @@
-"""Exports: the same content gives the same bytes, everything comes back, damage is told."""
+"""Exports: the same content gives the same bytes, an import restores everything, damage is an error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fill(path: Path, entries: list[Entry]) -> ReplyStore:
     return store
 
 
-def test_what_is_exported_comes_back(tmp_path: Path) -> None:
+def test_an_import_restores_what_was_exported(tmp_path: Path) -> None:
     with fill(tmp_path / "a", make_entries()) as one, ReplyStore(tmp_path / "b") as other:
         one.remember({"model": "m"}, {"response_format": "text"})
         result = export_replies(one, tmp_path / "deep" / "out.xz")
@@ -138,7 +138,7 @@ def test_a_damaged_export_imports_nothing(tmp_path: Path, damage: object, said: 
         assert len(target) == 0
 
 
-def test_an_export_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_export_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with fill(tmp_path / "a", make_entries()) as store, pytest.raises(RecordError, match="cannot be written"):
         export_replies(store, tmp_path / "file" / "o.xz")
@@ -160,8 +160,8 @@ def test_addresses_of_an_unfinished_run(tmp_path: Path) -> None:
     assert addresses_of_run(tmp_path) == {"a", "b"}
 
 
-def test_a_folder_without_decisions_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no run folder"):
+def test_a_folder_without_decisions_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="not a run folder"):
         addresses_of_run(tmp_path)
     (tmp_path / "decisions.parquet").write_text("hello")
     with pytest.raises(RecordError, match="cannot be read"):

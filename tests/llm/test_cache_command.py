@@ -102,7 +102,7 @@ def test_export_and_import() -> None:
     assert "4 new replies, 2 known" in call("import", "all.xz", "--path", "new/cache.sqlite").output
 
 
-def test_prune_asks_first_and_removes_what_meets_all_conditions() -> None:
+def test_prune_confirms_and_removes_what_meets_all_conditions() -> None:
     assert call_json("prune", "--older-than", "25d", "--dry-run") | {"path": ""} == {
         "path": "",
         "selected": 3,
@@ -118,9 +118,9 @@ def test_prune_asks_first_and_removes_what_meets_all_conditions() -> None:
     assert call_json("prune", "--model", "absent", "--yes")["removed"] == 0
 
 
-def test_prune_refuses_what_is_not_said_clearly() -> None:
+def test_prune_needs_a_condition_and_a_confirmation() -> None:
     for arguments, said in (
-        ([], "say what to remove"),
+        ([], "give what to remove"),
         (["--older-than", "90"], "90d|duration"),
         (["--model", "old", "--json"], "--yes or --dry-run"),
         (["--unused-by", "nowhere"], "no run in nowhere"),

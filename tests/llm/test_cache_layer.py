@@ -1,4 +1,4 @@
-"""The cache as a layer: one call for many callers, durable before used, cancelling, speculation."""
+"""The cache as a layer: one call for many callers, durable before used, cancelling, speculative calls."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_reply_is_stored_and_answers_the_next_time(store: ReplyStore) -> None:
     assert inner.closed
 
 
-def test_a_reply_is_durable_before_anyone_sees_it(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_is_durable_before_a_caller_gets_it(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
     written: Future[object] = Future()
@@ -105,7 +105,7 @@ def test_two_callers_share_one_call(store: ReplyStore) -> None:
     assert not other.done()
 
 
-def test_a_failed_call_is_handed_on_and_not_stored(store: ReplyStore) -> None:
+def test_a_failed_call_is_returned_and_not_stored(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
     future = llm.submit(make_request())
@@ -119,7 +119,7 @@ def test_a_failed_call_is_handed_on_and_not_stored(store: ReplyStore) -> None:
     assert len(inner.calls) == 2
 
 
-def test_cancelling_prevents_the_sending_and_only_that(store: ReplyStore) -> None:
+def test_cancelling_works_only_before_the_call_is_sent(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
     future = llm.submit(make_request("unsent"))
@@ -136,7 +136,7 @@ def test_cancelling_prevents_the_sending_and_only_that(store: ReplyStore) -> Non
     assert again.result(5).text == "ok"
 
 
-def test_one_of_two_callers_can_leave(store: ReplyStore) -> None:
+def test_one_of_two_callers_can_cancel(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
     first, second = llm.submit(make_request()), llm.submit(make_request())
@@ -147,7 +147,7 @@ def test_one_of_two_callers_can_leave(store: ReplyStore) -> None:
     assert second.result(5).cached is False
 
 
-def test_a_demand_lifts_the_guess_it_joins(store: ReplyStore) -> None:
+def test_a_needed_call_that_joins_a_speculative_one_makes_it_needed(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
     seen = []
@@ -166,7 +166,7 @@ def test_a_demand_lifts_the_guess_it_joins(store: ReplyStore) -> None:
     assert len(seen) == 1
 
 
-def test_a_failed_guess_that_is_needed_by_now_is_asked_again(store: ReplyStore) -> None:
+def test_a_failed_speculative_call_that_is_needed_by_now_is_sent_again(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
     with urged(Urgency(speculative=True)):
@@ -178,7 +178,7 @@ def test_a_failed_guess_that_is_needed_by_now_is_asked_again(store: ReplyStore) 
     assert needed.result(5).text == "ok"
 
 
-def test_a_failed_guess_that_nobody_needs_is_not_asked_again(store: ReplyStore) -> None:
+def test_a_failed_speculative_call_that_is_not_needed_is_not_sent_again(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
     with urged(Urgency(speculative=True)):
@@ -188,7 +188,7 @@ def test_a_failed_guess_that_nobody_needs_is_not_asked_again(store: ReplyStore) 
     assert len(inner.calls) == 1
 
 
-def test_hits_of_demands_are_counted_as_saved(store: ReplyStore) -> None:
+def test_cache_hits_of_needed_calls_count_as_saved(store: ReplyStore) -> None:
     inner, ledger = Manual(), Ledger()
     llm = CachedLLM(inner, store, ledger)
     llm.submit(make_request()).add_done_callback(lambda _: None)
@@ -200,7 +200,7 @@ def test_hits_of_demands_are_counted_as_saved(store: ReplyStore) -> None:
     assert (ledger.saved.calls, ledger.saved.usd, ledger.spent.calls) == (1, 0.5, 0)
 
 
-def test_many_threads_ask_few_things_once(store: ReplyStore) -> None:
+def test_many_threads_send_each_request_once(store: ReplyStore) -> None:
     asked: list[str] = []
 
     class Slow(Manual):

@@ -61,7 +61,7 @@ def test_an_entry_keeps_everything(tmp_path: Path) -> None:
     assert found.parameters == {"model": "m", "temperature": 0.5, "seed": 3}
 
 
-def test_invalid_replies_are_stored_like_any_other_even_half_a_surrogate_pair(tmp_path: Path) -> None:
+def test_invalid_replies_are_stored_like_any_other_even_with_an_unpaired_surrogate(tmp_path: Path) -> None:
     with ReplyStore(tmp_path / "c.sqlite") as store:
         for text in (None, "", "not json", "\ud83d", "\x00é漢"):
             entry = make_entry(content=repr(text), text=text)  # type: ignore[arg-type]
@@ -135,7 +135,7 @@ def test_nothing_expires(tmp_path: Path) -> None:
         assert store.get(make_request()) is not None
 
 
-def test_a_done_put_survives_kill_9(tmp_path: Path) -> None:
+def test_a_completed_put_survives_kill_9(tmp_path: Path) -> None:
     script = """
 import sys, itertools
 sys.path.insert(0, "tests/llm")
@@ -243,7 +243,7 @@ def test_a_flipped_bit_is_damage(tmp_path: Path, column: str) -> None:
         store.get(make_request())
 
 
-def test_a_file_that_is_no_store_is_told_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_an_error(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("hello" * 1000)
     with pytest.raises(RecordError, match="damaged"):
@@ -263,7 +263,7 @@ def test_a_file_that_is_no_store_is_told_so(tmp_path: Path) -> None:
         ReplyStore(text / "c.sqlite")
 
 
-def test_a_torn_file_is_told_so(tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     with ReplyStore(path) as store:
         put(store, *[make_entry(content=str(n) * 500) for n in range(200)])
@@ -273,7 +273,7 @@ def test_a_torn_file_is_told_so(tmp_path: Path) -> None:
         list(store.entries())
 
 
-def test_a_newer_format_is_told_so(tmp_path: Path) -> None:
+def test_a_newer_format_is_an_error(tmp_path: Path) -> None:
     ReplyStore(tmp_path / "c.sqlite").close()
     db = sqlite3.connect(tmp_path / "c.sqlite")
     db.execute("PRAGMA user_version = 99")
@@ -300,7 +300,7 @@ def test_a_full_disk_fails_the_put_with_a_clear_error(tmp_path: Path, monkeypatc
         assert store.get(make_request("kept")) is not None
 
 
-def test_reading_only_needs_no_right_to_write(tmp_path: Path) -> None:
+def test_read_only_works_without_the_right_to_write(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     with pytest.raises(RecordError, match="no store of replies"):
         ReplyStore(path, read_only=True)
@@ -317,7 +317,7 @@ def test_reading_only_needs_no_right_to_write(tmp_path: Path) -> None:
             store.remember("k", 2)
 
 
-def test_what_is_remembered_is_found_again(tmp_path: Path) -> None:
+def test_remembered_values_are_recalled(tmp_path: Path) -> None:
     key = {"provider": "openai", "endpoint_id": "h", "model": "m", "wanted": "auto"}
     with ReplyStore(tmp_path / "c.sqlite") as store:
         assert store.recall(key) is None

@@ -27,7 +27,7 @@ def test_64_requests_are_answered_at_once_and_take_the_fixed_latency() -> None:
         assert elapsed >= 0.3
 
 
-def test_what_is_held_back_is_answered_after_its_release() -> None:
+def test_held_calls_are_answered_after_the_release() -> None:
     with ChatServer(lambda _: HOLD) as server, httpx.Client(trust_env=False) as client, ThreadPoolExecutor(2) as pool:
         server.hold(after=1)
         replies = [pool.submit(client.post, f"{server.url}/chat/completions", json=BODY) for _ in range(2)]

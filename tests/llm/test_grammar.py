@@ -13,7 +13,7 @@ from agent_bt.agents.rank_reply import RANK_SCHEMA
 from agent_bt.agents.reply import check, reply_schema
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.grammar import MAX_TEXT_CHARS, gbnf
-from agent_bt.llm.negotiation import Negotiated, apply, negotiate
+from agent_bt.llm.negotiation import NegotiationResult, apply, negotiate
 from agent_bt.llm.scripted import ScriptedLLM
 
 SIZES = (0.25, 0.5, 1.0)
@@ -103,11 +103,11 @@ def test_a_schema_it_does_not_know_is_an_error() -> None:
 
 def test_the_body_carries_the_grammar_and_no_response_format() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 64}
-    sent = apply(Negotiated(response_format="grammar"), body, reply_schema(SIZES))
+    sent = apply(NegotiationResult(response_format="grammar"), body, reply_schema(SIZES))
     assert sent == {**body, "grammar": gbnf(reply_schema(SIZES))}
 
 
-def test_a_grammar_is_asked_for_by_name_only() -> None:
+def test_a_grammar_is_sent_only_where_the_config_names_it() -> None:
     asked: list[Request] = []
 
     def answer(request: Request) -> Reply:
@@ -118,4 +118,4 @@ def test_a_grammar_is_asked_for_by_name_only() -> None:
     found = negotiate(ScriptedLLM(answer), {"model": "m"}, wanted="grammar", schema=schema)
     assert found.response_format == "grammar" and asked[0].body["grammar"] == gbnf(schema)
     assert negotiate(ScriptedLLM(answer), {"model": "m"}, wanted="auto", schema=schema).response_format == "json_schema"
-    assert Negotiated.from_dict(found.to_dict()) == found
+    assert NegotiationResult.from_dict(found.to_dict()) == found

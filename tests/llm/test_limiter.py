@@ -1,4 +1,4 @@
-"""The adaptive gate against endpoints with hidden limits, on a clock that a test can run through in no time."""
+"""The adaptive limiter against endpoints with hidden limits, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from agent_bt.llm.limiter import AdaptiveGate
+from agent_bt.llm.limiter import AdaptiveLimiter
 from agent_bt.llm.rate_headers import requests_left, reset_s, tokens_left
 from agent_bt.llm.speculation import Urgency, urged
 
 
 class _Selector(selectors.SelectSelector):
-    """Never sleeps: where it would, the clock jumps."""
+    """A selector that advances the virtual clock instead of sleeping."""
 
     now = 1000.0
 
@@ -27,7 +27,7 @@ class _Selector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only by waiting."""
+    """An event loop on a virtual clock that advances only by waiting."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -51,7 +51,7 @@ def now() -> float:
 
 
 class Endpoint:
-    """Takes `at_once` calls at a time and `per_s` in any second; refuses quickly, answers after about `latency_s`."""
+    """Accepts `at_once` calls at a time and `per_s` in any second, and answers after about `latency_s`."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Endpoint:
 
 
 async def send_all(gate: Any, call: Callable[[], Awaitable[tuple[int, Mapping[str, str]]]], calls: int) -> float:
-    """Seconds that `calls` answers take, 200 callers at a time, each refused one trying again."""
+    """Return the seconds that `calls` answers take, with 200 callers at a time; refused ones retry."""
     chance = random.Random(1)
     callers = asyncio.Semaphore(200)
 
@@ -130,37 +130,37 @@ def test_hidden_limits_are_found(limits: dict[str, float]) -> None:
     endpoint = Endpoint(**limits)  # type: ignore[arg-type]
     best_per_s = min(endpoint.at_once / endpoint.latency_s, endpoint.per_s)
     calls = int(min(max(1500, 60 * best_per_s), 6000))
-    seconds = run(send_all(AdaptiveGate(64), endpoint.call, calls))
+    seconds = run(send_all(AdaptiveLimiter(64), endpoint.call, calls))
     assert calls / seconds >= 0.85 * best_per_s
     assert endpoint.refused < 0.02 * (endpoint.taken + endpoint.refused)
 
 
-def test_without_limits_everything_is_used() -> None:
+def test_without_limits_all_of_max_in_flight_is_used() -> None:
     endpoint = Endpoint()
-    seconds = run(send_all(AdaptiveGate(32), endpoint.call, 5000))
+    seconds = run(send_all(AdaptiveLimiter(32), endpoint.call, 5000))
     assert endpoint.peak == 32
     assert 5000 / seconds > 0.95 * 32 / endpoint.latency_s
 
 
-def test_it_starts_modest() -> None:
+def test_the_window_starts_small() -> None:
     endpoint = Endpoint()
-    run(send_all(AdaptiveGate(64), endpoint.call, 4))
+    run(send_all(AdaptiveLimiter(64), endpoint.call, 4))
     assert endpoint.peak == 4
     again = Endpoint()
-    run(send_all(AdaptiveGate(2), again.call, 50))
+    run(send_all(AdaptiveLimiter(2), again.call, 50))
     assert again.peak == 2
 
 
-def test_server_errors_are_no_reason_to_back_off() -> None:
+def test_server_errors_do_not_narrow_the_window() -> None:
     endpoint = Endpoint(errors=0.3)
-    gate = AdaptiveGate(16)
+    gate = AdaptiveLimiter(16)
     run(send_all(gate, endpoint.call, 500))
-    assert (gate.window, gate.pace) == (16, float("inf"))
+    assert (gate.window, gate.rate) == (16, float("inf"))
 
 
-def test_time_outs_are_no_reason_to_back_off() -> None:
-    async def work() -> AdaptiveGate:
-        gate = AdaptiveGate(8)
+def test_timeouts_do_not_narrow_the_window() -> None:
+    async def work() -> AdaptiveLimiter:
+        gate = AdaptiveLimiter(8)
         for _ in range(20):
             await gate.acquire()
             gate.release(None, {})
@@ -170,11 +170,11 @@ def test_time_outs_are_no_reason_to_back_off() -> None:
 
 
 @pytest.mark.parametrize("headers", [{"retry-after": "3"}, {"retry-after-ms": "3000"}])
-def test_retry_after_pauses_everybody(headers: dict[str, str]) -> None:
+def test_retry_after_pauses_all_callers(headers: dict[str, str]) -> None:
     starts = []
 
     async def work() -> None:
-        gate = AdaptiveGate(8)
+        gate = AdaptiveLimiter(8)
 
         async def caller(status: int) -> None:
             await gate.acquire()
@@ -190,11 +190,11 @@ def test_retry_after_pauses_everybody(headers: dict[str, str]) -> None:
     assert starts[-1] - starts[0] < 4
 
 
-def test_a_used_up_allowance_is_waited_out() -> None:
+def test_calls_wait_for_the_reset_of_a_used_up_quota() -> None:
     starts: list[float] = []
 
     async def work() -> None:
-        gate = AdaptiveGate(8)
+        gate = AdaptiveLimiter(8)
 
         async def caller() -> None:
             await gate.acquire()
@@ -210,11 +210,11 @@ def test_a_used_up_allowance_is_waited_out() -> None:
     assert starts[9] - starts[8] >= 5.9
 
 
-def test_tokens_that_run_out_are_waited_out() -> None:
+def test_calls_wait_for_the_reset_of_used_up_tokens() -> None:
     starts: list[float] = []
 
     async def work() -> None:
-        gate = AdaptiveGate(1)
+        gate = AdaptiveLimiter(1)
         for _ in range(8):
             await gate.acquire()
             starts.append(now())
@@ -226,11 +226,11 @@ def test_tokens_that_run_out_are_waited_out() -> None:
     assert starts[5] - starts[4] >= 59
 
 
-def test_demands_go_first_and_a_guess_that_is_needed_is_a_demand() -> None:
+def test_needed_calls_go_first_and_a_speculative_call_can_become_needed() -> None:
     order = []
 
     async def work() -> None:
-        gate = AdaptiveGate(1)
+        gate = AdaptiveLimiter(1)
         await gate.acquire()
 
         async def caller(name: str, urgency: Urgency) -> None:
@@ -251,9 +251,9 @@ def test_demands_go_first_and_a_guess_that_is_needed_is_a_demand() -> None:
     assert order == ["lifted", "demand", "guess"]
 
 
-def test_cancelled_callers_leave_no_trace() -> None:
+def test_cancelled_callers_free_their_places() -> None:
     async def work() -> None:
-        gate = AdaptiveGate(1)
+        gate = AdaptiveLimiter(1)
         await gate.acquire()
         waiting = asyncio.ensure_future(gate.acquire())
         granted = asyncio.ensure_future(gate.acquire())
@@ -261,7 +261,7 @@ def test_cancelled_callers_leave_no_trace() -> None:
         waiting.cancel()
         await asyncio.sleep(0)
         gate.release(200, {})
-        granted.cancel()  # let through already, but not yet told
+        granted.cancel()  # admitted already, but not resumed yet
         await asyncio.gather(waiting, granted, return_exceptions=True)
         assert gate.in_flight == 0
         await asyncio.wait_for(gate.acquire(), 1)
@@ -269,9 +269,9 @@ def test_cancelled_callers_leave_no_trace() -> None:
     run(work())
 
 
-def test_a_limit_that_comes_down_and_goes_up_again_is_followed() -> None:
+def test_the_window_follows_a_limit_down_and_up() -> None:
     async def work() -> tuple[int, int]:
-        endpoint, gate = Endpoint(at_once=20), AdaptiveGate(64)
+        endpoint, gate = Endpoint(at_once=20), AdaptiveLimiter(64)
         await send_all(gate, endpoint.call, 1000)
         endpoint.at_once = 5
         await send_all(gate, endpoint.call, 500)
@@ -297,11 +297,11 @@ def test_reset_times(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "nan", "inf", "5 apples", "1x2s"])
-def test_reset_times_that_make_no_sense(text: str) -> None:
+def test_invalid_reset_times(text: str) -> None:
     assert reset_s(text) is None
 
 
-def test_allowances_in_headers() -> None:
+def test_quotas_in_headers() -> None:
     headers = {
         "x-ratelimit-remaining-requests": "59",
         "x-ratelimit-reset-requests": "1s",

@@ -1,4 +1,4 @@
-"""The response-format ladder: steps down only on a 400 or 422 that names the parameter, and is stored as a value."""
+"""Format negotiation: the next step only on a 400 or 422 that names the parameter, and the result as a stored value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent_bt.agents.reply import REPLY_SCHEMA, check
 from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, RequestRejected, UnknownModel
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.chat_response import ParameterRefused
-from agent_bt.llm.negotiation import PROBE, Negotiated, apply, negotiate, strict_schema, with_schema
+from agent_bt.llm.negotiation import PROBE, NegotiationResult, apply, negotiate, strict_schema, with_schema
 from agent_bt.llm.openai_client import OpenAILLM
 from agent_bt.llm.scripted import ScriptedLLM
 
@@ -25,7 +25,9 @@ BASE = {"model": "m", "temperature": 0, "max_tokens": 512, "seed": 7}
 MESSAGES = [{"role": "system", "content": "You trade."}, {"role": "user", "content": "close 42"}]
 
 
-def climb(refuse: list[str], wanted: Any = "auto", **server_settings: Any) -> tuple[Negotiated, ChatServer]:
+def negotiate_with(
+    refuse: list[str], wanted: Any = "auto", **server_settings: Any
+) -> tuple[NegotiationResult, ChatServer]:
     with ChatServer(lambda _: HOLD, refuse=refuse, **server_settings) as server:
         with closing(OpenAILLM(base_url=server.url, retries=0, timeout_s=5)) as llm:
             found = negotiate(llm, BASE, wanted=wanted, schema=REPLY_SCHEMA)
@@ -51,18 +53,18 @@ def climb(refuse: list[str], wanted: Any = "auto", **server_settings: Any) -> tu
          ("temperature",), 5),
     ],
 )  # fmt: skip
-def test_auto_finds_the_best_form_the_endpoint_takes(
+def test_auto_finds_the_best_format_that_the_endpoint_accepts(
     refuse: list[str], response_format: str, token_parameter: str, dropped: tuple[str, ...], calls: int
 ) -> None:
-    found, _ = climb(refuse)
+    found, _ = negotiate_with(refuse)
     assert (found.response_format, found.token_parameter, found.dropped) == (response_format, token_parameter, dropped)
     assert found.calls == calls and len(found.refusals) == calls - 1
     assert found.prompt_tokens > 0 and found.completion_tokens > 0
 
 
 @pytest.mark.parametrize("wanted", ["json_schema", "json_object", "text"])
-def test_an_explicit_format_is_kept_and_the_quirks_are_learned_all_the_same(wanted: str) -> None:
-    found, server = climb(["max_tokens", "temperature"], wanted)
+def test_an_explicit_format_is_kept_and_other_parameters_are_negotiated(wanted: str) -> None:
+    found, server = negotiate_with(["max_tokens", "temperature"], wanted)
     assert (found.response_format, found.token_parameter, found.dropped, found.calls) == (
         wanted,
         "max_completion_tokens",
@@ -75,55 +77,55 @@ def test_an_explicit_format_is_kept_and_the_quirks_are_learned_all_the_same(want
 
 def test_an_explicit_format_that_is_refused_is_an_error() -> None:
     with pytest.raises(RequestRejected, match="response_format"):
-        climb(["json_schema"], "json_schema")
+        negotiate_with(["json_schema"], "json_schema")
 
 
-def test_the_questions_are_tiny_and_carry_the_parameters_of_the_run() -> None:
-    _, server = climb([])
+def test_the_test_requests_are_small_and_have_the_parameters_of_the_run() -> None:
+    _, server = negotiate_with([])
     assert server.bodies[0]["messages"] == PROBE
     assert {key: server.bodies[0][key] for key in BASE} == BASE
 
 
 def test_a_parameter_of_the_user_that_is_refused_is_an_error_not_a_step() -> None:
     with pytest.raises(RequestRejected, match="seed"):
-        climb(["seed"])
+        negotiate_with(["seed"])
 
 
 def test_wrong_key_unknown_model_and_dead_endpoint_stop_before_the_run() -> None:
     with pytest.raises(AuthenticationFailed):
-        climb([], api_key="sk-other")
+        negotiate_with([], api_key="sk-other")
     with pytest.raises(UnknownModel):
-        climb([], models=["other"])
+        negotiate_with([], models=["other"])
     with pytest.raises(EndpointDown, match="server_error"):
-        climb([], script=["500"])
+        negotiate_with([], script=["500"])
 
 
-def refusing(said: str, param: str = "", status_error: type[ModelError] = ParameterRefused) -> Any:
+def refusing(reason: str, param: str = "", status_error: type[ModelError] = ParameterRefused) -> Any:
     def script(request: Request) -> str:
         if "temperature" not in request.body:
             return HOLD
         if status_error is ParameterRefused:
-            raise ParameterRefused(f"refused: {said}", said=said, param=param)
-        raise status_error(said)
+            raise ParameterRefused(f"refused: {reason}", reason=reason, param=param)
+        raise status_error(reason)
 
     return ScriptedLLM(script)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reason",
     [
         "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
         "invalid temperature: only 1 is allowed for this model",
         '[{"loc": ["body", "temperature"], "msg": "Extra inputs are not permitted"}]',
     ],
 )
-def test_a_temperature_that_is_not_supported_is_left_out(said: str) -> None:
-    found = negotiate(refusing(said), BASE, wanted="text", schema=REPLY_SCHEMA)
-    assert found.dropped == ("temperature",) and found.refusals == (said,)
+def test_a_temperature_that_is_not_supported_is_left_out(reason: str) -> None:
+    found = negotiate(refusing(reason), BASE, wanted="text", schema=REPLY_SCHEMA)
+    assert found.dropped == ("temperature",) and found.refusals == (reason,)
 
 
 @pytest.mark.parametrize(
-    ("said", "param"),
+    ("reason", "param"),
     [
         ("temperature must be between 0 and 2", "temperature"),
         ("max_tokens is too large: 99999", "max_tokens"),
@@ -132,25 +134,25 @@ def test_a_temperature_that_is_not_supported_is_left_out(said: str) -> None:
         ("", ""),
     ],
 )
-def test_a_refusal_that_is_about_something_else_is_raised(said: str, param: str) -> None:
-    llm = refusing(said, param)
+def test_a_refusal_that_is_about_something_else_is_raised(reason: str, param: str) -> None:
+    llm = refusing(reason, param)
     with pytest.raises(RequestRejected):
         negotiate(llm, BASE, wanted="auto", schema=REPLY_SCHEMA)
     assert len(llm.requests) == 1
 
 
-def test_other_statuses_never_step_down_whatever_they_name() -> None:
+def test_other_statuses_never_lead_to_the_next_step() -> None:
     llm = refusing("response_format temperature max_tokens unsupported", status_error=RequestRejected)
     with pytest.raises(RequestRejected):
         negotiate(llm, BASE, wanted="auto", schema=REPLY_SCHEMA)
     assert len(llm.requests) == 1
 
 
-def test_an_endpoint_that_refuses_for_ever_ends_the_ladder() -> None:
-    said = "response_format, max_tokens and temperature are not supported"
+def test_an_endpoint_that_rejects_every_step_is_an_error() -> None:
+    reason = "response_format, max_tokens and temperature are not supported"
 
     def script(_: Request) -> str:
-        raise ParameterRefused(said, said=said)
+        raise ParameterRefused(reason, reason=reason)
 
     llm = ScriptedLLM(script)
     with pytest.raises(RequestRejected):
@@ -158,7 +160,7 @@ def test_an_endpoint_that_refuses_for_ever_ends_the_ladder() -> None:
     assert len(llm.requests) == 5
 
 
-def test_the_tokens_of_the_answered_question_are_counted() -> None:
+def test_the_tokens_of_the_accepted_test_request_are_counted() -> None:
     usage = Usage(prompt_tokens=30, completion_tokens=4)
     found = negotiate(
         ScriptedLLM([Reply(text=HOLD, finish_reason="stop", usage=usage)]), BASE, wanted="auto", schema=REPLY_SCHEMA
@@ -169,7 +171,7 @@ def test_the_tokens_of_the_answered_question_are_counted() -> None:
 @settings(max_examples=50)
 @given(
     st.builds(
-        Negotiated,
+        NegotiationResult,
         response_format=st.sampled_from(["json_schema", "json_object", "text"]),
         token_parameter=st.sampled_from(["max_tokens", "max_completion_tokens"]),
         dropped=st.sampled_from([(), ("temperature",)]),
@@ -177,8 +179,8 @@ def test_the_tokens_of_the_answered_question_are_counted() -> None:
         calls=st.integers(0, 5),
     )
 )
-def test_the_result_survives_storage_and_apply_is_pure(found: Negotiated) -> None:
-    stored = Negotiated.from_dict(json.loads(json.dumps(found.to_dict())))
+def test_the_result_survives_storage_and_apply_is_pure(found: NegotiationResult) -> None:
+    stored = NegotiationResult.from_dict(json.loads(json.dumps(found.to_dict())))
     assert stored == found
     body = {**BASE, "messages": MESSAGES}
     before = json.dumps([body, REPLY_SCHEMA])
@@ -193,8 +195,8 @@ def test_the_result_survives_storage_and_apply_is_pure(found: Negotiated) -> Non
     assert once.get("response_format", {"type": "text"})["type"] == found.response_format
 
 
-def test_a_token_limit_the_user_named_himself_wins() -> None:
-    found = Negotiated(token_parameter="max_completion_tokens")
+def test_a_token_limit_in_the_users_params_takes_precedence() -> None:
+    found = NegotiationResult(token_parameter="max_completion_tokens")
     body = apply(found, {**BASE, "max_completion_tokens": 9000, "messages": MESSAGES}, REPLY_SCHEMA)
     assert body["max_completion_tokens"] == 9000 and "max_tokens" not in body
 
@@ -221,12 +223,12 @@ def _strict_values() -> st.SearchStrategy[dict[str, Any]]:
 
 @settings(max_examples=50)
 @given(_strict_values())
-def test_the_strict_schema_takes_every_full_valid_reply(value: dict[str, Any]) -> None:
+def test_the_strict_schema_accepts_every_full_valid_reply(value: dict[str, Any]) -> None:
     strict = jsonschema.Draft202012Validator(strict_schema(REPLY_SCHEMA))
     assert strict.is_valid(value) and check(value) is None
 
 
-def test_the_strict_schema_meets_the_rules_of_strict_mode() -> None:
+def test_the_strict_schema_follows_the_rules_of_strict_mode() -> None:
     strict = strict_schema(REPLY_SCHEMA)
     jsonschema.Draft202012Validator.check_schema(strict)
     assert strict["required"] == list(strict["properties"]) == ["action", "size_pct", "note"]

@@ -63,7 +63,7 @@ def test_a_miss_shows_the_edited_line_of_the_prompt(store: ReplyStore) -> None:
     assert error.value.exit_code == 5
 
 
-def test_a_miss_shows_the_bars_that_moved(store: ReplyStore) -> None:
+def test_a_miss_shows_the_bars_that_differ(store: ReplyStore) -> None:
     with pytest.raises(ReplayError) as error:
         OfflineLLM(store).complete(make_request(21))
     lines = str(error.value).splitlines()
@@ -97,7 +97,7 @@ def test_a_long_difference_is_cut(store: ReplyStore) -> None:
     assert len(message.splitlines()) < 60
 
 
-def test_a_miss_in_a_store_that_has_nothing_alike_says_what_it_has(store: ReplyStore, tmp_path: Path) -> None:
+def test_a_miss_without_a_similar_entry_lists_the_stored_models(store: ReplyStore, tmp_path: Path) -> None:
     alien = Request(provider="p", endpoint_id="e", body={"model": "n", "messages": [{"role": "user", "content": "hi"}]})
     with pytest.raises(ReplayError, match=r"replies of m\)"):
         OfflineLLM(store).complete(alien)
@@ -105,12 +105,12 @@ def test_a_miss_in_a_store_that_has_nothing_alike_says_what_it_has(store: ReplyS
         OfflineLLM(empty).complete(alien)
 
 
-def test_holding_instead_of_failing(store: ReplyStore) -> None:
+def test_on_miss_hold(store: ReplyStore) -> None:
     reply = OfflineLLM(store, on_miss="hold").complete(make_request(7))
     assert (reply.failure, reply.text) == ("offline_miss", None)
 
 
-def test_a_guess_that_misses_does_not_search(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_speculative_miss_does_not_search_for_the_nearest(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "candidates", None)
     with urged(Urgency(speculative=True)):
         future = OfflineLLM(store).submit(make_request(7))

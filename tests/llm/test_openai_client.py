@@ -1,4 +1,4 @@
-"""The OpenAI-compatible provider against scripted responses: what each becomes, retries, waits, and secrets."""
+"""The OpenAI-compatible client against scripted responses: results, retries, waits, and secrets."""
 
 from __future__ import annotations
 
@@ -109,14 +109,14 @@ def test_the_default_endpoint_is_openai_whatever_the_environment_says(
 
 
 @pytest.mark.parametrize("finish", ["stop", "length", "content_filter", "tool_calls", "function_call", "eos", None])
-def test_every_finish_reason_is_handed_on(chat: respx.Route, make: Make, finish: str | None) -> None:
+def test_every_finish_reason_is_returned(chat: respx.Route, make: Make, finish: str | None) -> None:
     chat.respond(200, json=answer(finish=finish))
     reply = make().complete(REQUEST)
     assert (reply.finish_reason, reply.failure, chat.call_count) == (finish, None, 1)
 
 
 @pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource"])
-def test_an_answer_that_the_endpoint_broke_off_is_asked_for_again(chat: respx.Route, make: Make, finish: str) -> None:
+def test_an_answer_that_the_endpoint_aborted_is_retried(chat: respx.Route, make: Make, finish: str) -> None:
     chat.side_effect = [httpx.Response(200, json=answer(finish=finish)), httpx.Response(200, json=answer())]
     reply = make().complete(REQUEST)
     assert (reply.failure, reply.attempts) == (None, 2)
@@ -156,19 +156,19 @@ BAD_BODIES = [
 
 
 @pytest.mark.parametrize("body", BAD_BODIES)
-def test_a_200_without_an_answer_is_tried_again_then_recorded(chat: respx.Route, make: Make, body: str) -> None:
+def test_a_200_without_an_answer_is_retried_then_recorded(chat: respx.Route, make: Make, body: str) -> None:
     chat.respond(200, text=body, headers={"content-type": "text/html"})
     reply = make().complete(REQUEST)
     assert (reply.failure, reply.attempts, chat.call_count) == ("bad_response", 3, 3)
     assert reply.text is None and reply.error
 
 
-def test_bytes_that_are_no_utf8_are_a_bad_response(chat: respx.Route, make: Make) -> None:
+def test_bytes_that_are_not_utf8_are_a_bad_response(chat: respx.Route, make: Make) -> None:
     chat.respond(200, content=b'{"choices": [{"message": {"content": "\xff"}}]}')
     assert make(retries=0).complete(REQUEST).failure == "bad_response"
 
 
-def test_json_that_calls_itself_something_else_is_believed(chat: respx.Route, make: Make) -> None:
+def test_json_with_another_content_type_is_accepted(chat: respx.Route, make: Make) -> None:
     chat.respond(200, text=json.dumps(answer()), headers={"content-type": "text/plain"})
     assert make().complete(REQUEST).failure is None
 
@@ -191,7 +191,7 @@ def test_json_that_calls_itself_something_else_is_believed(chat: respx.Route, ma
         (httpx.DecodingError("gzip"), "connection"),
     ],
 )
-def test_what_may_pass_is_retried_then_recorded(
+def test_transient_failures_are_retried_then_recorded(
     chat: respx.Route, make: Make, outcome: httpx.Response | Exception, failure: str
 ) -> None:
     if isinstance(outcome, Exception):
@@ -232,7 +232,7 @@ def test_no_retries_means_one_attempt(chat: respx.Route, make: Make) -> None:
         (400, {"error": "invalid options: seed"}, RequestRejected, "seed"),
     ],
 )
-def test_what_no_retry_cures_is_raised_at_once(
+def test_permanent_failures_are_raised_at_once(
     chat: respx.Route, make: Make, status: int, body: Any, kind: type[ModelError], words: str
 ) -> None:
     chat.respond(status, json=body)
@@ -245,7 +245,7 @@ def test_what_no_retry_cures_is_raised_at_once(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(status=st.integers(200, 599), body=st.binary(max_size=40) | st.sampled_from([b"{}", b'{"error": 5}', b"[]"]))
-def test_no_response_at_all_escapes_as_anything_but_a_model_error(shared: OpenAILLM, status: int, body: bytes) -> None:
+def test_any_response_is_a_reply_or_a_model_error(shared: OpenAILLM, status: int, body: bytes) -> None:
     with respx.mock(base_url=URL) as router:
         router.post("/chat/completions").respond(status, content=body)
         try:
@@ -287,7 +287,7 @@ def test_no_json_body_breaks_the_readers(value: Any, status: int) -> None:
         assert str(raised)
 
 
-def test_usage_that_makes_no_sense_costs_no_answer(chat: respx.Route, make: Make) -> None:
+def test_invalid_usage_does_not_lose_the_answer(chat: respx.Route, make: Make) -> None:
     for usage in (None, [], {}, {"prompt_tokens": "9"}, {"prompt_tokens": -1, "completion_tokens": 1}):
         chat.respond(200, json={**answer(), "usage": usage})
         reply = make().complete(REQUEST)
@@ -323,7 +323,7 @@ def test_retry_after_as_a_date_is_the_time_until_then() -> None:
     assert wait_s is not None and 25 < wait_s <= 30
 
 
-def test_the_wait_is_the_one_the_server_asked_for(chat: respx.Route, make: Make) -> None:
+def test_the_wait_is_what_the_server_asks_for(chat: respx.Route, make: Make) -> None:
     chat.side_effect = [
         httpx.Response(429, headers={"Retry-After-Ms": "120"}),
         httpx.Response(200, json=answer()),
@@ -379,14 +379,14 @@ def test_the_key_appears_nowhere(chat: respx.Route, make: Make, caplog: pytest.L
 
 
 @pytest.mark.parametrize("key", ["", "sk-abc\n", "schlüssel", "a\x00b"])
-def test_a_key_that_fits_no_header_is_refused_without_showing_it(key: str) -> None:
+def test_a_key_that_cannot_be_a_header_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(AuthenticationFailed) as caught:
         OpenAILLM(base_url=URL, api_key=key)
     assert not key or key not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "https://", "http://[::1", "http://x:port/v1", "/v1"])
-def test_an_address_that_is_none_is_a_config_error(url: str) -> None:
+def test_an_invalid_address_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError, match=r"llm\.base_url"):
         OpenAILLM(base_url=url)
 
@@ -409,7 +409,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         assert api_key_from_env("SOME_KEY", base_url=local) == "none"
 
 
-def test_a_closed_client_says_so(make: Make) -> None:
+def test_a_closed_client_is_an_error(make: Make) -> None:
     llm = make()
     llm.close()
     llm.close()

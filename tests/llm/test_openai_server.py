@@ -1,4 +1,4 @@
-"""The provider against a real local server: concurrency, faults on the wire, cancelling, closing, Ctrl-C."""
+"""The client against a real local server: concurrency, network faults, cancelling, closing, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import agent_bt
 from agent_bt.agents.reply import parse_reply
 from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, UnknownModel
 from agent_bt.core.types import Request
-from agent_bt.llm.openai_client import OpenAILLM, Slots
+from agent_bt.llm.openai_client import FixedLimiter, OpenAILLM
 
 
 def ask(seed: int) -> Request:
@@ -64,7 +64,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_on_the_wire_is_a_failure_of_its_kind_or_a_reply_that_does_not_trade(
+def test_each_network_fault_is_a_failure_of_its_kind_or_a_reply_that_does_not_trade(
     server: ChatServer, fault: str
 ) -> None:
     server.script, server.stall_s = [fault], HANG_S
@@ -76,14 +76,14 @@ def test_each_fault_on_the_wire_is_a_failure_of_its_kind_or_a_reply_that_does_no
 
 
 @pytest.mark.parametrize("fault", sorted(EXPECTED.keys() - {"stall"}))
-def test_a_fault_that_passes_is_healed_by_a_retry(server: ChatServer, fault: str) -> None:
+def test_a_retry_recovers_from_a_transient_fault(server: ChatServer, fault: str) -> None:
     server.script = [fault, fault]
     with closing(client(server, retries=2)) as llm:
         reply = llm.complete(ask(1))
     assert (reply.failure, reply.attempts, reply.text, server.calls) == (None, 3, HOLD, 3)
 
 
-def test_a_server_that_trickles_bytes_is_timed_out_as_a_whole() -> None:
+def test_the_timeout_covers_the_whole_answer_of_a_slow_server() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
 
@@ -102,13 +102,13 @@ def test_a_server_that_trickles_bytes_is_timed_out_as_a_whole() -> None:
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     with closing(listener), closing(OpenAILLM(base_url=url, timeout_s=0.5, retries=0)) as llm:
-        # Every byte comes in time; only the whole of them does not.
+        # Every byte comes in time, but not all of them together.
         assert llm.complete(ask(1)).failure == "timeout"
         stop.set()
         thread.join()
 
 
-def test_nobody_listening_is_a_connection_failure() -> None:
+def test_a_closed_port_is_a_connection_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with closing(OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", retries=1, backoff_s=0.001)) as llm:
@@ -116,7 +116,7 @@ def test_nobody_listening_is_a_connection_failure() -> None:
     assert (reply.failure, reply.attempts) == ("connection", 2)
 
 
-def test_a_wrong_key_and_an_unknown_model_are_raised_from_both_faces() -> None:
+def test_a_wrong_key_and_an_unknown_model_are_raised_by_submit_and_complete() -> None:
     with ChatServer(lambda _: HOLD, api_key="sk-right-key", models=["m"]) as server:
         with closing(client(server, api_key="sk-wrong-key")) as llm:
             with pytest.raises(AuthenticationFailed) as caught:
@@ -165,7 +165,7 @@ def test_a_call_that_was_sent_cannot_be_cancelled_and_its_reply_arrives(server: 
         assert future.result().text == HOLD
 
 
-def test_closing_gives_up_what_is_under_way_and_leaves_no_thread(server: ChatServer) -> None:
+def test_closing_aborts_calls_in_flight_and_leaves_no_thread(server: ChatServer) -> None:
     server.hold()
     llm = client(server, max_in_flight=2, timeout_s=HANG_S)
     futures = [llm.submit(ask(i)) for i in range(6)]
@@ -194,9 +194,9 @@ def test_complete_raises_a_model_error_when_the_client_is_closed_meanwhile(serve
     closer.join()
 
 
-class SpyGate:
+class RecordingLimiter:
     def __init__(self) -> None:
-        self.slots = Slots(4)
+        self.slots = FixedLimiter(4)
         self.events: list[Any] = []
 
     async def acquire(self) -> None:
@@ -208,25 +208,25 @@ class SpyGate:
         self.slots.release(status, headers)
 
 
-def test_every_attempt_passes_the_gate_once_with_its_status_and_headers(server: ChatServer) -> None:
-    gate = SpyGate()
+def test_every_attempt_passes_the_limiter_once_with_its_status_and_headers(server: ChatServer) -> None:
+    limiter = RecordingLimiter()
     server.script = ["429", "drop", None]
-    with closing(client(server, gate=gate, retries=2)) as llm:
+    with closing(client(server, limiter=limiter, retries=2)) as llm:
         assert llm.complete(ask(1)).attempts == 3
-    assert gate.events == ["acquire", (429, "0.02"), "acquire", (None, None), "acquire", (200, None)]
+    assert limiter.events == ["acquire", (429, "0.02"), "acquire", (None, None), "acquire", (200, None)]
 
 
-def test_a_gate_that_fails_fails_the_call_and_hangs_nobody(server: ChatServer) -> None:
-    class Broken(SpyGate):
+def test_a_limiter_that_fails_fails_the_call(server: ChatServer) -> None:
+    class Broken(RecordingLimiter):
         async def acquire(self) -> None:
-            raise EndpointDown("the gate is broken")
+            raise EndpointDown("the limiter is broken")
 
-    with closing(client(server, gate=Broken())) as llm, pytest.raises(EndpointDown, match="gate"):
+    with closing(client(server, limiter=Broken())) as llm, pytest.raises(EndpointDown, match="limiter"):
         llm.complete(ask(1))
     assert server.calls == 0
 
 
-def test_hundreds_of_calls_through_a_bad_line_all_end(server: ChatServer) -> None:
+def test_hundreds_of_calls_through_an_unreliable_network_all_end(server: ChatServer) -> None:
     rates = {fault: 0.03 for fault in FAULTS if fault != "stall"}
     server.faults = FaultPlan(rates=rates, seed=11)
     with closing(client(server, max_in_flight=32, retries=3)) as llm:

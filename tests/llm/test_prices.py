@@ -10,7 +10,7 @@ import pytest
 from agent_bt.config.model import PricesConfig
 from agent_bt.core.types import Reply, Usage
 from agent_bt.llm.address import OPENAI_BASE_URL
-from agent_bt.llm.prices import PriceTable, metered, price_table_version, reported_cost, usage_from_body
+from agent_bt.llm.prices import PriceTable, add_cost, price_table_version, reported_cost, usage_from_body
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -112,7 +112,7 @@ def test_no_usage_is_none_and_not_zero(body: dict[str, Any]) -> None:
     assert usage_from_body(body) is None
 
 
-def test_absurd_counts_are_not_believed() -> None:
+def test_absurd_counts_are_not_accepted() -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10**30}}
     assert usage_from_body({"usage": usage}) == Usage(prompt_tokens=10, completion_tokens=5)
     assert usage_from_body({"usage": {"prompt_tokens": 10, "completion_tokens": -5}}) is None
@@ -146,7 +146,7 @@ def test_an_unknown_price_is_none_and_not_zero(model: str, base_url: str | None)
     assert not table.priced
 
 
-def test_own_prices_come_first() -> None:
+def test_configured_prices_take_precedence() -> None:
     own = PricesConfig(input=2.0, output=10.0, cached_input=0.5)
     table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL, prices=own)
     usage = Usage(prompt_tokens=1_000_000, completion_tokens=100_000, cached_tokens=400_000)
@@ -157,7 +157,7 @@ def test_own_prices_come_first() -> None:
     assert PriceTable(model="x", prices=PricesConfig(input=0, output=0)).cost_usd(usage) == 0.0
 
 
-def test_embedded_models_cost_nothing_and_are_known_to() -> None:
+def test_embedded_models_are_priced_at_zero() -> None:
     table = PriceTable(model="baseline", free=True)
     assert table.priced and table.cost_usd(Usage(prompt_tokens=5, completion_tokens=5)) == 0.0
 
@@ -171,10 +171,10 @@ def test_prices_change_with_the_date() -> None:
     assert table.cost_usd(usage, night) == pytest.approx(0.135)
 
 
-def test_what_the_endpoint_says_it_charged_comes_first() -> None:
+def test_the_cost_that_the_endpoint_reports_takes_precedence() -> None:
     table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
     body = '{"usage": {"prompt_tokens": 10, "completion_tokens": 2, "cost": 0.5}}'
-    assert metered(Reply(body=body), table) == Reply(
+    assert add_cost(Reply(body=body), table) == Reply(
         body=body, usage=Usage(prompt_tokens=10, completion_tokens=2), cost_usd=0.5
     )
     assert reported_cost({"usage": {"cost": True}}) is None
@@ -185,6 +185,6 @@ def test_what_the_endpoint_says_it_charged_comes_first() -> None:
 def test_a_reply_without_usage_has_no_cost() -> None:
     table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
     for body in ("", "<html>", "[]", '{"choices": []}'):
-        assert metered(Reply(body=body), table).cost_usd is None
+        assert add_cost(Reply(body=body), table).cost_usd is None
     usage = Usage(prompt_tokens=1_000_000, completion_tokens=0)
-    assert metered(Reply(usage=usage), table).cost_usd == pytest.approx(0.15)
+    assert add_cost(Reply(usage=usage), table).cost_usd == pytest.approx(0.15)

@@ -19,8 +19,8 @@ from agent_bt.core.errors import BudgetReached, ConfigError, ReplayError
 from agent_bt.core.types import Request
 from agent_bt.llm import providers
 from agent_bt.llm.endpoints import Endpoints
-from agent_bt.llm.ledger import spent_in
-from agent_bt.llm.provider import Provider, is_embedded, provider_of
+from agent_bt.llm.ledger import read_spent
+from agent_bt.llm.provider import Provider, get_provider, is_embedded
 from agent_bt.records.read import load_run
 from agent_bt.records.run_folder import RunFolder
 
@@ -82,7 +82,7 @@ def test_what_differs_between_providers_is_asked_of_them(
     name: str, embedded: bool, endpoint: str, access: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "very-secret")
-    provider = provider_of(LLMConfig(provider=name))
+    provider = get_provider(LLMConfig(provider=name))
     assert (provider.embedded, provider.endpoint_id, provider.check_access()) == (embedded, endpoint, access)
     assert provider.prices().priced == embedded
     assert (provider.banner is not None) == embedded
@@ -92,13 +92,13 @@ def test_what_differs_between_providers_is_asked_of_them(
 def test_the_key_of_a_negotiation_is_what_caches_hold() -> None:
     config = LLMConfig(provider="openai", base_url="http://localhost:8000/v1", model="m", seed=3, params={"top_p": 1})
     parameters = ["max_tokens", "model", "seed", "temperature", "top_p"]
-    assert provider_of(config).negotiation_key() == ["ladder", "openai", "localhost:8000", "m", "auto", parameters]
+    assert get_provider(config).negotiation_key() == ["ladder", "openai", "localhost:8000", "m", "auto", parameters]
 
 
 def test_looking_at_a_provider_loads_no_client_library() -> None:
     code = (
-        "import sys; from agent_bt.config.model import LLMConfig; from agent_bt.llm.provider import provider_of\n"
-        "provider_of(LLMConfig(provider='openai')).check()\n"
+        "import sys; from agent_bt.config.model import LLMConfig; from agent_bt.llm.provider import get_provider\n"
+        "get_provider(LLMConfig(provider='openai')).check()\n"
         "print(sorted({'openai', 'httpx', 'genai_prices'} & sys.modules.keys()))"
     )
     done = subprocess.run(
@@ -107,7 +107,7 @@ def test_looking_at_a_provider_loads_no_client_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_provider_of_ones_own_runs_is_cached_and_replays(own: str, tmp_path: Path) -> None:
+def test_a_users_own_provider_runs_is_cached_and_replays(own: str, tmp_path: Path) -> None:
     path = small_config(tmp_path, None, llm__provider=f"{own}:Constant", strategy__every="2h")
     config = load_config(path)
     ended = run_config(config)
@@ -116,7 +116,7 @@ def test_a_provider_of_ones_own_runs_is_cached_and_replays(own: str, tmp_path: P
     assert "CONSTANT MODEL: every reply is the same" in summary["banners"]
     assert set(load_run(ended.run_dir).decisions["action"]) == {"BUY"}
     decisions = summary["decisions"]["total"]
-    spent = spent_in(RunFolder(ended.run_dir).ledger)
+    spent = read_spent(RunFolder(ended.run_dir).ledger)
     assert spent.calls >= decisions > 0
     assert spent.usd is None  # no price is known: unpriced, and not free
     assert replay(ended.run_dir).identical
@@ -129,14 +129,14 @@ def test_a_provider_of_ones_own_runs_is_cached_and_replays(own: str, tmp_path: P
         run_config(load_config(path, ["llm.seed=1"]), offline=True)
 
 
-def test_a_budget_covers_a_provider_of_ones_own(own: str, tmp_path: Path) -> None:
+def test_a_budget_covers_a_users_own_provider(own: str, tmp_path: Path) -> None:
     path = small_config(tmp_path, None, llm__provider=f"{own}:Constant", budget__calls=3, prefetch__depth=0)
     assert isinstance(run_config(load_config(path)).error, BudgetReached)
     with pytest.raises(ConfigError, match="price of this model is not known"):
         run_config(load_config(path, ["budget.usd=1"]), fresh=True)
 
 
-def test_an_estimate_asks_a_provider_of_ones_own_for_its_prices(own: str, tmp_path: Path) -> None:
+def test_an_estimate_asks_a_users_own_provider_for_its_prices(own: str, tmp_path: Path) -> None:
     path = small_config(tmp_path, None, llm__provider=f"{own}:Constant", strategy__every="2h")
     unpriced = estimate(load_config(path))
     assert (unpriced.calls, unpriced.cost_usd) == (unpriced.decisions, None)
@@ -167,7 +167,7 @@ def test_two_providers_that_share_the_name_of_an_endpoint_keep_their_own_clients
     try:
         for name in names:
             llm = LLMConfig(provider=name, endpoint_id="same", params={"replies": ["one", "two"]})
-            found, _ = endpoints.connect(provider_of(llm), known=None, key=[], negotiate=lambda _: {})
+            found, _ = endpoints.connect(get_provider(llm), known=None, key=[], negotiate=lambda _: {})
             assert found is None
         body = {"model": "baseline", "messages": [], "max_tokens": 5}
         replies = [endpoints.llm.complete(Request(provider=name, endpoint_id="same", body=body)) for name in names]

@@ -30,10 +30,10 @@ def test_a_function_sees_the_request() -> None:
     assert [llm.complete(ask(text)).text for text in ("x", "y")] == ["X", "Y"]
 
 
-def test_running_out_is_a_clear_error_on_both_faces() -> None:
+def test_too_few_replies_are_an_error_in_submit_and_complete() -> None:
     llm = ScriptedLLM(["a"])
     llm.complete(ask("1"))
-    with pytest.raises(ModelError, match="1 replies and was asked for number 2"):
+    with pytest.raises(ModelError, match="1 replies, and request number 2 was sent"):
         llm.complete(ask("2"))
     with pytest.raises(ModelError, match="number 3"):
         llm.submit(ask("3")).result()

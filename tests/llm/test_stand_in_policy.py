@@ -1,4 +1,4 @@
-"""The stand-in model: reads only the prompt, same address same answer, faults at the share asked."""
+"""The stand-in model: reads only the prompt, same address same answer, malformed replies at the configured rate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def prompt(row: str, account: str = "position: flat") -> str:
     return f"Account\n{account}\n\nBars\nclose,ema_fast,ema_slow,rsi,cmf\n9.0,1.0,5.0,50.0,0\n0.0,{row}"
 
 
-def told(text: str, params: StandInParams = EAGER) -> dict[str, Any]:
+def decide(text: str, params: StandInParams = EAGER) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(
         answer([{"role": "system", "content": "rsi,x"}, {"role": "user", "content": text}], params)
     )
@@ -52,19 +52,19 @@ def told(text: str, params: StandInParams = EAGER) -> dict[str, Any]:
     ],
 )
 def test_the_last_row_and_the_account_decide(row: str, account: str, action: str, size: float | None) -> None:
-    found = told(prompt(row, account))
+    found = decide(prompt(row, account))
     assert (found["action"], found.get("size_pct")) == (action, size)
 
 
 def test_the_trend_may_come_from_a_macd_column() -> None:
-    assert told("macd,rsi,cmf\n1.5,60.0,20")["action"] == "BUY"
-    assert told("macd,rsi,cmf\n-1.5,60.0,20")["action"] == "HOLD"
+    assert decide("macd,rsi,cmf\n1.5,60.0,20")["action"] == "BUY"
+    assert decide("macd,rsi,cmf\n-1.5,60.0,20")["action"] == "HOLD"
 
 
 @given(st.text() | st.sampled_from(["rsi", "rsi\n60", "rsi,cmf\n", "rsi,cmf\n1", "x,rsi\n1,2,3", "rsi,cmf\nnan,inf"]))
 @settings(max_examples=50)
 def test_unknown_text_is_a_hold(text: str) -> None:
-    assert told(text)["action"] == "HOLD"
+    assert decide(text)["action"] == "HOLD"
 
 
 @pytest.mark.parametrize("messages", [[], [{}], [{"content": None}], [{"content": [{"type": "text"}]}]])
@@ -113,17 +113,17 @@ def replies(params: dict[str, Any], replicate: int = 0) -> list[Reply]:
     return [llm.complete(request(prompt(RISING) + ("0" * n), replicate)) for n in range(400)]
 
 
-def test_the_address_and_the_seed_decide_the_draws() -> None:
+def test_the_random_choices_depend_on_address_and_seed() -> None:
     base = replies({"malformed": 0.2})
     assert base == replies({"malformed": 0.2})
     assert base != replies({"malformed": 0.2, "seed": 1})
     assert base != replies({"malformed": 0.2}, replicate=1)
 
 
-def test_malformed_replies_come_at_their_share_and_in_several_kinds() -> None:
+def test_malformed_replies_come_at_their_rate_and_in_several_kinds() -> None:
     assert all(parse_reply(reply).valid for reply in replies({"malformed": 0.0}))
-    share = sum(not parse_reply(reply).valid for reply in replies({"malformed": 0.2})) / 400
-    assert 0.12 < share < 0.28  # four standard deviations
+    rate = sum(not parse_reply(reply).valid for reply in replies({"malformed": 0.2})) / 400
+    assert 0.12 < rate < 0.28  # four standard deviations
     for eagerness in (0, 1):
         parsed = [parse_reply(reply) for reply in replies({"malformed": 1.0, "eagerness": eagerness})]
         assert not any(one.valid for one in parsed)
@@ -131,7 +131,7 @@ def test_malformed_replies_come_at_their_share_and_in_several_kinds() -> None:
         assert set(reasons) == {"not_json", "empty", "schema", "not_finite", "duplicate_key"}
 
 
-def test_a_code_fence_is_among_the_faults_and_can_be_stripped() -> None:
+def test_a_code_fence_is_one_of_the_malformed_kinds_and_can_be_stripped() -> None:
     parsed = [parse_reply(reply, strip="code_fence") for reply in replies({"malformed": 1.0})]
     assert {one.provenance.repaired for one in parsed if one.valid} == {"code_fence"}
 
@@ -139,12 +139,12 @@ def test_a_code_fence_is_among_the_faults_and_can_be_stripped() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"malforned": 0.1}, r"llm\.params\.malforned: .*did you mean malformed\?.*Known: malformed, eagerness, seed"),
-        ({"malformed": 1.5}, r"llm\.params\.malformed: 1\.5 is no share"),
-        ({"malformed": float("nan")}, "no share"),
-        ({"malformed": True}, "no share"),
-        ({"eagerness": "0.5"}, "no share"),
-        ({"seed": 1.5}, r"llm\.params\.seed: 1\.5 is no whole number"),
+        ({"malforned": 0.1}, r"llm\.params\.malforned: .*malformed, eagerness, seed\).*did you mean '?malformed'?\?"),
+        ({"malformed": 1.5}, r"llm\.params\.malformed must be a number from 0 to 1, got 1\.5"),
+        ({"malformed": float("nan")}, "must be a number from 0 to 1"),
+        ({"malformed": True}, "must be a number from 0 to 1"),
+        ({"eagerness": "0.5"}, "must be a number from 0 to 1"),
+        ({"seed": 1.5}, r"llm\.params\.seed must be an integer, got 1\.5"),
     ],
 )
 def test_wrong_parameters_are_refused(params: dict[str, Any], message: str) -> None:
@@ -152,6 +152,6 @@ def test_wrong_parameters_are_refused(params: dict[str, Any], message: str) -> N
         StandInLLM(params=params)
 
 
-def test_an_unknown_model_names_the_known() -> None:
+def test_an_unknown_model_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"no model 'gpt'; known: baseline"):
         StandInLLM("gpt")

@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 HANG_S = 60.0
-"""Waits that end earlier on any machine; they only end a hang."""
+"""Upper limit of waits that are shorter on any machine; it only ends a hang."""
 
 HOLD = '{"action": "HOLD", "note": "constant"}'
 Answer = Callable[[dict[str, Any]], "str | dict[str, Any]"]
@@ -38,7 +38,7 @@ BAD_TEXTS = (
 HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
 
 FAULTS = (
-    "bad_reply",  # 200 with a text that is no valid reply
+    "bad_reply",  # 200 with a text that is not a valid reply
     "length",  # 200, finish_reason length, the text cut
     "refusal",  # 200, no content, a refusal
     "content_filter",  # 200, finish_reason content_filter
@@ -50,7 +50,7 @@ FAULTS = (
     "drop",  # closes the connection before any answer
     "html",  # 200 with an HTML page
     "truncated_json",  # 200 with half of the JSON
-    "content_type",  # a good answer that calls itself text/plain
+    "content_type",  # a good answer with content type text/plain
     "empty_choices",  # 200 with "choices": []
     "no_message",  # 200 with a choice that has no message
 )
@@ -58,7 +58,7 @@ FAULTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultPlan:
-    """Faults by chance: name -> share of the calls.
+    """Random faults: name -> fraction of the calls.
 
     The draw depends on the seed, the request body and how often that body was seen, not on the order in which
     requests arrive: concurrent runs meet the same faults.
@@ -79,7 +79,7 @@ class FaultPlan:
 
 @dataclass(slots=True, kw_only=True)
 class Record:
-    """What the server has seen so far; `bodies`, `headers` in order of arrival, GETs not counted."""
+    """The requests so far; `bodies`, `headers` in order of arrival, GETs not counted."""
 
     calls: int = 0
     in_flight: int = 0
@@ -97,15 +97,15 @@ class ChatServer:
         answer: body -> reply text, or a dict that updates the choice (`content`, `refusal`, `finish_reason`).
             Default: the embedded stand-in policy where it is installed, else a constant HOLD.
         latency_ms: from the arrival of a request to its answer.
-        faults: faults by chance.
+        faults: random faults.
         script: faults of the first calls, one by one (None: a good answer); then `faults` again.
-        refuse: what the endpoint answers with a 400: `json_schema`, `json_object`, or the name of a body key.
-        api_key: the only key that is let in (None: any).
+        refuse: what the endpoint rejects with a 400: `json_schema`, `json_object`, or the name of a body key.
+        api_key: the only key that is accepted (None: any).
         models: the models that exist (None: any).
         retry_after: the header sent with 429 and 503; None: no header.
         stall_s: how long a `stall` takes.
         usage: the usage object of every answer; None: counted from the text.
-        together: answers are held back until so many calls have been under way at once.
+        together: answers are held back until this number of calls have been in flight at once.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class ChatServer:
 
     @property
     def url(self) -> str:
-        """What goes into `base_url`."""
+        """Value of `llm.base_url`."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
@@ -161,11 +161,11 @@ class ChatServer:
 
     @property
     def peak(self) -> int:
-        """Most requests under way at once."""
+        """Largest number of requests in flight at once."""
         return self.record.peak
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Forget the requests so far."""
         with self._lock:
             self.record = Record(in_flight=self.record.in_flight)
             self._seen.clear()
@@ -204,7 +204,7 @@ class ChatServer:
         self._thread.join()
 
     def arrive(self, raw: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any], str | None]:
-        """Count a request; returns its number, its body and the fault it meets."""
+        """Count a request; return its number, its body and its fault."""
         body = json.loads(raw)
         with self._lock:
             record = self.record
@@ -228,7 +228,7 @@ class ChatServer:
             self.record.statuses[status] += 1
 
     def refusal_of(self, body: dict[str, Any], authorization: str) -> tuple[int, dict[str, Any]] | None:
-        """The status and error object of a request that is refused as such."""
+        """Return the status and error object of a request that is rejected."""
         key = authorization.removeprefix("Bearer ")
         if self.api_key is not None and key != self.api_key:
             return 401, _error(f"Incorrect API key provided: {key}.", code="invalid_api_key")
@@ -408,7 +408,7 @@ def stand_in_answer(**params: Any) -> Answer:
         from agent_bt.llm.stand_in import StandInParams, answer
     except ImportError:
         return lambda _: HOLD
-    settings = StandInParams.of(params)
+    settings = StandInParams.parse(params)
     return lambda body: answer(body["messages"], settings)
 
 
@@ -416,13 +416,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    parser.add_argument("--fault", action="append", default=[], metavar="NAME=SHARE", help=", ".join(FAULTS))
+    parser.add_argument("--fault", action="append", default=[], metavar="NAME=RATE", help=", ".join(FAULTS))
     parser.add_argument("--refuse", action="append", default=[], help="json_schema, json_object, or a body key")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eagerness", type=float, default=0.35, help="share of its signals the policy acts on")
+    parser.add_argument("--eagerness", type=float, default=0.35, help="fraction of its signals the policy acts on")
     parser.add_argument("--stall-s", type=float, default=60.0)
     options = parser.parse_args()
-    rates = {name: float(share) for name, share in (pair.split("=") for pair in options.fault)}
+    rates = {name: float(rate) for name, rate in (pair.split("=") for pair in options.fault)}
     unknown = rates.keys() - set(FAULTS)
     if unknown:
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")

@@ -32,7 +32,7 @@ from agent_bt.experiments.ab.folder import FINISHED, ExperimentFolder, create, f
 from agent_bt.experiments.ab.spec import Experiment
 from agent_bt.experiments.ab.verdict import judge_runs
 from agent_bt.experiments.tasks import Task, run_tasks
-from agent_bt.llm.provider import provider_of
+from agent_bt.llm.provider import get_provider
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.read import Run
 from agent_bt.records.registry import Registry, identify_trial
@@ -234,7 +234,7 @@ def _run_cells(
 ) -> None:
     left = [each for each in planned if folder.finished_run(each.cell.place) is None]
     done = sum(each.cell.expected_decisions for each in planned) - sum(e.cell.expected_decisions for e in left)
-    asking = [each for each in left if each.plan.prompt and not provider_of(each.plan.config.llm).embedded]
+    asking = [each for each in left if each.plan.prompt and not get_provider(each.plan.config.llm).embedded]
     with ExitStack() as opened:
         endpoints = None
         if asking and not offline:

@@ -21,7 +21,7 @@ class OpenAIProvider(Provider):
 
     def open(self) -> LLM:
         """Open a client with its own event loop and connections."""
-        from agent_bt.llm.limiter import AdaptiveGate
+        from agent_bt.llm.limiter import AdaptiveLimiter
         from agent_bt.llm.openai_client import OpenAILLM
 
         llm = self.config
@@ -30,7 +30,7 @@ class OpenAIProvider(Provider):
             api_key=api_key_from_env(llm.api_key_env, base_url=llm.base_url),
             timeout_s=llm.timeout_s,
             retries=llm.retries,
-            gate=AdaptiveGate(llm.max_in_flight),
+            limiter=AdaptiveLimiter(llm.max_in_flight),
         )
 
     @property
@@ -57,9 +57,9 @@ class OpenAIProvider(Provider):
         configured = super().body(messages, negotiated, schema)
         if negotiated is None:
             return configured
-        from agent_bt.llm.negotiation import Negotiated, apply
+        from agent_bt.llm.negotiation import NegotiationResult, apply
 
-        return apply(Negotiated.from_dict(negotiated), configured, schema)
+        return apply(NegotiationResult.from_dict(negotiated), configured, schema)
 
     def negotiate(self, llm: LLM, schema: Mapping[str, Any], probe: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """Send a small request per step of the format negotiation (see `agent_bt.llm.negotiation`)."""
@@ -77,10 +77,10 @@ class OpenAIProvider(Provider):
 
     def expected_negotiation(self) -> dict[str, Any]:
         """Return the first step of the negotiation: JSON Schema, unless `llm.response_format` says otherwise."""
-        from agent_bt.llm.negotiation import Negotiated
+        from agent_bt.llm.negotiation import NegotiationResult
 
         wanted = self.config.response_format
-        return Negotiated(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
+        return NegotiationResult(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
 
     def prices(self) -> PriceTable:
         """Return the price table of the model at this endpoint."""

@@ -1,4 +1,4 @@
-"""A model whose answers are drawn from the address of each request, for the look-ahead audit."""
+"""A model with pseudo-random replies, derived from the address of each request, for the look-ahead audit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.llm.stand_in_panel import read_panel
 
 
-class DrawnLLM:
-    """A model whose answer is drawn from the request's address: the smallest change of a prompt shows in the account.
+class RandomReplyLLM:
+    """A model whose reply is a pseudo-random function of the request: any change of a prompt shows in the account.
 
-    It buys and sells often, so that an audit meets many states of the account; to a ranker it gives drawn weights.
+    It buys and sells often, so that an audit meets many states of the account; a ranker gets random symbols.
     """
 
     def submit(self, request: Request) -> Future[Reply]:
-        """The answer, at once."""
+        """Return a future that holds the reply already."""
         return completed(self.complete(request))
 
     def complete(self, request: Request) -> Reply:
-        """BUY or SELL one half in a quarter of the cases each, else HOLD; of a panel, about half of the symbols."""
+        """Return BUY or SELL of one half in a quarter of the cases each, else HOLD; of a panel, half of the symbols."""
         digest = hashlib.sha256(request.address.encode()).digest()
         panel = read_panel(request.messages[-1]["content"])
         if panel is not None:
