@@ -1,1 +1,1 @@
-"""Models behind one face: the OpenAI-compatible provider, the stand-in, the scripted model."""
+"""Language models: providers, and the layers around them for cache, rate limits, prices and budget."""
