@@ -16,7 +16,7 @@ from agent_bt.core.protocols import Strategy, VectorisedStrategy
 from agent_bt.core.targets import changed_rows
 from agent_bt.core.types import Portfolio
 from agent_bt.engine.market import Market
-from agent_bt.engine.pool import members
+from agent_bt.engine.pool import pool_members
 from agent_bt.engine.schedule import Schedule, decision_schedule
 from agent_bt.features.specs import lookback
 
@@ -62,7 +62,7 @@ def prepare_market(config: Config, bars: pl.DataFrame, strategy: Strategy, limit
         return PreparedMarket(market=market, schedule=schedule)
     targets = _known_targets(strategy, market, schedule)
     changed = changed_rows(np.ascontiguousarray(targets, np.float64), strategy.on_change)
-    return PreparedMarket(market=market, schedule=schedule.only(changed), targets=targets)
+    return PreparedMarket(market=market, schedule=schedule.record_only(changed), targets=targets)
 
 
 def make_schedule(config: Config, market: Market, end: int) -> Schedule:
@@ -126,5 +126,5 @@ def build_market(config: Config, bars: pl.DataFrame, strategy: Strategy) -> Mark
         lookback=strategy.lookback,
     )
     if config.pool.enabled:
-        market.restrict(members(market, config.pool))
+        market.restrict(pool_members(market, config.pool))
     return market

@@ -4,21 +4,22 @@
 Every driver of the engine runs these functions and no others, so that the same orders give the same bits.
 
 One bar t, in order (`advance`):
-  1. orders that are due fill at the open: what reduces first, then what opens, scaled to the means    `fills.execute`
-  2. stops and take-profits inside the bar, stop first                                                 `fills.protect`
-  3. a funding settlement at its close is charged to what is held                                      `_fund`
-  4. orders due at this close fill at it                                                               `fills.execute`
-  5. a symbol that vanishes after it is closed                                                         `_delist`
-  6. the account is marked at the close; passing the drawdown limit closes everything                  `_mark`
-Bars in which none of this can happen are marked in one loop (`_mark_calm`): no object, no call, no event.
-Orders that a decision makes at the close of t are queued by `enqueue`; those due at once fill in `settle`, and the
-bar is marked again.
+  1. orders that are due fill at the open: first what reduces a position, then what opens or
+     increases one, scaled to the available cash or margin                                      `fill_due_orders`
+  2. stop-loss, then take-profit, inside the bar                                                `trigger_stops`
+  3. a funding settlement at its close is charged to the positions                              `_charge_funding`
+  4. orders due at this close fill at it                                                        `fill_due_orders`
+  5. positions in a symbol that stops trading after this bar are closed                         `_delist`
+  6. the account is marked at the close; passing the drawdown limit closes everything           `_mark`
+Bars in which none of this can happen are marked in one loop (`_mark_quiet_bars`): no object, no call, no event.
+Orders that a decision makes at the close of t are queued by `enqueue`; those due at once fill in `fill_and_mark`, and
+the bar is marked again.
 
 State, all mutable records of fixed layout (copying them forks the account):
   account (1,)      ACCOUNT      positions (N,)  POSITION      queue (N, C)  ORDER
 Market, read only, float64 (T, N): open, high, low, close, NaN where a symbol is not listed; traded: bool (T, N),
 False where nothing traded; funding (T, N): rate settled at the close, or no rows at all; ends: int64 (N,), the last
-row of a symbol that vanishes, T for the others; special: int64, ascending rows that have a settlement or an end.
+row of a symbol that is delisted, T for the others; special: int64, ascending rows that have a settlement or an end.
 Quantities are whole lots; a lot is `multiple / scale` base units, both whole numbers, so that lots x step is exact.
 Cash of a short position includes its proceeds, so equity = cash + sum(quantity x close) holds for every account; for
 perpetuals this is wallet + sum(quantity x (mark - average)), with the entry values booked out of the wallet.
@@ -29,7 +30,7 @@ from __future__ import annotations
 import numpy as np
 
 from agent_bt.core.array_pointers import arrays_at
-from agent_bt.core.fills import execute, fill, protect, record, take_off
+from agent_bt.core.fills import fill, fill_due_orders, record_event, remove_order, trigger_stops
 from agent_bt.core.jit import njit
 from agent_bt.core.records import (
     AT_DRAWDOWN,
@@ -43,7 +44,7 @@ from agent_bt.core.records import (
 
 
 @njit
-def _fund(account, positions, rates, closes):
+def _charge_funding(account, positions, rates, closes):
     """Charge a settlement: quantity x price x rate, paid by longs where the rate is positive."""
     for symbol in range(len(positions)):
         if positions[symbol].lots != 0 and rates[symbol] != 0.0:
@@ -54,32 +55,32 @@ def _fund(account, positions, rates, closes):
 
 @njit
 def _delist(account, positions, queue, rules, events, bar, closes, ends):
-    """Close what is held of symbols that vanish after this bar, and give up what was ordered of them."""
+    """Close the positions in symbols that stop trading after this bar, and drop their orders."""
     for symbol in range(len(positions)):
         if ends[symbol] != bar:
             continue
         for slot in range(queue.shape[1]):
             if queue[symbol, slot].lots != 0:
-                lots = take_off(account, positions, queue, symbol, slot)
-                record(account, events, DROPPED, bar, symbol, lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, DELISTED)
+                lots = remove_order(account, positions, queue, symbol, slot)
+                record_event(account, events, DROPPED, bar, symbol, lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, DELISTED)
         if positions[symbol].lots != 0:
             fill(account, positions, rules, events, bar, symbol, -positions[symbol].lots, closes[symbol], DELISTED)
 
 
 @njit
 def _mark(account, positions, closes):
-    """Value the account at the closes; peak and drawdown follow."""
+    """Mark the account at the closes, update peak and drawdown, and return the equity."""
     equity = account[0].cash
     if account[0].held > 0:
         for symbol in range(len(positions)):
             if positions[symbol].lots != 0:
                 equity += positions[symbol].quantity * closes[symbol]
-    _marked(account, equity)
+    _set_equity(account, equity)
     return equity
 
 
 @njit
-def _marked(account, equity):
+def _set_equity(account, equity):
     account[0].equity = equity
     if equity > account[0].peak:
         account[0].peak = equity
@@ -87,11 +88,11 @@ def _marked(account, equity):
 
 
 @njit
-def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure, first, last):
-    """Value the account at the bars first..last, in which nothing happens; returns the last bar that was marked.
+def _mark_quiet_bars(highs, lows, closes, account, positions, rules, equity, exposure, first, last):
+    """Mark the account at the bars first..last, in which nothing happens; return the last bar that was marked.
 
-    It stops at a bar that passes a limit, and before one that touches a stop or a take-profit (of one symbol alone:
-    with several, bars under protection are never calm). The sums are those of `_mark`, in the same order.
+    It stops at a bar that passes a limit, and before one that touches a stop or a take-profit (with a single symbol;
+    with several, no bar with a position under a stop is quiet). The sums are those of `_mark`, in the same order.
     """
     cash, peak = account[0].cash, account[0].peak
     least = 1.0 - rules[0].max_drawdown if rules[0].max_drawdown > 0.0 and account[0].halted == RUNNING else -np.inf
@@ -103,11 +104,11 @@ def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure,
         for bar in range(first, last + 1):
             equity[bar] = value
             exposure[bar] = 0.0
-        _marked(account, value)
+        _set_equity(account, value)
         return last
     if len(positions) == 1:
         quantity = positions[0].quantity
-        below, above = _levels(positions, rules)
+        below, above = _trigger_levels(positions, rules)
         guarded = below > -np.inf or above < np.inf
         if not guarded and least == -np.inf and nothing == -np.inf:
             # No limit to stop at: several bars at once, where a processor can.
@@ -116,7 +117,7 @@ def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure,
             for bar in range(first, last + 1):
                 exposure[bar] = (equity[bar] - cash) / equity[bar]
             account[0].peak = max(peak, _highest(equity, first, last))
-            _marked(account, equity[last])
+            _set_equity(account, equity[last])
             return last
         for bar in range(first, last + 1):
             if guarded and (lows[bar, 0] <= below or highs[bar, 0] >= above):
@@ -151,13 +152,13 @@ def _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure,
             if value < peak * least or value <= nothing:
                 break
     account[0].peak = peak
-    _marked(account, value)
+    _set_equity(account, value)
     return bar
 
 
 @njit
 def _highest(values, first, last):
-    """The largest of values[first..last]; eight at once, so that no comparison waits for the one before."""
+    """Return the largest of values[first..last]; eight at once, which do not wait for each other."""
     a = b = c = d = e = f = g = h = values[first]
     bar = first
     while bar + 7 <= last:
@@ -171,8 +172,8 @@ def _highest(values, first, last):
 
 
 @njit
-def _levels(positions, rules):
-    """The prices at or beyond which the position of a single symbol is closed."""
+def _trigger_levels(positions, rules):
+    """Return the prices at or beyond which the position of a single symbol is closed."""
     average, stop, take = positions[0].average, rules[0].stop_loss, rules[0].take_profit
     if positions[0].lots < 0:
         return average * (1.0 - take) if take > 0.0 else -np.inf, average * (1.0 + stop) if stop > 0.0 else np.inf
@@ -181,7 +182,7 @@ def _levels(positions, rules):
 
 @njit
 def _halt_at_limits(account, positions, queue, rules, events, bar, closes, traded):
-    """Where a limit is passed: close everything, now if the bar traded, else at the next open; forget all orders."""
+    """Where a limit is passed, drop all orders and close everything, now if the bar traded, else at the next open."""
     if account[0].halted != RUNNING:
         return False
     rule, equity = rules[0], account[0].equity
@@ -195,7 +196,7 @@ def _halt_at_limits(account, positions, queue, rules, events, bar, closes, trade
     for symbol in range(len(positions)):
         for slot in range(queue.shape[1]):
             if queue[symbol, slot].lots != 0:
-                take_off(account, positions, queue, symbol, slot)
+                remove_order(account, positions, queue, symbol, slot)
         lots = positions[symbol].lots
         if lots != 0 and traded[symbol]:
             fill(account, positions, rules, events, bar, symbol, -lots, closes[symbol], reason)
@@ -211,10 +212,15 @@ def _halt_at_limits(account, positions, queue, rules, events, bar, closes, trade
 
 @njit
 def advance(pointers, first, last):
-    """Run the bars first..last (inclusive); writes `equity` and `exposure` (float64 (T,), share of equity held).
+    """Run the bars first..last; write `equity` and `exposure` (float64 (T,), the sum of weights).
 
-    `pointers`: as made by `array_pointers`. Returns the number of events in the buffer, whether trading was ended,
-    cash and the highest equity.
+    Args:
+        pointers: as made by `array_pointers`.
+        first: row of the first bar.
+        last: row of the last bar, included.
+
+    Returns:
+        The number of events in the buffer, `ACCOUNT.halted`, cash, and the highest equity.
     """
     (opens, highs, lows, closes, traded, funding, ends, special,
      account, positions, queue, rules, events, equity, exposure) = arrays_at(pointers)  # fmt: skip
@@ -228,7 +234,7 @@ def run(
     opens, highs, lows, closes, traded, funding, ends, special,
     account, positions, queue, rules, events, equity, exposure, first, last,
 ):  # fmt: skip
-    """What `advance` does, for compiled callers."""
+    """Do what `advance` does, for compiled callers."""
     rule = rules[0]
     protected = rule.stop_loss > 0.0 or rule.take_profit > 0.0
     bar = first
@@ -239,19 +245,21 @@ def run(
         quiet = last if coming == len(special) else min(last, special[coming] - 1)
         reached = bar - 1
         if account[0].waiting == 0 and quiet >= bar and (account[0].held == 0 or not protected or len(positions) == 1):
-            reached = _mark_calm(highs, lows, closes, account, positions, rules, equity, exposure, bar, quiet)
+            reached = _mark_quiet_bars(highs, lows, closes, account, positions, rules, equity, exposure, bar, quiet)
         if reached < bar:
             reached = bar
-            execute(account, positions, queue, rules, events, bar, opens[bar], traded[bar], False)
+            fill_due_orders(account, positions, queue, rules, events, bar, opens[bar], traded[bar], False)
             if protected and account[0].held > 0:
-                protect(account, positions, queue, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar])
+                trigger_stops(
+                    account, positions, queue, rules, events, bar, opens[bar], highs[bar], lows[bar], traded[bar]
+                )
             if coming < len(special) and special[coming] == bar:
                 if len(funding) > 0 and account[0].held > 0:
-                    _fund(account, positions, funding[bar], closes[bar])
-                execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+                    _charge_funding(account, positions, funding[bar], closes[bar])
+                fill_due_orders(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
                 _delist(account, positions, queue, rules, events, bar, closes[bar], ends)
             else:
-                execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+                fill_due_orders(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
             _write_mark(closes, account, positions, equity, exposure, bar)
         if _halt_at_limits(account, positions, queue, rules, events, reached, closes[reached], traded[reached]):
             _write_mark(closes, account, positions, equity, exposure, reached)
@@ -267,7 +275,7 @@ def _write_mark(closes, account, positions, equity, exposure, bar):
 
 @njit
 def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
-    """Queue one order made at the close of `bar`; with all slots waiting, it joins the one that has waited longest."""
+    """Queue an order made at the close of `bar`; without a free slot it is added to the order that waits longest."""
     slot = 0
     for candidate in range(queue.shape[1]):
         if queue[symbol, candidate].lots == 0:
@@ -277,7 +285,7 @@ def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
             slot = candidate
     order = queue[symbol, slot]
     if order.lots != 0:
-        lots += take_off(account, positions, queue, symbol, slot)
+        lots += remove_order(account, positions, queue, symbol, slot)
         if lots == 0:
             return
     else:
@@ -290,16 +298,23 @@ def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
 
 
 @njit
-def settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar):
+def fill_and_mark(closes, traded, account, positions, queue, rules, events, equity, exposure, bar):
     """Fill the orders due at the close of `bar`, and mark it again."""
-    execute(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
+    fill_due_orders(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
     _write_mark(closes, account, positions, equity, exposure, bar)
 
 
 @njit
 def submit(pointers, symbols, lots, bar):
-    """Queue orders of `lots` for `symbols` (int64 (K,) both) at the close of `bar`; fill what is due."""
+    """Queue orders at the close of a bar, and fill those that are due.
+
+    Args:
+        pointers: as made by `array_pointers`.
+        symbols: numbers of the symbols, int64 (K,).
+        lots: signed lots, int64 (K,).
+        bar: row of the bar.
+    """
     _, _, _, closes, traded, _, _, _, account, positions, queue, rules, events, equity, exposure = arrays_at(pointers)
     for at in range(len(symbols)):
         enqueue(account, positions, queue, rules, bar, symbols[at], lots[at], 0)
-    settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)
+    fill_and_mark(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)

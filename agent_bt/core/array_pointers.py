@@ -1,8 +1,8 @@
 """The arrays of an account and its market as one array of addresses, for compiled code.
 
-Handing fifteen arrays over costs more than a step of the account does: numba checks each one when Python calls, and
-counts references to each one at every call inside. Addresses cost neither. Whoever takes pointers keeps the arrays
-alive and never resizes them as long as the pointers are used; every array is C-contiguous and of the dtype named here.
+Passing fifteen arrays costs more than one accounting step: numba checks each one when Python calls, and counts
+references to each one at every call inside. Addresses cost neither. The caller keeps the arrays alive and never resizes
+them as long as the pointers are used; every array is C-contiguous and of the dtype named here.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -29,19 +29,19 @@ def array_pointers(*arrays: np.ndarray) -> np.ndarray:
     int64, three numbers an array: address, rows, columns.
 
     Raises:
-        ValueError: an array is not what compiled code will take it for.
+        ValueError: an array has another dtype, or is not contiguous.
     """
     dtypes: tuple[Any, ...] = _MARKET + _STATE
     for number, (array, dtype) in enumerate(zip(arrays, dtypes, strict=True)):
         if array.dtype != dtype or not array.flags.c_contiguous:
-            raise ValueError(f"array {number} is {array.dtype}, not a contiguous {np.dtype(dtype)}")
+            raise ValueError(f"array {number} must be a contiguous {np.dtype(dtype)}, got {array.dtype}")
     shapes = [(*array.shape, 0)[:2] for array in arrays]
     return np.array([(a.ctypes.data, *shape) for a, shape in zip(arrays, shapes, strict=True)], np.int64).ravel()
 
 
 @intrinsic
 def pointer(typing, address):  # noqa: ARG001
-    """An address as a pointer, for `numba.carray`."""
+    """Convert an address to a pointer, for `numba.carray`."""
 
     def cast(context, builder, signature, arguments):  # noqa: ARG001
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
@@ -51,7 +51,7 @@ def pointer(typing, address):  # noqa: ARG001
 
 @njit
 def arrays_at(pointers):
-    """The arrays again, in compiled code; in the order of `array_pointers`."""
+    """Return the arrays in compiled code, in the order of `array_pointers`."""
     return (
         carray(pointer(pointers[0]), (pointers[1], pointers[2]), np.float64),
         carray(pointer(pointers[3]), (pointers[4], pointers[5]), np.float64),

@@ -1,4 +1,4 @@
-"""Intervals and instants: every time inside agent-bt is an integer of microseconds since 1970, UTC."""
+"""Times and durations: every time in agent-bt is an integer, microseconds since 1970 UTC."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAR_INTERVALS = ("1m", "5m", "15m", "1h", "4h", "1d")
 
 
 def duration_us(text: str) -> int:
-    """Microseconds of a duration such as `90s`, `15m`, `1h`, `7d` or `2w`.
+    """Convert to microseconds a duration such as `90s`, `15m`, `1h`, `7d` or `2w`.
 
     Raises:
         ValueError: the text is not a whole number followed by a unit.
@@ -31,7 +31,7 @@ def duration_us(text: str) -> int:
 
 
 def interval_us(text: str) -> int:
-    """Microseconds of a bar interval, one of `BAR_INTERVALS`.
+    """Convert to microseconds a bar interval, one of `BAR_INTERVALS`.
 
     Raises:
         ValueError: the text is not one of them.
@@ -42,10 +42,10 @@ def interval_us(text: str) -> int:
 
 
 def time_us(value: str | date | datetime) -> int:
-    """Microseconds since 1970 UTC of an ISO date or time; a time without a zone is UTC.
+    """Convert an ISO date or time to microseconds since 1970 UTC; a time without a zone is UTC.
 
     Raises:
-        ValueError: the text is no ISO 8601 date or time.
+        ValueError: the text is not an ISO 8601 date or time.
     """
     if isinstance(value, str):
         try:
@@ -60,17 +60,17 @@ def time_us(value: str | date | datetime) -> int:
 
 
 def to_datetime(us: int) -> datetime:
-    """The instant as a `datetime` in UTC."""
+    """Convert microseconds since 1970 to a `datetime` in UTC."""
     return _EPOCH + timedelta(microseconds=us)
 
 
 def iso(us: int) -> str:
-    """The instant as ISO 8601 text in UTC, with as few digits as it needs: `2024-07-01T00:00Z`."""
+    """Format microseconds since 1970 as ISO 8601 in UTC, no more precise than needed: `2024-07-01T00:00Z`."""
     moment = to_datetime(us)
     spec = "microseconds" if us % SECOND else "seconds" if us % MINUTE else "minutes"
     return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
 
 
 def now_iso() -> str:
-    """The wall clock as ISO 8601 UTC, to the second."""
+    """Return the current time as ISO 8601 in UTC, to the second."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,7 +1,7 @@
 """The exceptions of agent-bt, each with the exit code a command ends with.
 
 AgentBtError                   1   something failed; the message says what to do next
-|-- UsageError                 2   the command line asks for something that cannot be
+|-- UsageError                 2   the command line is wrong
 |-- ConfigError                2   a config file, environment variable or --set value is wrong
 |-- PromptError                2   a prompt file cannot be read, parsed or rendered
 |-- StrategyError              1   a strategy broke its contract
@@ -11,12 +11,12 @@ AgentBtError                   1   something failed; the message says what to do
 |-- ModelError                 1   the model cannot be used at all; the run stops at once
 |   |-- AuthenticationFailed   1   the key is missing, wrong or not allowed
 |   |-- UnknownModel           1   the endpoint does not know the model
-|   |-- RequestRejected        1   the endpoint refuses the request as such (a 400 no ladder step cures)
-|   `-- EndpointDown           1   no connection, or a long unbroken row of transport failures
+|   |-- RequestRejected        1   the endpoint refuses the request itself (HTTP 400 after all format negotiation)
+|   `-- EndpointDown           1   no connection, or a long series of transport failures
 |-- RecordError                1   a run folder is damaged, incomplete or cannot be written
 |-- QualityGate                3   too many decisions failed for the result to mean anything
 |-- BudgetReached              4   the budget is used up; the run can be continued
-|-- ReplayError                5   a replay missed a reply or came out differently
+|-- ReplayError                5   a replay lacks a reply, or its result differs
 `-- Interrupted              130   stopped by the user; the run can be continued
 """
 
@@ -24,13 +24,13 @@ from __future__ import annotations
 
 
 class AgentBtError(Exception):
-    """Base of every error a user is meant to read; `str(error)` is one complete message."""
+    """Base of all errors that a user reads; `str(error)` is one complete message."""
 
     exit_code = 1
 
 
 class UsageError(AgentBtError):
-    """The command line asks for something that cannot be."""
+    """The command line is wrong."""
 
     exit_code = 2
 
@@ -76,11 +76,11 @@ class UnknownModel(ModelError):
 
 
 class RequestRejected(ModelError):
-    """The endpoint refuses the request as such, and no step of the ladder cures it."""
+    """The endpoint refuses the request itself, after all steps of the format negotiation."""
 
 
 class EndpointDown(ModelError):
-    """No connection, or a long unbroken row of transport failures."""
+    """No connection, or a long series of transport failures."""
 
 
 class RecordError(AgentBtError):
@@ -100,7 +100,7 @@ class BudgetReached(AgentBtError):
 
 
 class ReplayError(AgentBtError):
-    """A replay missed a reply, or came out differently."""
+    """A replay lacks a reply, or its result differs."""
 
     exit_code = 5
 

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs, allow-untyped-calls
-"""How orders, stops and take-profits become fills: the part of the accounting step that changes positions.
+"""Fill orders, stops and take-profits: the part of the accounting step that changes positions.
 
 Arguments are those of `core.accounting`: the records of the state, and one bar's prices, float64 (N,).
 """
@@ -7,7 +7,7 @@ Arguments are those of `core.accounting`: the records of the state, and one bar'
 from __future__ import annotations
 
 from agent_bt.core.jit import njit
-from agent_bt.core.lots import lots_in
+from agent_bt.core.lots import floor_to_lots
 from agent_bt.core.records import (
     AT_DRAWDOWN,
     DRAWDOWN,
@@ -21,7 +21,7 @@ from agent_bt.core.records import (
 
 
 @njit
-def record(account, events, kind, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason):
+def record_event(account, events, kind, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason):
     at = account[0].events
     if at < len(events):
         events[at].kind = kind
@@ -40,7 +40,7 @@ def record(account, events, kind, bar, symbol, lots, quantity, price, reference,
 
 @njit
 def fill(account, positions, rules, events, bar, symbol, lots, reference, reason):
-    """Trade `lots` of one symbol at `reference` plus slippage and fee."""
+    """Trade `lots` of a symbol at the price `reference` plus slippage and fee, and record the fill."""
     rule, held = rules[0], positions[symbol]
     price = reference * (1.0 + rule.slippage) if lots > 0 else reference * (1.0 - rule.slippage)
     quantity = lots * rule.multiple / rule.scale
@@ -70,17 +70,19 @@ def fill(account, positions, rules, events, bar, symbol, lots, reference, reason
     account[0].realised += realised
     account[0].fees += fee
     account[0].slippage += slippage
-    record(account, events, FILLED, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason)
+    record_event(
+        account, events, FILLED, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason
+    )
 
 
 @njit
-def _affordable(account, rules, lots, reference):
-    """The lots of a buy that the cash pays for, costs included."""
+def _affordable_lots(account, rules, lots, reference):
+    """Return the lots of a buy that the cash pays for, costs included."""
     rule = rules[0]
     price = reference * (1.0 + rule.slippage) * (1.0 + rule.fee_rate)
     cash = account[0].cash
     if lots * rule.multiple / rule.scale * price > cash:
-        lots = min(lots, lots_in(max(cash, 0.0) / price, rule.multiple, rule.scale))
+        lots = min(lots, floor_to_lots(max(cash, 0.0) / price, rule.multiple, rule.scale))
     paid = reference * (1.0 + rule.slippage)
     while lots > 0:
         notional = lots * rule.multiple / rule.scale * paid
@@ -91,8 +93,8 @@ def _affordable(account, rules, lots, reference):
 
 
 @njit
-def opened_by(lots, held):
-    """How many lots of a position an order opens: those it adds, all of them where it changes sides; else 0."""
+def lots_opened(lots, held):
+    """Return how many lots an order opens: those it adds to a position, all of them where it changes sides, else 0."""
     after = held + lots
     if (held > 0 and after < 0) or (held < 0 and after > 0):
         return abs(after)
@@ -100,8 +102,8 @@ def opened_by(lots, held):
 
 
 @njit
-def take_off(account, positions, queue, symbol, slot):
-    """An order waits no longer; returns its lots."""
+def remove_order(account, positions, queue, symbol, slot):
+    """Remove an order from the queue and return its lots."""
     lots = queue[symbol, slot].lots
     queue[symbol, slot].lots = 0
     positions[symbol].ordered -= lots
@@ -117,8 +119,8 @@ def _is_due(order, bar, closing):
 
 
 @njit
-def _scaling(account, positions, queue, rules, bar, prices, traded, closing):
-    """The share of what is opened that the means allow: cash on a spot account, leverage on margin."""
+def _opening_scale(account, positions, queue, rules, bar, prices, traded, closing):
+    """Return the fraction of what is opened that can be paid: by the cash of a spot account, or within the leverage."""
     rule = rules[0]
     needed, costs, closed = 0.0, 0.0, 0.0
     for symbol in range(queue.shape[0]):
@@ -127,7 +129,7 @@ def _scaling(account, positions, queue, rules, bar, prices, traded, closing):
             order = queue[symbol, slot]
             if order.lots == 0 or not traded[symbol] or not _is_due(order, bar, closing):
                 continue
-            opened = opened_by(order.lots, held)
+            opened = lots_opened(order.lots, held)
             if opened > 0:
                 value = rule.multiple / rule.scale * prices[symbol]
                 needed += opened * value
@@ -148,15 +150,15 @@ def _scaling(account, positions, queue, rules, bar, prices, traded, closing):
 
 
 @njit
-def execute(account, positions, queue, rules, events, bar, prices, traded, closing):
-    """Fill what is due: at the open everything that waited for it, at the close what is due exactly then."""
+def fill_due_orders(account, positions, queue, rules, events, bar, prices, traded, closing):
+    """Fill the orders that are due: at the open all that waited for it, at the close those due exactly then."""
     if account[0].waiting == 0:
         return
     rule = rules[0]
     for opening in range(2):
         scaling = 1.0
         if opening == 1:
-            scaling = _scaling(account, positions, queue, rules, bar, prices, traded, closing)
+            scaling = _opening_scale(account, positions, queue, rules, bar, prices, traded, closing)
         for symbol in range(queue.shape[0]):
             if not traded[symbol]:
                 continue
@@ -167,30 +169,32 @@ def execute(account, positions, queue, rules, events, bar, prices, traded, closi
                     continue
                 if rule.allow_short == 0 and lots < 0:
                     lots = -min(-lots, held)
-                opened = opened_by(lots, held)
+                opened = lots_opened(lots, held)
                 if opened > 0 and opening == 0:
                     continue
                 if opened > 0 and scaling < 1.0:
-                    kept = lots_in(opened * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale)
+                    kept = floor_to_lots(opened * rule.multiple / rule.scale * scaling, rule.multiple, rule.scale)
                     less = opened - min(opened, kept)
                     lots += -less if lots > 0 else less
                 if rule.margin == 0 and lots > 0:
-                    lots = _affordable(account, rules, lots, prices[symbol])
+                    lots = _affordable_lots(account, rules, lots, prices[symbol])
                 notional = abs(lots) * rule.multiple / rule.scale * prices[symbol]
                 small = abs(lots) < rule.min_lots or notional < rule.min_notional
                 if lots == 0 or (small and order.forced == 0):
-                    record(account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED)
+                    record_event(
+                        account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED
+                    )
                 else:
                     reason = ORDERED
                     if order.forced == 1:
                         reason = DRAWDOWN if account[0].halted == AT_DRAWDOWN else USED_UP
                     fill(account, positions, rules, events, bar, symbol, lots, prices[symbol], reason)
-                take_off(account, positions, queue, symbol, slot)
+                remove_order(account, positions, queue, symbol, slot)
 
 
 @njit
-def protect(account, positions, queue, rules, events, bar, opens, highs, lows, traded):
-    """Stop-loss, then take-profit, of what was held when the bar began or was opened at its open."""
+def trigger_stops(account, positions, queue, rules, events, bar, opens, highs, lows, traded):
+    """Trigger stop-loss, then take-profit, of positions held when the bar began or opened at its open."""
     rule = rules[0]
     for symbol in range(len(positions)):
         held = positions[symbol]
@@ -214,7 +218,7 @@ def protect(account, positions, queue, rules, events, bar, opens, highs, lows, t
 
 @njit
 def close_position(account, positions, queue, rules, events, bar, symbol, reference, reason):
-    """Close a position under protection; what waits to close it, or to turn it, has that much less to do."""
+    """Close a position at a stop, and reduce the waiting orders that would have closed or reversed it by as much."""
     lots = -positions[symbol].lots
     fill(account, positions, rules, events, bar, symbol, lots, reference, reason)
     for slot in range(queue.shape[1]):
@@ -225,8 +229,8 @@ def close_position(account, positions, queue, rules, events, bar, symbol, refere
         done = done if lots > 0 else -done
         lots -= done
         if order.lots == done:
-            take_off(account, positions, queue, symbol, slot)
-            record(account, events, DROPPED, bar, symbol, done, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, reason)
+            remove_order(account, positions, queue, symbol, slot)
+            record_event(account, events, DROPPED, bar, symbol, done, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, reason)
         else:
             order.lots -= done
             positions[symbol].ordered -= done

@@ -1,4 +1,4 @@
-"""What a check found, and what to do about it."""
+"""The result of one check of `validate` or `doctor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of `validate` or `doctor`. With an `error` nothing will run; `advice` says what to do, if anything."""
+    """The result of one check.
+
+    Attributes:
+        level: `ok`, `warning`, or `error`: nothing will run.
+        what: what was found.
+        advice: what to do about it; empty if nothing.
+    """
 
     level: Literal["ok", "warning", "error"]
     what: str

@@ -1,4 +1,4 @@
-"""Recurring instants: `4h`, `D`, `W-MON`, `MS`, `QS`; all aligned to UTC."""
+"""Rebalance frequencies such as `4h`, `D`, `W-MON`, `MS`, `QS`, aligned to UTC, and their instants."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _FIRST_WEEKDAY = 3  # 1970-01-01 was a Thursday
 
 
 def fixed_period(frequency: str) -> tuple[int, int] | None:
-    """(length, offset) in us of a rhythm of fixed length; None for months and quarters.
+    """Return length and offset, us, of a frequency of fixed length; None for months and quarters.
 
     Raises:
-        ValueError: the text is no rhythm.
+        ValueError: the text is not a frequency.
     """
     text = frequency.strip()
     if text in ("MS", "QS"):
@@ -27,7 +27,7 @@ def fixed_period(frequency: str) -> tuple[int, int] | None:
     if name == "W" and weekday in WEEKDAYS:
         return 7 * DAY, (WEEKDAYS.index(weekday) - _FIRST_WEEKDAY) % 7 * DAY
     try:
-        # M would be minutes to a duration, and is months to whoever writes it.
+        # In a duration M is minutes; in a frequency it would be read as months.
         length = 0 if text.endswith("M") else duration_us(text)
     except ValueError:
         length = 0
@@ -40,20 +40,25 @@ def fixed_period(frequency: str) -> tuple[int, int] | None:
 
 
 def longest_period(frequency: str) -> int:
-    """The longest time from one instant of a rhythm to the next, us.
+    """Return the longest time from one instant of a frequency to the next, us.
 
     Raises:
-        ValueError: the text is no rhythm.
+        ValueError: the text is not a frequency.
     """
     period = fixed_period(frequency)
     return period[0] if period is not None else (31 if frequency.strip() == "MS" else 92) * DAY
 
 
 def instants(frequency: str, start: int, end: int) -> np.ndarray:
-    """The instants of a rhythm in [start, end], int64, ascending, UTC us.
+    """Return the instants of a frequency in [start, end], int64, ascending, UTC us.
+
+    Args:
+        frequency: `4h`, `3d`, `D`, `W-MON`, `MS` or `QS`.
+        start: UTC us.
+        end: UTC us.
 
     Raises:
-        ValueError: the text is no rhythm.
+        ValueError: the text is not a frequency.
     """
     period = fixed_period(frequency)
     if period is not None:

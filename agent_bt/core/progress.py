@@ -1,4 +1,4 @@
-"""How a long piece of work tells whoever is watching how far it is."""
+"""The interface by which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -6,36 +6,48 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A watcher of counted work; `SilentProgress` for nobody. Called from one thread."""
+    """A display of the progress of counted work; it is called from one thread."""
 
     def start(self, total: int, label: str) -> None:
-        """Work of `total` decisions (0: unknown) begins."""
+        """Begin.
+
+        Args:
+            total: number of decisions, 0 if unknown.
+            label: name of the work.
+        """
         ...
 
     def update(self, done: int, *, invalid: int = 0, tokens: int = 0, cost_usd: float | None = None) -> None:
-        """`done` decisions so far, `invalid` of them failed; tokens and US dollars spent so far (None: unpriced)."""
+        """Report the progress so far.
+
+        Args:
+            done: decisions made.
+            invalid: those of them that failed.
+            tokens: tokens spent.
+            cost_usd: US dollars spent; None if the price is not known.
+        """
         ...
 
     def note(self, text: str) -> None:
-        """Something worth a line of its own."""
+        """Show a message on a line of its own."""
         ...
 
     def stop(self) -> None:
-        """The work ended, in whatever way; idempotent."""
+        """End, whether the work succeeded or not; may be called again."""
         ...
 
 
 class SilentProgress:
-    """Tells nobody."""
+    """Progress that is not shown."""
 
     def start(self, total: int, label: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def update(self, done: int, *, invalid: int = 0, tokens: int = 0, cost_usd: float | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def stop(self) -> None:
-        """Nothing."""
+        """Do nothing."""

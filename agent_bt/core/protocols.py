@@ -1,4 +1,4 @@
-"""The protocols that rooms are plugged together by; the engine knows these and no class behind them."""
+"""The protocols that connect the packages: data source, strategy, model client, order sizer, broker."""
 
 from __future__ import annotations
 
@@ -69,10 +69,13 @@ class DataSource(Protocol):
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Decides from what it may see, and from nothing else.
+    """A strategy: it decides from its view and the portfolio, and from nothing else.
 
-    `lookback` is the number of rows the view must hold, `features` the columns it must have beside the bars',
-    `summary` whether the 7-day summary is needed.
+    Attributes:
+        name: names it in records and messages.
+        lookback: rows that its view must hold.
+        features: columns that its view must have beside those of the bars.
+        summary: kind of the 7-day summary that it needs, `calendar` or `rolling`; None: none.
     """
 
     # Read only, so that a class may declare them with narrower types: `features = (FeatureSpec(...),)`.
@@ -86,68 +89,88 @@ class Strategy(Protocol):
     def summary(self) -> str | None: ...
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
-        """The decision at `view.now`; a pure function of its arguments."""
+        """Decide; a pure function of its arguments.
+
+        Args:
+            view: what may be seen at `view.now`.
+            portfolio: the account at that instant.
+        """
         ...
 
 
 @runtime_checkable
 class VectorisedStrategy(Strategy, Protocol):
-    """A strategy that can answer for all bars at once, because it does not look at the account.
+    """A strategy that can decide for all bars at once, because it does not look at the account.
 
-    `on_change`: a target that is the one given last is left alone (rules), or established again (rankers).
+    Attributes:
+        on_change: whether a target equal to the one given last is left alone (rules) or traded to again (rankers).
     """
 
     @property
     def on_change(self) -> bool: ...
 
     def decide_all(self, market: Any, bars: np.ndarray) -> np.ndarray:
-        """Target shares at the rows `bars` (int64 (D,)) of an `engine.market.Market`; float64 (D, N), NaN: leave alone.
+        """Compute the target weights of all decisions, equal to `decide` at each bar to the last bit.
 
-        Equal to `decide` at each of them to the last bit.
+        Args:
+            market: an `engine.market.Market` of N symbols.
+            bars: rows of the decision bars, int64 (D,), ascending.
+
+        Returns:
+            float64 (D, N), NaN where a symbol is left alone.
         """
         ...
 
 
 @runtime_checkable
 class AgentStrategy(Strategy, Protocol):
-    """A strategy that asks models: decide = interpret(view, portfolio, replies of requests(view, portfolio)).
+    """A strategy that asks models: decide = interpret(view, portfolio, replies to requests(view, portfolio)).
 
-    `requests` and `interpret` are pure, so that they can be replayed, sent ahead and tested alone.
+    `requests` and `interpret` are pure functions, so that they can be replayed, prefetched and tested by themselves.
+
+    Attributes:
+        llm: sends the requests.
     """
 
     llm: LLM
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> Sequence[Request]:
-        """The questions this decision needs answered."""
+        """Return the requests whose replies the decision needs; arguments as of `decide`."""
         ...
 
     def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:
-        """The decision that the replies amount to; whatever is not valid is a HOLD with its reason."""
+        """Turn the replies into a decision; what is not valid becomes a HOLD with its reason.
+
+        Args:
+            view: as given to `requests`.
+            portfolio: as given to `requests`.
+            calls: each request with its reply, in the order of `requests`.
+        """
         ...
 
 
 class LLM(Protocol):
-    """A model behind one face; cache, limiter and budget are wrappers with the same face.
+    """A client of a model; cache, limiter and budget are wrappers with the same interface.
 
-    A transport failure (after the retries) is a `Reply` with `failure` set. What makes every further call useless
+    A transport failure (after the retries) is a `Reply` with `failure` set. What would make every further call fail
     (a wrong key, an unknown model) is raised as a `ModelError`.
     """
 
     def submit(self, request: Request) -> Future[Reply]:
-        """Send the request, return at once."""
+        """Send a request and return a future of its reply at once."""
         ...
 
     def complete(self, request: Request) -> Reply:
-        """Send the request and wait for its reply."""
+        """Send a request and wait for its reply."""
         ...
 
     def close(self) -> None:
-        """Release threads and connections; idempotent."""
+        """Release threads and connections; may be called again."""
         ...
 
 
 class OrderSizer(Protocol):
-    """Turns a decision into orders within the risk limits, and keeps nothing from one decision to the next."""
+    """What turns a decision into orders within the risk limits; it keeps nothing from one decision to the next."""
 
     def size(self, decision: Decision, state: AccountState) -> SizedOrders:
         """Size a decision; a pure function of its arguments.
@@ -163,7 +186,7 @@ class OrderSizer(Protocol):
 
 
 class Broker(Protocol):
-    """Turns orders into fills and keeps the account. It speaks in events, so that a live one can take its place."""
+    """An account and what executes its orders: fills are events, so that a live broker can take its place."""
 
     @property
     def halted(self) -> bool:

@@ -1,4 +1,4 @@
-"""The one schema of bars as a table; every source of market data delivers exactly these columns."""
+"""The schema of bars as a table; every source of market data delivers these columns."""
 
 from __future__ import annotations
 

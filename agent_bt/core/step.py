@@ -1,4 +1,4 @@
-"""One decision of a run as the engine hands it to the journal: what was seen, decided, ordered, and what filled."""
+"""The step: one decision of a run as the journal receives it, with what was seen, decided, ordered and filled."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from agent_bt.core.view import MarketView
 
 
 class Step(NamedTuple):
-    """Everything about one decision; a named tuple, because one is made at every decision, and nothing is cheaper.
+    """One decision of a run.
 
-    `index` counts decisions from 0, `bar` is the row of the decision bar in the market, `portfolio` the account before
-    the decision, `fills` what filled since the step before, this decision's own fills included.
+    A named tuple, because one is made at every decision and nothing is cheaper to make.
+
+    Attributes:
+        index: number of the decision, from 0.
+        bar: row of the decision bar in the market.
+        view: what the strategy saw.
+        portfolio: the account before the decision.
+        decision: what it decided.
+        orders: the orders that were submitted.
+        cuts: what the risk limits clipped or rejected.
+        fills: what filled since the step before, the fills of this decision included.
     """
 
-    index: int  # type: ignore[assignment]  # it is no sequence to be searched
+    index: int  # type: ignore[assignment]  # hides `tuple.index`, which nobody needs
     bar: int
     view: MarketView
     portfolio: Portfolio
@@ -26,7 +35,7 @@ class Step(NamedTuple):
 
 
 class Journal(Protocol):
-    """Where steps go, one after another."""
+    """A receiver of the steps of a run, in order."""
 
     def append(self, step: Step) -> None:
         """Keep the step."""

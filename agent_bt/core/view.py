@@ -1,4 +1,4 @@
-"""What a strategy may see at one instant. A view owns copies of its rows: nothing later exists in it."""
+"""The market view: what a strategy may see at one instant, in copies of the rows up to it; nothing later is in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ BAR_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What all views of a market share; `index` maps the names of the columns to the third axis of the data."""
+    """What all views of a market share.
+
+    Attributes:
+        interval: length of a bar, us.
+        symbols: the second axis of the data.
+        columns: the third axis of the data.
+        index: position of each column in `columns`.
+    """
 
     interval: int
     symbols: Sequence[str]
@@ -43,17 +50,30 @@ HIDDEN = 2
 
 
 class MarketView:
-    """The last `n` closed bars and features of every symbol, up to and including the bar that closed at `now`.
+    """The last n closed bars and features of every symbol, up to the bar that closes at the instant of the decision.
+
+    Rows go from the oldest to the latest; values that are not defined (not listed yet, too few bars) are NaN.
 
     Attributes:
-        now: the instant of the decision, UTC us; equals the close_time of the last row.
+        now: the instant of the decision, UTC us; the close time of the last row.
         interval: length of a bar, us.
         symbols: in fixed order; the second axis of the data.
         columns: names of the third axis: `BAR_COLUMNS`, then features.
         times: close times of the rows, int64 (n,), UTC us.
-        prices: symbol -> last close (quote units).
+        prices: symbol -> last close, quote units.
         eligible: bool (symbols,): listed, still traded, and in the pool where there is one.
-        summary: up to 7 days of the first symbol, oldest first; empty unless the strategy asked for it.
+        summary: up to 7 days of the first symbol, oldest first; empty unless the strategy needs it.
+
+    Example:
+        >>> bars = np.array([[100.0, 101.0, 99.0, 100.5], [100.5, 104.0, 100.0, 103.0]]).reshape(2, 1, 4)
+        >>> view = MarketView(
+        ...     now=7_200_000_000, interval=3_600_000_000, symbols=("BTCUSDT",),
+        ...     columns=("open", "high", "low", "close"), times=np.array([3_600_000_000, 7_200_000_000]), data=bars,
+        ... )
+        >>> len(view), view.latest("close"), dict(view.prices)
+        (2, 103.0, {'BTCUSDT': 103.0})
+        >>> view.column("close").tolist()
+        [100.5, 103.0]
     """
 
     __slots__ = ("_data", "_layout", "_prices", "summary")
@@ -71,10 +91,21 @@ class MarketView:
         eligible: np.ndarray | None = None,
         eligibility: np.ndarray | None = None,
     ) -> None:
-        """`data`: float64 (n, symbols, columns).
+        """Make a view from arrays, which are copied; strategies receive theirs from the engine.
 
-        Without `eligible`, whatever has a price is eligible. `eligibility`, bool (n, symbols), says it for every row;
-        its last one is `eligible`.
+        Args:
+            now: the instant of the decision, UTC us; must be the last of `times`.
+            interval: length of a bar, us.
+            symbols: the second axis of `data`.
+            columns: the third axis of `data`; `close` must be one of them.
+            times: close times of the rows, int64 (n,), UTC us.
+            data: float64 (n, symbols, columns).
+            summary: days of the first symbol, oldest first.
+            eligible: bool (symbols,), which symbols may be traded now; default: those with a price.
+            eligibility: bool (n, symbols), the same for every row; its last row takes the place of `eligible`.
+
+        Raises:
+            ValueError: the rows do not end at `now`.
         """
         index = {name: at for at, name in enumerate(columns)}
         if eligibility is None:
@@ -83,7 +114,9 @@ class MarketView:
                 eligibility[-1] = eligible
         stamps = np.broadcast_to(times[:, np.newaxis], eligibility.shape)
         if now != times[-1]:
-            raise ValueError(f"a view of {iso(now)} cannot end with a bar that closes at {iso(int(times[-1]))}")
+            raise ValueError(
+                f"the rows of a view must end at {iso(now)}, got a bar that closes at {iso(int(times[-1]))}"
+            )
         self.summary = summary
         self._layout = Layout(interval, symbols, columns, index)
         self._data = np.concatenate([data, eligibility[:, :, np.newaxis], stamps[:, :, np.newaxis]], axis=2)
@@ -92,13 +125,19 @@ class MarketView:
 
     @classmethod
     def over(cls, layout: Layout, data: np.ndarray, summary: tuple[DaySummary, ...]) -> MarketView:
-        """A view of `data`, float64 (n, symbols, columns + `HIDDEN`), which is its own and read-only from here on."""
+        """Make a view of an array without a copy; the array must not be used elsewhere and becomes read-only.
+
+        Args:
+            layout: of the market.
+            data: float64 (n, symbols, columns + `HIDDEN`).
+            summary: days of the first symbol, oldest first.
+        """
         view = cls.__new__(cls)
         view.summary = summary
         view._layout = layout
         view._data = data
         view._prices = None
-        # What a strategy was shown goes into the record after it has decided: nobody may write to it.
+        # The data of a view is recorded after the decision, so a strategy must not change it.
         data.setflags(write=False)
         return view
 
@@ -114,12 +153,12 @@ class MarketView:
 
     @property
     def symbols(self) -> Sequence[str]:
-        """In fixed order."""
+        """The symbols, in fixed order."""
         return self._layout.symbols
 
     @property
     def columns(self) -> Sequence[str]:
-        """`BAR_COLUMNS`, then features."""
+        """The columns: `BAR_COLUMNS`, then features."""
         return self._layout.columns
 
     @property
@@ -144,11 +183,11 @@ class MarketView:
         return eligible
 
     def may_trade(self, symbol: str | None = None) -> bool:
-        """Whether one symbol (default: the first) is eligible now."""
+        """Return whether one symbol (default: the first) is eligible now."""
         return bool(self._data.item(-1, 0 if symbol is None else self._at(symbol), -HIDDEN) > 0.0)
 
     def eligibility(self) -> np.ndarray:
-        """The same at every row; bool (n, symbols)."""
+        """Return which symbols were eligible at each row; bool (n, symbols)."""
         eligible: np.ndarray = self._data[:, :, -HIDDEN] > 0.0
         return eligible
 
@@ -156,23 +195,35 @@ class MarketView:
         return len(self._data)
 
     def column(self, name: str, symbol: str | None = None) -> np.ndarray:
-        """One column of one symbol (default: the first), oldest first; float64 (n,), NaN where undefined.
+        """Return one column of one symbol; float64 (n,), oldest first, NaN where not defined.
+
+        Args:
+            name: one of `columns`.
+            symbol: one of `symbols`; default: the first.
 
         Raises:
-            KeyError: there is no such column or symbol; the message lists what there is.
+            KeyError: there is no such column or symbol; the message lists those there are.
         """
         return self._data[:, self._at(symbol), self._column(name)]
 
     def cross_section(self, name: str) -> np.ndarray:
-        """The last row of one column over all symbols; float64 (symbols,)."""
+        """Return the last row of one column, for all symbols; float64 (symbols,)."""
         return self._data[-1, :, self._column(name)]
 
     def table(self, name: str) -> np.ndarray:
-        """One column of every symbol, oldest row first; float64 (n, symbols)."""
+        """Return one column of all symbols; float64 (n, symbols), oldest row first."""
         return self._data[:, :, self._column(name)]
 
     def latest(self, name: str, symbol: str | None = None) -> float:
-        """The last value of one column of one symbol."""
+        """Return the last value of one column of one symbol.
+
+        Args:
+            name: one of `columns`.
+            symbol: one of `symbols`; default: the first.
+
+        Raises:
+            KeyError: there is no such column or symbol.
+        """
         column = self._layout.index.get(name)
         if column is None:
             column = self._column(name)
@@ -180,11 +231,11 @@ class MarketView:
         return value
 
     def matrix(self, symbol: str | None = None) -> np.ndarray:
-        """All rows and columns of one symbol; float64 (n, columns)."""
+        """Return all rows and columns of one symbol (default: the first); float64 (n, columns)."""
         return self._data[:, self._at(symbol), :-HIDDEN]
 
     def frame(self, symbol: str | None = None) -> pl.DataFrame:
-        """All rows of one symbol as a table: open_time, close_time, then `columns`."""
+        """Return the rows of one symbol (default: the first) as a table: open_time, close_time, then `columns`."""
         table = pl.DataFrame(self.matrix(symbol), schema=list(self.columns), orient="row")
         close_time = pl.Series("close_time", self.times).cast(TIME)
         open_time = pl.Series("open_time", self.times - self.interval).cast(TIME)

@@ -1,8 +1,8 @@
-"""Many accounts over one market, one after another in a compiled loop: what a sweep of parameters is made of.
+"""The batch driver: thousands of accounts over one market in a compiled loop, for parameter sweeps.
 
-Every account goes through `vectorised.run_targets_compiled`, so it has the bits it would have alone. What is kept of
-each is small: its measures, and its equity at the end of every UTC day. The loop holds no lock on the interpreter: each
-thread has a lane of its own, and as many lanes as processors run side by side.
+Every account goes through `vectorised.run_targets_compiled`, so it has the same bits as in a run of its own. Only its
+measures and its equity at the end of every UTC day are kept. The loop releases the interpreter lock: each thread has a
+`BatchRunner` of its own, and they run in parallel.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from agent_bt.core.array_pointers import arrays_at
 from agent_bt.core.clock import DAY
-from agent_bt.core.errors import StrategyError
 from agent_bt.core.jit import njit
 from agent_bt.core.records import FILLED, RULES
 from agent_bt.engine.vectorised import run_targets_compiled
@@ -30,21 +29,22 @@ OUTCOME = np.dtype(
     ]
     + [(name, np.int64) for name in ("fills", "trades", "wins", "dropped", "halted", "events")]
 )
-"""What is left of one account, in the terms of `evaluation.performance`: amounts in quote units; `gains` and `losses`
-the sums of the trades that made and lost money (both >= 0), `wins` how many made any; `dropped` orders; `halted` as in
-`core.records`; `events` all there were."""
+"""The measures of one account, as of `evaluation.performance`: amounts in quote units; `gains` and `losses` are the
+sums of the profitable and of the losing trades (both >= 0), `wins` the number of profitable ones; `dropped` orders;
+`halted` as in `core.records`; `events` all events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounts:
-    """Accounts to be driven, C of them over N symbols.
+    """The inputs of C accounts over N symbols.
 
     Attributes:
-        rules, limits: `RULES` and `LIMITS` records, (C,); all `rules` have the same delay.
-        on_change: bool (C,), as of the strategy.
-        starts: int64 (C + 1,); account c is told `rows[starts[c]:starts[c + 1]]`.
-        rows: int64 (E,), decision rows, ascending within an account.
-        targets: float64 (E, N), target shares at these rows, NaN: left alone.
+        rules: `RULES`, (C,); all have the same delay.
+        limits: `LIMITS`, (C,).
+        on_change: bool (C,), whether targets equal to those given last are left alone.
+        starts: int64 (C + 1,); the decisions of account c are `rows[starts[c]:starts[c + 1]]`.
+        rows: int64 (E,), rows of the decision bars, ascending within an account.
+        targets: float64 (E, N), target weights at these rows, NaN: left alone.
     """
 
     rules: np.ndarray
@@ -59,19 +59,28 @@ class Accounts:
 
 
 def last_rows_of_days(times: np.ndarray, first: int) -> np.ndarray:
-    """The last row of each UTC day from row `first` on, int64; a bar that closes at midnight ends the day before.
+    """Return the last row of each UTC day, int64; a bar that closes at midnight belongs to the day that ends there.
 
-    `times`: close times, int64 (T,), UTC us.
+    Args:
+        times: close times, int64 (T,), UTC us.
+        first: row to begin with.
     """
     days = (times[first:] - 1) // DAY
     return first + np.append(np.flatnonzero(np.diff(days)), len(days) - 1)
 
 
-class Lane:
-    """The state of one thread: an account that is used over and over again, on `tape` from row `first` to its end."""
+class BatchRunner:
+    """The state of one thread: an account on one market that is reset for every account of a batch."""
 
     def __init__(self, prices: PriceArrays, *, cash: float, first: int, delay: int) -> None:
-        """`delay`: that of the rules of all accounts."""
+        """Open the account.
+
+        Args:
+            prices: the market, which is run to its end.
+            cash: starting cash of every account, quote units.
+            first: row of the first bar.
+            delay: bars from a decision to its fill, the same for all accounts.
+        """
         rules = np.zeros(1, RULES)
         rules[0]["delay"] = delay
         self._broker = SimulatedBroker(prices=prices, rules=rules, cash=cash, first=first)
@@ -80,20 +89,23 @@ class Lane:
 
     @property
     def days(self) -> int:
-        """UTC days that the tape touches from its first row on."""
+        """Number of UTC days from the first bar to the end of the market."""
         return len(self._days)
 
     def run_batch(self, accounts: Accounts, outcomes: np.ndarray, marks: np.ndarray) -> None:
-        """Drive every account from fresh cash; write `outcomes` (`OUTCOME` (C,)) and `marks` (float64 (C, days)).
+        """Run every account from its starting cash, equal to `vectorised.run_targets` of each to the last bit.
 
-        Equal to `vectorised.drive` of each to the last bit.
+        Args:
+            accounts: C accounts.
+            outcomes: receives the measures, `OUTCOME` (C,).
+            marks: receives the equity at the end of every UTC day, float64 (C, days).
         """
         prices, symbols = self._broker.prices, len(self._broker.prices.symbols)
         room = 2 * symbols * (int(np.diff(accounts.starts).max(initial=0)) + 1)
         if room > len(self._broker.events):
-            self._broker.use_events(room)
-        asked = np.isfinite(accounts.limits["max_daily_loss"]).any()
-        openings = opening_rows(prices.times, accounts.rows) if asked else np.empty(0, np.int64)
+            self._broker.resize_events(room)
+        limited = np.isfinite(accounts.limits["max_daily_loss"]).any()
+        openings = opening_rows(prices.times, accounts.rows) if limited else np.empty(0, np.int64)
         _run_batch(
             *(
                 self._broker.pointers,
@@ -107,7 +119,7 @@ class Lane:
             *(self._days, outcomes, marks),
         )
         if (outcomes["events"] > len(self._broker.events)).any():
-            raise StrategyError(f"more than {len(self._broker.events)} events in one account")
+            raise RuntimeError(f"the buffer holds {len(self._broker.events)} events, got {outcomes['events'].max()}")
 
 
 @njit
@@ -141,8 +153,8 @@ def _run_batch(
 def _measure(account, events, equity, exposure, first, last, cash, held, entry_fees, outcomes, at):
     outcome, now = outcomes[at], account[0]
     outcome.final_equity = equity[last]
-    outcome.max_drawdown = _deepest(equity, first, last, cash)
-    outcome.exposure = _mean_size(exposure, first, last)
+    outcome.max_drawdown = _max_drawdown(equity, first, last, cash)
+    outcome.exposure = _mean_absolute(exposure, first, last)
     outcome.realised, outcome.fees, outcome.slippage = now.realised, now.fees, now.slippage
     outcome.funding, outcome.halted, outcome.events = now.funding, now.halted, now.events
     outcome.turnover = outcome.gains = outcome.losses = 0.0
@@ -163,7 +175,7 @@ def _measure(account, events, equity, exposure, first, last, cash, held, entry_f
 
 @njit
 def _count_trade(event, held, entry_fees, outcomes, at):
-    """One fill of `evaluation.metrics.trade_results`."""
+    """Count one fill, as `evaluation.metrics.trade_results` does."""
     position, fees = held[event.symbol], entry_fees[event.symbol]
     after = position + event.quantity
     if position * event.quantity >= 0.0:
@@ -186,8 +198,8 @@ def _count_trade(event, held, entry_fees, outcomes, at):
 
 
 @njit
-def _deepest(equity, first, last, cash):
-    """The deepest drawdown, <= 0: below one peak the lowest mark is the deepest, so one division a peak is enough."""
+def _max_drawdown(equity, first, last, cash):
+    """Return the maximum drawdown, <= 0; only the lowest equity after each peak needs a division."""
     peak = low = cash
     deepest = 0.0
     row = first
@@ -209,7 +221,7 @@ def _deepest(equity, first, last, cash):
 
 @njit
 def _within(equity, first, beyond, low, peak):
-    """Whether no mark is below `low` or above `peak`: most stretches bring neither, and many compare at once."""
+    """Return whether no equity is below `low` or above `peak`; without a branch, so that several compare at once."""
     outside = 0
     for row in range(first, beyond):
         outside += (equity[row] < low) | (equity[row] > peak)
@@ -217,8 +229,8 @@ def _within(equity, first, beyond, low, peak):
 
 
 @njit
-def _mean_size(values, first, last):
-    """Mean of |values[first..last]|; eight sums at once, which no addition waits for."""
+def _mean_absolute(values, first, last):
+    """Return the mean of |values[first..last]|; eight sums at once, which do not wait for each other."""
     count = last - first + 1
     whole = count // 8
     table = values[first : first + 8 * whole].reshape(whole, 8)

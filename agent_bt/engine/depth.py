@@ -1,30 +1,41 @@
-"""How far ahead to ask: the deepest window whose expected waste stays within what is allowed.
+"""The prefetch depth: the largest number of requests ahead whose expected waste stays within its limit.
 
-With k requests under way (the needed one and k - 1 ahead) and a share h of guesses that prove right, a round trip
-yields D = (1 - h^k) / (1 - h) decisions: the sum of the chances that the first 0, 1, ... k - 1 guesses hold. The other
-k - D calls are abandoned; a share r of them fits again later, when the account is back where they were asked for. So a
-used call costs (k - D)(1 - r) / (D + (k - D) r) wasted ones.
+With k requests in flight (the needed one and k - 1 ahead) and a fraction h of correct guesses, a round trip yields
+D = (1 - h^k) / (1 - h) decisions: the sum of the probabilities that the first 0, 1, ... k - 1 guesses are correct. The
+other k - D calls are abandoned; a fraction r of them is used later, when the account returns to the state for which
+they were sent. So each used call costs (k - D)(1 - r) / (D + (k - D) r) wasted ones.
 """
 
 from __future__ import annotations
 
 
 def decisions_per_round_trip(hit_rate: float, calls: int) -> float:
-    """Expected decisions of one round trip with `calls` requests under way, each guess right with `hit_rate`."""
+    """Return the expected number of decisions of one round trip.
+
+    Args:
+        hit_rate: probability that a guess is correct.
+        calls: requests in flight, the needed one included.
+    """
     if hit_rate >= 1.0:
         return float(calls)
     return float((1.0 - hit_rate**calls) / (1.0 - hit_rate))
 
 
 def wasted_per_used(hit_rate: float, calls: int, reused: float = 0.0) -> float:
-    """Expected wasted calls per used one; `reused`: the share of abandoned calls that fit again later."""
+    """Return the expected number of wasted calls per used one.
+
+    Args:
+        hit_rate: probability that a guess is correct.
+        calls: requests in flight, the needed one included.
+        reused: fraction of the abandoned calls that are used later.
+    """
     decisions = decisions_per_round_trip(hit_rate, calls)
     abandoned = calls - decisions
     return abandoned * (1.0 - reused) / (decisions + abandoned * reused)
 
 
 class HitRate:
-    """A share that is observed one case at a time; old cases fade."""
+    """A hit rate observed one case at a time, weighted to the recent ones."""
 
     _MEMORY = 0.998
 
@@ -38,28 +49,32 @@ class HitRate:
 
     @property
     def value(self) -> float:
-        """The share, mostly of the last few hundred cases."""
+        """The hit rate, mostly of the last few hundred cases."""
         return self._hits / self._seen
 
 
 class DepthControl:
-    """Follows how guesses go, and sets the window.
+    """The control of the prefetch depth, from the hit rate of the guesses so far.
 
     Attributes:
-        hits: share of guesses that proved right.
-        reuse: share of calls abandoned with a wrong guess whose reply was needed after all.
+        hits: hit rate of the guesses.
+        reuse: fraction of the calls abandoned after a wrong guess whose reply was needed later.
         used: calls whose reply became a decision.
-        free: nothing is ever wasted (a prompt without the account), or every state met is kept warm: the window is
-            filled at every decision, and the hit rate does not matter.
+        free: nothing is ever wasted (a prompt without the account), or the requests of every account state are kept
+            ready: the full depth is used at every decision, whatever the hit rate.
     """
 
     _WINDOWS = 8
-    """Over how many windows of calls that are used a surplus of the allowed waste is spent, or a debt paid back."""
+    """Number of full depths of used calls over which unused allowed waste is spent, or excess waste made up for."""
 
     def __init__(self, *, depth: int, max_waste: float, free: bool = False, lossless: bool = False) -> None:
-        """`depth`: most requests ahead; `max_waste`: wasted calls per used one; `lossless`: no guess can be wrong.
+        """Start with the prior hit rate.
 
-        `free` asks for every state to be kept warm; a `max_waste` below 1 has no room for a second one.
+        Args:
+            depth: most requests ahead.
+            max_waste: most wasted calls per used one.
+            free: keep the requests of every account state ready; needs a `max_waste` of at least 1.
+            lossless: no guess can be wrong.
         """
         self.hits = HitRate(prior=0.9, weight=10.0)
         self.reuse = HitRate(prior=0.0, weight=30.0)
@@ -71,13 +86,20 @@ class DepthControl:
         self._lossless = lossless
 
     def tracks(self, most: int) -> int:
-        """How many account states to keep warm: each beside the real one costs about one wasted call per used one."""
+        """Return the number of account states, at most `most`, to keep requests ready for.
+
+        Each state beside the real one costs about one wasted call per used one.
+        """
         return max(1, min(most, 1 + int(self._max_waste)))
 
     def ahead(self, *, tracks: int, wasted: int) -> int:
-        """Requests to have under way ahead of the needed one, on each of so many tracks.
+        """Return the number of requests to have in flight ahead of the needed one, on each track.
 
-        What chance has saved of the allowed waste is spent later, all but one window's worth.
+        Allowed waste that was not used is spent later, all but that of one full depth.
+
+        Args:
+            tracks: account states that are followed.
+            wasted: calls wasted so far.
         """
         if self.free or not self._depth:
             return max(1, self._depth // tracks) if self._depth else 0
@@ -90,11 +112,16 @@ class DepthControl:
         return calls - 1
 
     def affords(self, *, outstanding: int, wasted: int, tracks: int = 1, parked: bool = False) -> bool:
-        """Whether one more call may be sent and `max_waste` is still kept, whatever becomes of those that are out.
+        """Return whether one more call may be sent without passing `max_waste`, even if all calls in flight are wasted.
 
-        Of so many tracks that are kept warm, one is the real one: its share of the calls is used. One window of calls
-        is allowed beyond the limit, or nothing could ever start; half of that is kept for the real track when a
-        `parked` one asks.
+        Calls of the real account's track are used, so only those of the others are at risk. One full depth beyond the
+        limit is allowed, or nothing could ever start; half of it is reserved for the real track.
+
+        Args:
+            outstanding: calls in flight.
+            wasted: calls wasted so far.
+            tracks: account states that are followed.
+            parked: whether the call is for a track other than the real account's.
         """
         if self._lossless:
             return True

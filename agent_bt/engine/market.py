@@ -1,4 +1,4 @@
-"""The market of a run: bars and features as arrays, and the view of them that ends at a given bar."""
+"""The market of a run: bars and features as arrays, and views of them that end at a given bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent_bt.core.view import BAR_COLUMNS, HIDDEN, Layout, MarketView
 Summary = Callable[[int], tuple[DaySummary, ...]]
 
 DELISTED_AFTER = DAY
-"""A symbol whose last trade lies at least this long before the end of the data has vanished after it."""
+"""A symbol without a trade for at least this long before the end of the data was delisted after its last trade."""
 
 _FLAT, _EMPTY = ("open", "high", "low"), ("volume", "quote_asset_volume", "trades", "taker_base", "taker_quote")
 _PER_ROW = ("times", "open", "high", "low", "close", "traded", "filled", "eligible", "funding", "_data")
@@ -25,19 +25,20 @@ _PER_ROW = ("times", "open", "high", "low", "close", "traded", "filled", "eligib
 class Market:
     """Bars of one or more symbols on a common time axis: the union of theirs.
 
-    A symbol lives from its first bar to its last trade. Before, its columns are NaN; afterwards its price stands still,
-    its features are NaN. That a symbol is about to vanish is known at its last trade, as exchanges announce it: what is
-    held of it is closed there.
+    A symbol is listed from its first bar to its last trade. Before, its columns are NaN; afterwards its price stays the
+    same and its features are NaN. A delisting is known at the last trade, as exchanges announce it; positions are
+    closed there.
 
     Attributes:
-        symbols, interval: as in the view; the interval in us.
+        symbols: in fixed order; the second axis of the arrays.
+        interval: length of a bar, us.
         times: close times, int64 (T,), UTC us, ascending.
         open, high, low, close: float64 (T, N), C order.
         traded: bool (T, N); False on filled and on zero-volume bars, where nothing fills.
         filled: bool (T, N); bars that were invented over a gap.
-        eligible: bool (T, N); listed, not vanished, and in the pool where there is one.
+        eligible: bool (T, N); listed, not delisted, and in the pool where there is one.
         funding: rate settled at the close, float64 (T, N), 0 where none is; no rows where there is no funding.
-        ends: int64 (N,), the row of the last trade of a symbol that vanishes, T for the others.
+        ends: int64 (N,), the row of the last trade of a symbol that is delisted, T for the others.
         special: int64, ascending: the rows that have a settlement or an end.
         first: row of the first bar at or after the start of the run; rows before it are warm-up.
         columns: names of the view's columns.
@@ -55,7 +56,7 @@ class Market:
         summary: Summary | None = None,
         lookback: int,
     ) -> None:
-        """Lay the bars out.
+        """Arrange the bars in arrays.
 
         Args:
             symbols: their order is the second axis of the data.
@@ -65,7 +66,7 @@ class Market:
             start: the first instant of the run, UTC us.
             features: float64 (rows of `bars`, F).
             feature_names: of the F columns.
-            summary: maps a row to the days of the first symbol.
+            summary: maps a row to the 7-day summary of the first symbol; None: views have none.
             lookback: rows of a view.
 
         Raises:
@@ -78,7 +79,7 @@ class Market:
         self.first = int(np.searchsorted(self.times, start, side="right"))
         if self.first >= len(self.times):
             named = ", ".join(self.symbols[:5])
-            raise DataError(f"there are no bars of {named} in the asked range; choose another start or end")
+            raise DataError(f"there are no bars of {named} in this period; choose another start or end")
         self.lookback = lookback
         self.columns = (*BAR_COLUMNS, *feature_names)
         self._index = {name: at for at, name in enumerate(self.columns)}
@@ -105,10 +106,10 @@ class Market:
         return len(self.times)
 
     def column(self, name: str) -> np.ndarray:
-        """One column of the whole market; float64 (T, N), read-only, NaN where undefined.
+        """Return one column of the whole market; float64 (T, N), read-only, NaN where not defined.
 
         Raises:
-            KeyError: there is no such column; the message lists what there is.
+            KeyError: there is no such column; the message lists those there are.
         """
         if name not in self._index:
             raise KeyError(f"no column {name!r} in market; there is {', '.join(self.columns)}")
@@ -117,13 +118,13 @@ class Market:
         return values
 
     def at(self, bar: int) -> MarketView:
-        """What may be seen at the close of row `bar`: copies of the last `lookback` rows."""
+        """Return the view at the close of row `bar`, with copies of the last `lookback` rows."""
         low = bar + 1 - self.lookback
         rows = self._data[low if low > 0 else 0 : bar + 1].copy()
         return MarketView.over(self._layout, rows, self._summary(bar) if self._summary else ())
 
     def head(self, rows: int) -> Market:
-        """The same market, ended after so many rows."""
+        """Return the same market, ended after `rows` rows."""
         shorter = copy(self)
         if rows < len(self):
             shorter.bars = self.bars.filter(pl.col("close_time").to_physical() <= int(self.times[rows - 1]))
@@ -132,12 +133,12 @@ class Market:
         return shorter
 
     def restrict(self, pool: np.ndarray) -> None:
-        """Let only the members of a pool be eligible: bool (T, N)."""
+        """Make only the members of a pool (bool (T, N)) eligible, in this market itself."""
         self.eligible &= pool
         self._data[:, :, -HIDDEN] = self.eligible
 
     def _grid(self, bars: pl.DataFrame, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The data (T, N, C), and the row in which each symbol begins (T if it never does)."""
+        """Return the data (T, N, C), and the first row of each symbol (T if it has none)."""
         values = [bars[name].cast(pl.Float64).to_numpy() for name in BAR_COLUMNS]
         table = np.column_stack([*values, features, np.zeros((len(bars), HIDDEN))])
         if len(self.symbols) == 1:
@@ -152,7 +153,7 @@ class Market:
                 continue
             there, mine = rows[own], table[own]
             listed[number] = there[0]
-            # The row that stands in each row of the common axis: its own, or the last one before it.
+            # The row of the symbol for each row of the common axis: its own, or the last one before.
             source = np.searchsorted(there, np.arange(there[0], len(self.times)), side="right") - 1
             block = mine[source]
             absent = there[source] != np.arange(there[0], len(self.times))
@@ -186,7 +187,7 @@ class Market:
         return rates
 
     def _first_full_row(self) -> int:
-        """The first row in which a symbol's whole window has every feature; len(self) if there is none."""
+        """Return the first row at which the whole window of a symbol has all features; len(self) if there is none."""
         features = self._data[:, :, len(BAR_COLUMNS) : -HIDDEN]
         defined = ~np.isnan(features).any(axis=2) & ~np.isnan(self.close)
         starts = [int(np.argmax(column)) for column in defined.T if column.any()]

@@ -1,4 +1,4 @@
-"""The dynamic asset pool: which symbols may be held, chosen anew as the run goes, from nothing later."""
+"""The dynamic asset pool: the symbols that may be held, chosen again and again from past volume."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from agent_bt.core.frequency import instants
 from agent_bt.engine.market import Market
 
 
-def members(market: Market, pool: PoolConfig) -> np.ndarray:
-    """The members at every row; bool (T, N).
+def pool_members(market: Market, pool: PoolConfig) -> np.ndarray:
+    """Return the members of the pool at every row; bool (T, N).
 
-    At the first bar of the run, and at every instant of `pool.reselect`, the `top_n` symbols of the largest mean quote
-    volume over the `lookback` before it are chosen; in between they stay. The mean is over all bars of the look-back:
-    those before a listing count as nothing. Symbols that cannot be traded then are not chosen; of equals, the first.
+    At the first bar of the run and at every instant of `pool.reselect`, the `top_n` symbols with the largest mean quote
+    volume over the `lookback` before it are chosen; they stay until the next one. The mean is over all bars of the
+    look-back; bars before a listing count as 0. Symbols that cannot be traded then are not chosen; of equal ones the
+    first is.
+
+    Args:
+        market: the market of N symbols.
+        pool: configuration of the pool.
 
     Raises:
         ConfigError: `include` or `exclude` names a symbol that the run does not have.
@@ -24,7 +29,8 @@ def members(market: Market, pool: PoolConfig) -> np.ndarray:
     for symbol in (*pool.include, *pool.exclude):
         if symbol not in market.symbols:
             raise ConfigError(
-                f"pool.include or pool.exclude names {symbol}, which the run does not have: {', '.join(market.symbols)}"
+                f"pool.include and pool.exclude must name symbols of the run, got {symbol}; "
+                f"there is {', '.join(market.symbols)}"
             )
     always = np.isin(market.symbols, pool.include)
     never = np.isin(market.symbols, pool.exclude)

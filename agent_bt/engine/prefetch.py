@@ -1,17 +1,17 @@
-"""Lossless speculative prefetch: the next requests are built on a guess and sent ahead; only exact matches count.
+"""Lossless speculative prefetch: the next requests are built on guessed decisions and sent ahead of time.
 
 One decision (`Prefetcher.decide`):
   1. the requests that are really needed now are built                          `agent.requests`
   2. each takes the call that was sent ahead under its address, or goes out now `_claim`
-  3. while one is under way, the account is rolled forward on the guess, and the requests of the next decisions are
+  3. while one is in flight, the account is rolled forward on the guess, and the requests of the next decisions are
      sent behind the needed ones                                                `_top_up`
-  4. the replies are awaited; a failed guess-call is thrown away and asked again `_await`
+  4. the replies are awaited; a prefetched call that failed is sent again       `_await`
   5. `agent.interpret` turns them into the decision, as without prefetch
 
-A *track* is a fork of the account, rolled ahead on the guess. It stays good as long as the real account asks what the
-track has asked for the same decision; else the track that has is gone back to, or a new one starts from the real
-account. That only steers what is sent: replies are matched by address alone, so none is used for another question, and
-one that was asked for on an abandoned track still fits when the same prompt comes up.
+A *track* is a fork of the account, rolled forward on the guess. It is followed as long as the real account makes the
+requests that the track made for the same decision; otherwise another track that made them is followed, or a new one
+starts from the real account. Tracks only determine what is sent: replies are matched by the address of the request, so
+none is used for another request, and one that was requested on an abandoned track is used if the same request comes up.
 """
 
 from __future__ import annotations
@@ -32,12 +32,20 @@ from agent_bt.engine.strategy_errors import strategy_errors
 from agent_bt.llm.speculation import Urgency, urged
 
 Guess = Callable[[MarketView, Portfolio, Decision | None], Decision | None]
-"""(view, portfolio, the last real decision) -> what the next one is assumed to be; None for HOLD."""
+"""(view, portfolio, the last real decision) -> the guess of the next decision; None for HOLD."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One request that was sent: for which decision, on what terms, when, and whether its guess has failed since."""
+    """A request that was sent.
+
+    Attributes:
+        index: number of the decision it is for.
+        future: its reply.
+        urgency: whether it is needed now or speculative.
+        sent: when it was sent, seconds of `time.perf_counter`.
+        abandoned: whether its guess has proved wrong since.
+    """
 
     index: int
     future: Future[Reply]
@@ -48,7 +56,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """An account as far as it matters for what comes next: what it makes the agent ask, and the orders that wait."""
+    """The part of an account that determines the next requests.
+
+    Attributes:
+        addresses: of the requests that the agent makes with it.
+        orders: the orders that wait.
+    """
 
     addresses: tuple[str, ...]
     orders: Hashable
@@ -56,11 +69,12 @@ class Situation:
 
 @dataclass(slots=True, kw_only=True)
 class Track:
-    """A fork of the account on its way through the next decisions.
+    """A fork of the account, rolled forward through the next decisions.
 
     Attributes:
-        at: the next decision to ask for.
-        expects: the accounts it has asked for, by decision.
+        broker: the fork.
+        at: number of the next decision to prefetch.
+        expects: the situations it has prefetched for, by decision.
     """
 
     broker: ForkableBroker
@@ -70,7 +84,19 @@ class Track:
 
 @dataclass(slots=True, kw_only=True)
 class PrefetchStats:
-    """What speculation did: calls sent ahead, used and wasted; tokens and US dollars wasted; time saved, ms."""
+    """Counts of a prefetcher.
+
+    Attributes:
+        speculated: calls sent ahead.
+        hits: those of them that were used.
+        wasted: those that were not.
+        cancelled: those taken back before they were sent.
+        wasted_prompt_tokens: prompt tokens of the wasted calls.
+        wasted_completion_tokens: completion tokens of the wasted calls.
+        wasted_usd: cost of the wasted calls with a known price, US dollars.
+        wasted_unpriced: wasted calls without a known price.
+        saved_ms: waiting time saved.
+    """
 
     speculated: int = 0
     hits: int = 0
@@ -84,7 +110,7 @@ class PrefetchStats:
 
 
 class Prefetcher:
-    """Decides like the agent itself, only sooner."""
+    """What makes the decisions of an agent with requests sent ahead of time; the decisions are the same."""
 
     def __init__(
         self,
@@ -98,10 +124,18 @@ class Prefetcher:
         control: DepthControl,
         keep_states: int = 1,
     ) -> None:
-        """`bars`: rows of all decision bars; `guess`: what the decisions are assumed to be, None for HOLD.
+        """Prepare the prefetch of a run.
 
-        `keep_states`: the most account states whose next requests are kept warm: 1 follows the guess alone, more keep
-        the accounts met before a trade going, as if it had not happened. `control` may allow fewer.
+        Args:
+            agent: whose decisions are made.
+            market: the market of the run.
+            bars: rows of all decision bars, ascending.
+            sizer: sizes the guessed decisions.
+            broker: the account of the run.
+            guess: guesses the next decisions; None: HOLD.
+            control: sets the number of requests ahead.
+            keep_states: most account states whose next requests are kept ready: 1 follows the guess only, more also
+                continue the states before a trade, as if it had not happened; `control` may allow fewer.
         """
         self.stats = PrefetchStats()
         self._agent = agent
@@ -118,7 +152,16 @@ class Prefetcher:
         self._last: Decision | None = None
 
     def decide(self, index: int, view: MarketView, portfolio: Portfolio) -> Decision:
-        """The decision number `index`, exactly as `agent.decide` would make it."""
+        """Make a decision, the same as `agent.decide` would make.
+
+        Args:
+            index: number of the decision.
+            view: as of `agent.decide`.
+            portfolio: as of `agent.decide`.
+
+        Raises:
+            StrategyError: the agent's code failed.
+        """
         with strategy_errors(self._agent.name, index, view.now):
             asked = self._agent.requests(view, portfolio)
         claimed = [self._claim(index, request) for request in asked]
@@ -135,12 +178,12 @@ class Prefetcher:
         return self._last
 
     def close(self) -> None:
-        """Give up whatever is still under way; the rest counts as wasted."""
+        """Cancel the calls that are not sent yet; the others count as wasted."""
         self._tracks.clear()
         self._discard(upto=len(self._bars))
 
     def _claim(self, index: int, request: Request) -> tuple[Call, bool]:
-        """The call that answers this request, and whether it was sent ahead."""
+        """Return the call of this request, and whether it was sent ahead."""
         call = self._calls.pop(request.address, None)
         ahead = call is not None and not call.future.cancelled()
         if call is not None and call.abandoned:
@@ -156,7 +199,7 @@ class Prefetcher:
         return Call(index=index, future=future, urgency=urgency, sent=time.perf_counter())
 
     def _await(self, index: int, request: Request, call: Call, ahead: bool) -> Reply:
-        """The reply; what failed on a guess is asked again, so that it never becomes a decision."""
+        """Return the reply; a prefetched call that failed is sent again, so that no decision comes of the failure."""
         began = time.perf_counter()
         try:
             reply = result_of(call.future)
@@ -179,10 +222,10 @@ class Prefetcher:
         return _speculated(reply)
 
     def _must_wait(self, claimed: Sequence[tuple[Call, bool]]) -> bool:
-        """Whether the window should be filled now: always when it costs nothing, else before a real wait.
+        """Return whether to send requests ahead now: always when it costs nothing, else before a real wait.
 
-        A call of the same volley that is due any moment is waited for first: sending more behind it would only
-        raise what the next wrong guess throws away.
+        A prefetched call whose reply is expected at any moment is awaited first: more requests behind it would only
+        raise what the next wrong guess wastes.
         """
         if self._control.free:
             return not all(_was_free(call.future) for call, _ in claimed)
@@ -197,7 +240,7 @@ class Prefetcher:
         return any(not call.future.done() for call, _ in pending)
 
     def _follow(self, index: int, view: MarketView, portfolio: Portfolio, addresses: tuple[str, ...]) -> None:
-        """Put the track that the real account is on to the front; a new one, where there is none."""
+        """Move the track that the real account is on to the front, or start a new one."""
         here = Situation(addresses=addresses, orders=self._broker.pending_orders())
         current = next((track for track in self._tracks if track.expects.get(index) == here), None)
         guessed = self._tracks[0] if self._tracks else None
@@ -216,7 +259,7 @@ class Prefetcher:
             self._abandon()
 
     def _abandon(self) -> None:
-        """The guess was wrong: take back what only other tracks have asked for, as far as it is not sent yet."""
+        """After a wrong guess, cancel the calls that only dropped tracks requested, as far as they are not sent yet."""
         kept = {
             address
             for track in self._tracks[: self._keep]
@@ -228,7 +271,7 @@ class Prefetcher:
             del self._calls[address]
         for address, call in self._calls.items():
             call.abandoned = call.abandoned or address not in kept
-        # A track whose requests were taken back has nothing to go back to.
+        # A track whose requests were cancelled has nothing ready.
         self._tracks = [
             track
             for track in self._tracks
@@ -271,7 +314,7 @@ class Prefetcher:
         self._step(track, view, portfolio)
 
     def _step(self, track: Track, view: MarketView, portfolio: Portfolio) -> None:
-        """Let the fork act on what decision number `track.at` is assumed to be."""
+        """Execute the guess of decision number `track.at` on the fork."""
         decision = self._guess(view, portfolio, self._last) if self._guess else None
         if decision is not None:
             sized = self._sizer.size(decision, track.broker.state())
@@ -279,15 +322,15 @@ class Prefetcher:
         track.at += 1
 
     def _cancel(self, call: Call) -> bool:
-        """Take a call back, if it has not been sent."""
-        taken_back = call.future.cancel()
-        if taken_back:
+        """Cancel a call, if it has not been sent; return whether it was cancelled."""
+        cancelled_now = call.future.cancel()
+        if cancelled_now:
             self.stats.cancelled += 1
             self.stats.speculated -= 1
-        return taken_back
+        return cancelled_now
 
     def _discard(self, upto: int) -> None:
-        """Give up the calls for decisions that are past; those that were sent count as wasted."""
+        """Drop the calls of decisions up to `upto`; those that were sent count as wasted."""
         for address, call in [(a, c) for a, c in self._calls.items() if c.index <= upto]:
             del self._calls[address]
             if self._cancel(call):
@@ -312,7 +355,7 @@ class Prefetcher:
 
 
 def _was_free(future: Future[Reply]) -> bool:
-    """Whether the call was never sent: the cache answered, or the budget refused."""
+    """Return whether the call was never sent: the cache had the reply, or the budget refused it."""
     if not future.done() or future.cancelled() or future.exception() is not None:
         return False
     reply = future.result()

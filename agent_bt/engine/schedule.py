@@ -1,4 +1,4 @@
-"""When decisions are made: at closes on the instants that are due, once the window is full."""
+"""The schedule: at which bars decisions are made."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from agent_bt.engine.market import Market
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Rows of the decision bars, int64, ascending; how many decisions fell into an outage, and which are silent.
+    """The decisions of a run.
 
-    `bars`: the decisions that are walked through and recorded; `due`: all of them, with the silent ones, at which a
-    strategy whose targets are known beforehand has nothing new to say.
+    Attributes:
+        bars: rows of the decisions that are made and recorded, int64, ascending.
+        due: rows of all decisions, int64, ascending; also those at which the targets of a vectorised strategy do not
+            change, which are not recorded.
+        skipped: number of decisions that fell into an outage.
     """
 
     bars: np.ndarray
@@ -23,27 +26,31 @@ class Schedule:
 
     @property
     def unchanged(self) -> int:
-        """Decisions that are made and change nothing, and are not recorded."""
+        """Number of decisions that change nothing and are not recorded."""
         return len(self.due) - len(self.bars)
 
     def head(self, count: int) -> Schedule:
-        """The first so many decisions."""
+        """Return the schedule of the first `count` decisions."""
         return replace(self, bars=self.bars[:count], due=self.due[:count])
 
-    def only(self, changed: np.ndarray) -> Schedule:
-        """Return the schedule with the other decisions unrecorded.
+    def record_only(self, changed: np.ndarray) -> Schedule:
+        """Return the schedule that records some decisions only; the first one is always recorded.
 
-        `changed`: indices into `due` of the decisions that ask for something, int64, ascending; the first decision is
-        always recorded.
+        Args:
+            changed: indices into `due` of the decisions whose targets change, int64, ascending.
         """
         return replace(self, bars=self.due[np.union1d(np.zeros(min(1, len(self.due)), np.int64), changed)])
 
 
 def decision_schedule(market: Market, due: np.ndarray) -> Schedule:
-    """The decisions at the instants `due` (int64, UTC us, ascending).
+    """Schedule the decisions of a run.
 
-    A decision needs a full window and a bar that closes at its instant and traded; where that bar is missing it is
-    skipped, and counted.
+    A decision needs a full window, and a bar that closes at its instant and traded; without that bar it is skipped and
+    counted.
+
+    Args:
+        market: the market of the run.
+        due: instants at which decisions are due, int64, UTC us, ascending.
     """
     if market.ready >= len(market):
         return Schedule(bars=np.empty(0, np.int64), due=np.empty(0, np.int64), skipped=0)

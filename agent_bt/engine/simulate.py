@@ -22,7 +22,7 @@ from agent_bt.execution.setup import ExecutionSetup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """The outcome of a simulation.
+    """The result of a simulation.
 
     Attributes:
         broker: the account at the end, with equity and exposure of every bar.

@@ -1,6 +1,6 @@
-"""The vectorised driver: all target shares are known beforehand, and one compiled loop runs the whole market.
+"""The vectorised driver: all target weights are known beforehand, and one compiled loop runs the whole market.
 
-It calls the same sizing, limits and accounting step as the stepwise loop, so both give the same bits.
+It calls the same sizing, limits and accounting step as the loop over single decisions, so both give the same bits.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -21,11 +21,17 @@ from agent_bt.execution.broker import SimulatedBroker, opening_rows
 def run_targets(
     *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
 ) -> list[Fill]:
-    """Move the account of a fresh `broker` to the `targets` at each of `bars`, then run to the end of its tape.
+    """Move an account to its targets at each decision bar, then run it to the end of its market.
 
-    `bars`: rows of the decision bars, int64 (D,), ascending; `targets`: signed shares of equity, float64 (D, N), NaN
-    where a symbol is left alone; `on_change`: so is one whose target is the one given last. Returns the fills in
-    order; `broker.equity` and `.exposure` are filled.
+    Args:
+        broker: a fresh account; its `equity` and `exposure` are filled.
+        limits: `LIMITS`, (1,).
+        bars: rows of the decision bars, int64 (D,), ascending.
+        targets: target weights, float64 (D, N), NaN where a symbol is left alone.
+        on_change: whether a target equal to the one given last is left alone as well.
+
+    Returns:
+        The fills, in order.
     """
     run_targets_without_fills(broker=broker, limits=limits, bars=bars, targets=targets, on_change=on_change)
     return broker.take_fills()
@@ -34,18 +40,18 @@ def run_targets(
 def run_targets_without_fills(
     *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
 ) -> None:
-    """The same without turning the events into fills, for whoever wants the equity alone."""
+    """Do what `run_targets` does, without making fills of the events, where only the equity is needed."""
     # An order gives one event, a position at most one more, and there are no more positions than orders.
-    broker.use_events(2 * (targets.size + len(broker.prices.symbols)))
-    openings = opening_of(broker, limits, bars)
+    broker.resize_events(2 * (targets.size + len(broker.prices.symbols)))
+    openings = day_opening_rows(broker, limits, bars)
     run_targets_compiled(
         broker.pointers, broker.prices.eligible, limits, broker.first, openings, bars, targets, on_change
     )
     broker.resume_at(len(broker.prices.times))
 
 
-def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) -> np.ndarray:
-    """The row that each decision's day opens after, int64 (D,); no rows where no limit asks for it."""
+def day_opening_rows(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """Return the last row of the day before each decision, int64 (D,); empty if no limit needs it."""
     if np.isinf(limits[0]["max_daily_loss"]):
         return np.empty(0, np.int64)
     return opening_rows(broker.prices.times, bars)
@@ -53,7 +59,18 @@ def opening_of(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) ->
 
 @njit
 def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targets, on_change):
-    """What `drive` does, for compiled callers; `openings` as made by `opening_of`."""
+    """Do what `run_targets` does, for compiled callers.
+
+    Args:
+        pointers: as made by `core.array_pointers`.
+        eligible: bool (T, N), symbols whose position may grow.
+        limits: `LIMITS`, (1,).
+        first: row of the first bar.
+        openings: as made by `day_opening_rows`.
+        bars: as of `run_targets`.
+        targets: as of `run_targets`.
+        on_change: as of `run_targets`.
+    """
     (opens, highs, lows, closes, traded, funding, ends, special,
      account, positions, queue, rules, events, equity, exposure) = arrays_at(pointers)  # fmt: skip
     symbols = targets.shape[1]
@@ -83,7 +100,7 @@ def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targ
                 accounting.enqueue(account, positions, queue, rules, bar, symbol, lots[symbol], 0)
                 ordered = True
         if ordered:
-            accounting.settle(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)
+            accounting.fill_and_mark(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)
         at = next_change(targets, given, on_change, at + 1)
     last = len(closes) - 1
     accounting.run(

@@ -1,1 +1,1 @@
-"""Costs, sizing, risk limits, the simulated broker."""
+"""Costs, sizing, risk limits and the simulated broker."""

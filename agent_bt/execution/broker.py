@@ -1,4 +1,4 @@
-"""The simulated broker: the account state and the compiled step behind the `Broker` face."""
+"""The simulated broker: an account in arrays, run by the compiled accounting step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from agent_bt.core import accounting, records
 from agent_bt.core.account_state import AccountState
 from agent_bt.core.array_pointers import array_pointers
 from agent_bt.core.clock import DAY
-from agent_bt.core.errors import StrategyError
 from agent_bt.core.types import Fill, Order, Portfolio, Position
 
 
 class PriceArrays(Protocol):
-    """The market as the broker sees it; the arrays are those of `core.accounting`.
+    """The market as the broker needs it; the other arrays are those of `core.accounting`.
 
-    `times`: close times, int64 (T,), UTC us; `eligible`: bool (T, N), symbols whose position may grow.
+    Attributes:
+        times: close times, int64 (T,), UTC us.
+        eligible: bool (T, N), symbols whose position may grow.
     """
 
     times: np.ndarray
@@ -34,7 +35,7 @@ class PriceArrays(Protocol):
 
     @property
     def symbols(self) -> Sequence[str]:
-        """The second axis, in fixed order."""
+        """The symbols, the second axis of the arrays."""
         ...
 
 
@@ -52,18 +53,27 @@ def opening_rows(times: np.ndarray, bars: np.ndarray) -> np.ndarray:
 
 
 class SimulatedBroker:
-    """One account over one tape, from row `first` on.
+    """A simulated account on one market, from row `first` on.
 
     Attributes:
         first: row of the first bar of the run.
-        account, positions: the state records of `core.accounting`; read them, don't write them.
-        equity, exposure: float64 (T,), filled up to the current bar; NaN where not reached.
-        wires: what compiled code takes the account and its market by (see `core.pointers`).
-        dropped: orders given up at the fill, because cash, holding or a minimum size no longer allowed them.
+        account: `core.records.ACCOUNT`, (1,); to be read only, as are `positions`.
+        positions: `core.records.POSITION`, (N,).
+        equity: float64 (T,), quote units, up to the current bar; NaN where not reached.
+        exposure: float64 (T,), the sum of weights, up to the current bar; NaN where not reached.
+        pointers: addresses of the arrays, for compiled code (see `core.array_pointers`).
+        dropped: number of orders dropped at the fill, because cash, position or a minimum size did not allow them.
     """
 
     def __init__(self, *, prices: PriceArrays, rules: np.ndarray, cash: float, first: int = 0) -> None:
-        """`rules` as made by `execution.sizing.make_rules`; `cash` in quote units."""
+        """Open an account.
+
+        Args:
+            prices: the market.
+            rules: execution rules, as made by `execution.sizing.make_rules`.
+            cash: starting cash, quote units.
+            first: row of the first bar of the run.
+        """
         symbols = len(prices.symbols)
         self.prices = prices
         self.first = first
@@ -78,13 +88,13 @@ class SimulatedBroker:
         self.dropped = 0
         self._halted = records.RUNNING
         self._cash = cash
-        # Cash and highest equity: no position, fee or funding changes without the one, no peak without the other.
-        self._standing: list[float] = []
-        self._shown: list[float] = []
+        # Cash and highest equity: positions, fees and funding change only with the one, the peak with the other.
+        self._portfolio_key: list[float] = []
+        self._portfolio_shown: list[float] = []
         self._portfolio: Portfolio | None = None
         self._next = first
         self._scratch: tuple[np.ndarray, np.ndarray] | None = None
-        self._lived = (self.equity, len(self.equity))
+        self._earlier_equity = (self.equity, len(self.equity))
         self._at = {symbol: at for at, symbol in enumerate(prices.symbols)}
         self._closes, self._eligible = _read_only(prices.close), _read_only(prices.eligible)
         self._day: int | None = None
@@ -113,21 +123,21 @@ class SimulatedBroker:
             *(self.account, self.positions, self.queue, self.rules, self.events, self.equity, self.exposure),
         )
 
-    def use_events(self, size: int) -> None:
-        """Make room for so many events before they are taken."""
+    def resize_events(self, size: int) -> None:
+        """Make room for `size` events in the buffer; those in it are lost."""
         self.events = np.zeros(size, records.EVENT)
         self._renew_pointers()
 
     def equity_of(self, bar: int) -> float:
-        """The equity at the close of an earlier row, in this account or in the one it was forked from."""
+        """Return the equity at the close of an earlier row, in this account or in the one it was forked from."""
         if bar < self.first:
             return self._cash
-        before, until = self._lived
+        before, until = self._earlier_equity
         return float((before if bar < until else self.equity)[bar])
 
     @property
     def bar(self) -> int:
-        """Row of the bar that was marked last."""
+        """Row of the current bar, at whose close the account was marked last."""
         return self._next - 1
 
     @property
@@ -141,8 +151,8 @@ class SimulatedBroker:
         return (None, "drawdown", "used_up")[self._halted]
 
     def advance(self, bar: int) -> list[Fill]:
-        """Run the market up to and including row `bar`; returns what filled on the way."""
-        events, self._halted, *self._standing = accounting.advance(self.pointers, self._next, bar)
+        """Run the market up to and including row `bar`; return what filled."""
+        events, self._halted, *self._portfolio_key = accounting.advance(self.pointers, self._next, bar)
         self._next = bar + 1
         return self.take_fills() if events else []
 
@@ -169,7 +179,7 @@ class SimulatedBroker:
         if not orders:
             return []
         symbols = np.array([self._at[order.symbol] for order in orders])
-        self._standing = []
+        self._portfolio_key = []
         accounting.submit(self.pointers, symbols, np.array([order.lots for order in orders]), self.bar)
         return self.take_fills()
 
@@ -178,16 +188,16 @@ class SimulatedBroker:
         return self.queue.tobytes() if self.account[0]["waiting"] else b""
 
     def resume_at(self, bar: int) -> None:
-        """Tell that a compiled driver has run the market up to, not including, row `bar`."""
+        """Continue at row `bar`, after a compiled driver has run the market up to the row before it."""
         self._next = bar
         self._halted = int(self.account[0]["halted"])
-        self._standing = []
+        self._portfolio_key = []
 
     def portfolio(self) -> Portfolio:
-        """The account now; the same object as before where nothing has changed."""
-        if self._portfolio is not None and self._standing and self._standing == self._shown:
+        """Return the account as a strategy sees it; the same object as before where nothing has changed."""
+        if self._portfolio is not None and self._portfolio_key and self._portfolio_key == self._portfolio_shown:
             return self._portfolio
-        self._shown = self._standing
+        self._portfolio_shown = self._portfolio_key
         self._portfolio = self._read()
         return self._portfolio
 
@@ -201,7 +211,7 @@ class SimulatedBroker:
         return Portfolio(cash=cash, positions=held, realised_pnl=realised, fees=fees, funding=funding, peak_equity=peak)
 
     def fork(self) -> SimulatedBroker:
-        """A copy that can be rolled forward on a guess; its marks go to a scratch of their own."""
+        """Return a copy that can be rolled forward on a guess; it writes equity and exposure to arrays of its own."""
         if self._scratch is None:
             self._scratch = (np.empty_like(self.equity), np.empty_like(self.exposure))
         copy = object.__new__(SimulatedBroker)
@@ -209,17 +219,17 @@ class SimulatedBroker:
         copy.account, copy.positions, copy.queue = self.account.copy(), self.positions.copy(), self.queue.copy()
         copy.events = self.events.copy()
         copy.equity, copy.exposure = self._scratch
-        lived, until = self._lived
-        # A fork of a fork has its own past in the scratch that they share, and the rest in the account itself.
-        copy._lived = (lived, min(until, self._next))
+        earlier, until = self._earlier_equity
+        # All forks share the scratch arrays: a fork of a fork has its recent equity there, and the rest in the account.
+        copy._earlier_equity = (earlier, min(until, self._next))
         copy._records_changed()
         return copy
 
     def take_fills(self) -> list[Fill]:
-        """Empty the buffer of events; returns what filled, in order."""
+        """Empty the buffer of events and return the fills, in order."""
         count = int(self.account[0]["events"])
         if count > len(self.events):
-            raise StrategyError(f"{count} events between two decisions overflow the buffer of {len(self.events)}")
+            raise RuntimeError(f"the buffer holds {len(self.events)} events, got {count}")
         self.account[0]["events"] = 0
         fills = []
         for event in self.events[:count].tolist():

@@ -1,4 +1,4 @@
-"""From a decision to orders: sized in whole lots, then clipped or rejected by the risk limits."""
+"""The sizer of a run: it turns decisions into orders and lets the risk limits clip or reject them."""
 
 from __future__ import annotations
 

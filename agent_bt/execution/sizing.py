@@ -1,7 +1,7 @@
-"""From a decision to whole-lot orders, and the risk limits that clip or reject them; compiled for every driver.
+"""Size decisions as whole-lot orders and apply the risk limits; compiled, and used by every driver.
 
-Prices here are the closes of the decision bar. A buy is sized so that the cash pays for it with slippage and fee;
-what the price does until the fill is the broker's business, which scales buys to the cash once more.
+Prices are the closes of the decision bar. A buy is sized so that the cash pays for it with slippage and fee; if the
+price moves until the fill, the accounting step scales it to the cash again.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from agent_bt.core.fills import opened_by
+from agent_bt.core.fills import lots_opened
 from agent_bt.core.jit import njit
-from agent_bt.core.lots import lot_of, lots_in
+from agent_bt.core.lots import floor_to_lots, parse_lot_step
 from agent_bt.core.records import RULES
 from agent_bt.core.targets import is_change
 
@@ -27,9 +27,9 @@ LIMITS = np.dtype(
         ("allow_short", np.int64),
     ]
 )
-"""Largest share of equity in one symbol; largest sum of absolute shares, sum of shares, leverage; largest one-way
-turnover of one decision; loss since the beginning of the UTC day from which on nothing grows (the last three: inf
-where there is no limit); drift that is left alone; whether shorts are allowed."""
+"""Largest weight of one symbol; largest sum of absolute weights, sum of weights, and leverage; largest one-way turnover
+of one decision; loss since the beginning of the UTC day from which on no position grows (inf where there is no limit);
+drift of a weight that is left alone; whether shorts are allowed."""
 
 AVAILABLE, EQUITY, TARGETS = 0, 1, 2
 """What the numbers of a decision are: fractions of the cash or the holding, changes in parts of equity, or target
@@ -58,14 +58,30 @@ def make_rules(
     margin: bool = False,
     max_leverage: float = 1.0,
 ) -> np.ndarray:
-    """The `RULES` record of one configuration; shares, base units and quote units as in the config.
+    """Make the `RULES` record of one configuration.
 
-    `margin`: positions are held on margin (perpetuals), up to `max_leverage` times the equity.
+    Args:
+        fill: `close`, at the close of the decision bar, or `next_open`.
+        latency_bars: bars by which every order fills later.
+        slippage_bps: slippage, always adverse, in basis points of the price.
+        fee_rate: fee as a fraction of the notional.
+        lot_step: smallest quantity, base units; a positive decimal number.
+        min_quantity: smallest order, base units.
+        min_notional: smallest order, quote units.
+        stop_loss: loss at which a position is closed, a fraction of its entry price; None: no stop.
+        take_profit: profit at which a position is closed, a fraction of its entry price; None: no take-profit.
+        max_drawdown: drawdown at which everything is closed, a fraction of the highest equity; None: no limit.
+        allow_short: whether positions may be short.
+        margin: whether positions are held on margin (perpetuals).
+        max_leverage: most leverage on margin, a multiple of the equity.
+
+    Returns:
+        `RULES`, (1,).
 
     Raises:
-        ValueError: the lot step is no positive decimal.
+        ValueError: the lot step is not a positive decimal number.
     """
-    multiple, scale = lot_of(lot_step)
+    multiple, scale = parse_lot_step(lot_step)
     rules = np.zeros(1, RULES)
     rule = rules[0]
     rule["fee_rate"], rule["slippage"] = fee_rate, slippage_bps / 1e4
@@ -91,7 +107,22 @@ def make_limits(
     max_turnover: float | None = None,
     max_daily_loss: float | None = None,
 ) -> np.ndarray:
-    """The `LIMITS` record of one configuration; shares of equity, None where there is no limit."""
+    """Make the `LIMITS` record of one configuration.
+
+    Args:
+        max_position: largest absolute weight of one symbol.
+        max_gross: largest sum of absolute weights.
+        no_trade_band: drift of a weight from its target that is left alone.
+        allow_short: whether positions may be short.
+        max_net: largest absolute sum of weights; None: no limit.
+        max_leverage: largest sum of absolute weights, where it is below `max_gross`; None: no limit.
+        max_turnover: largest one-way turnover of one decision, a fraction of equity; None: no limit.
+        max_daily_loss: loss since the beginning of the UTC day, a fraction of the equity then, from which on no
+            position grows; None: no limit.
+
+    Returns:
+        `LIMITS`, (1,).
+    """
     limits = np.zeros(1, LIMITS)
     limit = limits[0]
     limit["max_position"], limit["max_gross"] = max_position, max_gross
@@ -146,41 +177,41 @@ def size_decision(account, positions, rules, limits, closes, eligible, opening, 
 
 @njit
 def size_trades(account, positions, rules, closes, trades, sizing, lots):
-    """Write the signed `lots` (int64 (N,)) that signed shares `trades` (float64 (N,), NaN: none) amount to."""
+    """Write the signed `lots` (int64 (N,)) of the fractions `trades` (float64 (N,), NaN: none)."""
     rule = rules[0]
     cash, equity = account[0].cash, account[0].equity
     for symbol in range(len(trades)):
-        share, held, close = trades[symbol], positions[symbol].lots, closes[symbol]
+        fraction, held, close = trades[symbol], positions[symbol].lots, closes[symbol]
         lots[symbol] = 0
-        if np.isnan(share) or share == 0.0 or np.isnan(close):
+        if np.isnan(fraction) or fraction == 0.0 or np.isnan(close):
             continue
-        if share > 0.0:
+        if fraction > 0.0:
             cost = close * (1.0 + rule.slippage) * (1.0 + rule.fee_rate)
-            quantity = share * max(cash, 0.0) / cost if sizing == AVAILABLE else share * equity / close
-            lots[symbol] = lots_in(quantity, rule.multiple, rule.scale)
+            quantity = fraction * max(cash, 0.0) / cost if sizing == AVAILABLE else fraction * equity / close
+            lots[symbol] = floor_to_lots(quantity, rule.multiple, rule.scale)
         elif sizing == AVAILABLE:
-            if share == -1.0:
+            if fraction == -1.0:
                 lots[symbol] = -held
             else:
-                lots[symbol] = -lots_in(-share * positions[symbol].quantity, rule.multiple, rule.scale)
+                lots[symbol] = -floor_to_lots(-fraction * positions[symbol].quantity, rule.multiple, rule.scale)
         else:
-            wanted = lots_in(-share * equity / close, rule.multiple, rule.scale)
+            wanted = floor_to_lots(-fraction * equity / close, rule.multiple, rule.scale)
             lots[symbol] = -wanted if rule.allow_short == 1 else -min(wanted, held)
 
 
 @njit
-def _coming(positions, rules, symbol):
-    """The lots of a position once what waits has filled; what an account without shorts cannot sell is not sold."""
+def _lots_after_orders(positions, rules, symbol):
+    """Return the lots of a position once its waiting orders have filled; without shorts at least 0."""
     lots = positions[symbol].lots + positions[symbol].ordered
     return lots if rules[0].allow_short == 1 else max(lots, 0)
 
 
 @njit
 def size_targets(account, positions, rules, limits, closes, targets, on_change, lots):
-    """Write the signed `lots` (int64 (N,)) that move each symbol to its target share (float64 (N,), NaN: leave).
+    """Write the signed `lots` (int64 (N,)) that move each symbol to its target weight (float64 (N,), NaN: left alone).
 
-    What is ordered and waits counts as held: asking twice for a weight while nothing trades buys it once. With
-    `on_change`, a target equal to the one given last is left alone.
+    Waiting orders count as filled: a weight that is wanted twice while nothing trades is bought once. With `on_change`,
+    a target equal to the one given last is left alone.
     """
     rule = rules[0]
     equity = account[0].equity
@@ -189,16 +220,16 @@ def size_targets(account, positions, rules, limits, closes, targets, on_change, 
         lots[symbol] = 0
         if not is_change(target, position.target, on_change):
             continue
-        held = _coming(positions, rules, symbol)
+        held = _lots_after_orders(positions, rules, symbol)
         if target == 0.0:
             lots[symbol] = -held
             continue
         if np.isnan(closes[symbol]):
             continue
-        share = held * rule.multiple / rule.scale * closes[symbol] / equity
-        if held != 0 and abs(target - share) <= limits[0].no_trade_band:
+        weight = held * rule.multiple / rule.scale * closes[symbol] / equity
+        if held != 0 and abs(target - weight) <= limits[0].no_trade_band:
             continue
-        wanted = lots_in(abs(target) * equity / closes[symbol], rule.multiple, rule.scale)
+        wanted = floor_to_lots(abs(target) * equity / closes[symbol], rule.multiple, rule.scale)
         lots[symbol] = (wanted if target > 0.0 else -wanted) - held
 
 
@@ -207,23 +238,23 @@ def check(account, positions, rules, limits, closes, eligible, opening, lots, ve
     """Clip or reject `lots` in place; `verdicts` (int64 (N,)) gets the code of the rule that cut, 0 where none did.
 
     `eligible` (bool (N,)): symbols whose position may grow; `opening`: equity at the beginning of the UTC day.
-    An order that reduces a position is cut by the limit on turnover alone. What would open one, or make one grow, is
-    clipped to `max_position`, then all of it in proportion to `max_gross`, `max_leverage` and `max_net`, and not
-    allowed once the daily loss is passed. What is below the smallest order is rejected: what reduces at once, so that
-    the others don't count on it; what opens when it has been clipped. Orders that wait count as filled.
+    An order that reduces a position is cut by the limit on turnover only. One that opens or increases a position is
+    clipped to `max_position`, then all of them in proportion to `max_gross`, `max_leverage` and `max_net`; it is not
+    allowed once the daily loss is passed. Orders below the smallest size are rejected: those that reduce before the
+    limits, so that the others do not rely on them, those that open after the clipping. Waiting orders count as filled.
     """
     rule, limit = rules[0], limits[0]
     equity = account[0].equity
     lost = equity < opening * (1.0 - limit.max_daily_loss)
     for symbol in range(len(lots)):
         verdicts[symbol] = NOTHING
-        held = _coming(positions, rules, symbol)
+        held = _lots_after_orders(positions, rules, symbol)
         if lots[symbol] == 0:
             continue
         if limit.allow_short == 0 and held + lots[symbol] < 0:
             lots[symbol] = -held
             verdicts[symbol] = NO_SHORT
-        opened = opened_by(lots[symbol], held)
+        opened = lots_opened(lots[symbol], held)
         if opened > 0 and (lost or not eligible[symbol]):
             lots[symbol] += -opened if lots[symbol] > 0 else opened
             verdicts[symbol] = DAILY_LOSS if eligible[symbol] else NOT_ELIGIBLE
@@ -231,7 +262,7 @@ def check(account, positions, rules, limits, closes, eligible, opening, lots, ve
         if opened == 0:
             _reject_small(rules, closes, lots, verdicts, symbol)
             continue
-        cap = lots_in(max(limit.max_position * equity, 0.0) / closes[symbol], rule.multiple, rule.scale)
+        cap = floor_to_lots(max(limit.max_position * equity, 0.0) / closes[symbol], rule.multiple, rule.scale)
         less = min(abs(held + lots[symbol]) - cap, opened)
         if less > 0:
             lots[symbol] += -less if lots[symbol] > 0 else less
@@ -259,28 +290,28 @@ def _reject_small(rules, closes, lots, verdicts, symbol):
 
 @njit
 def _clip_sum(account, positions, rules, closes, lots, verdicts, most, side, verdict):
-    """Scale down what is opened, until the sum of shares is at most `most`.
+    """Scale down what is opened, until the sum of weights is at most `most`.
 
-    `side` 0: the sum of absolute shares; 1 or -1: the sum of shares, taken with that sign.
+    `side` 0: the sum of absolute weights; 1 or -1: the sum of weights, taken with that sign.
     """
     rule = rules[0]
     equity = account[0].equity
     total, added = 0.0, 0.0
     for symbol in range(len(lots)):
-        held = _coming(positions, rules, symbol)
+        held = _lots_after_orders(positions, rules, symbol)
         after = held + lots[symbol]
         if after == 0:
             continue
         value = rule.multiple / rule.scale * closes[symbol]
         total += abs(after) * value if side == 0 else side * after * value
         if side == 0 or (lots[symbol] > 0) == (side > 0):
-            added += opened_by(lots[symbol], held) * value
+            added += lots_opened(lots[symbol], held) * value
     excess = total - most * equity
     if excess <= 1e-9 * abs(equity) or added == 0.0:
         return
     keep = max(0.0, 1.0 - excess / added)
     for symbol in range(len(lots)):
-        opened = opened_by(lots[symbol], _coming(positions, rules, symbol))
+        opened = lots_opened(lots[symbol], _lots_after_orders(positions, rules, symbol))
         if opened > 0 and (side == 0 or (lots[symbol] > 0) == (side > 0)):
             less = opened - int(np.floor(opened * keep))
             lots[symbol] += -less if lots[symbol] > 0 else less
@@ -289,7 +320,7 @@ def _clip_sum(account, positions, rules, closes, lots, verdicts, most, side, ver
 
 @njit
 def _clip_turnover(account, rules, limits, closes, lots, verdicts):
-    """Scale every order down, until half of what is traded is at most the largest share of equity."""
+    """Scale every order down, until half of the traded notional is at most the allowed fraction of equity."""
     rule, limit = rules[0], limits[0]
     traded = 0.0
     for symbol in range(len(lots)):

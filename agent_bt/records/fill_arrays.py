@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from agent_bt.config.model import ExecutionConfig
-from agent_bt.core.lots import lot_of
+from agent_bt.core.lots import parse_lot_step
 from agent_bt.engine.market import Market
 
 
@@ -58,7 +58,7 @@ class FillArrays:
         Raises:
             ValueError: the lot step is not a decimal number.
         """
-        self._multiple, self._scale = lot_of(execution.lot_step)
+        self._multiple, self._scale = parse_lot_step(execution.lot_step)
         self._bars = len(market) - market.first
         self.at_once = execution.fill == "close" and not execution.latency_bars
         numbers = {symbol: number for number, symbol in enumerate(market.symbols)}

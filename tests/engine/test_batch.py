@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_bt.core.clock import DAY, HOUR
-from agent_bt.engine.batch import OUTCOME, Accounts, Lane, last_rows_of_days
+from agent_bt.engine.batch import OUTCOME, Accounts, BatchRunner, last_rows_of_days
 from agent_bt.engine.vectorised import run_targets
 from agent_bt.evaluation import metrics
 from agent_bt.evaluation.performance import performance
@@ -96,10 +96,10 @@ def test_every_account_has_the_bits_that_it_has_alone(
         rows=np.concatenate([rows for rows, _ in told]),
         targets=np.concatenate([targets for _, targets in told]),
     )
-    lane = Lane(prices, cash=CASH, first=first, delay=int(rules[0][0]["delay"]))
-    outcomes, marks = np.zeros(len(orders), OUTCOME), np.zeros((len(orders), lane.days))
+    runner = BatchRunner(prices, cash=CASH, first=first, delay=int(rules[0][0]["delay"]))
+    outcomes, marks = np.zeros(len(orders), OUTCOME), np.zeros((len(orders), runner.days))
     for _ in range(2):  # a lane that was used is as good as new
-        lane.run_batch(accounts, outcomes, marks)
+        runner.run_batch(accounts, outcomes, marks)
     for at, (rows, targets) in enumerate(told):
         alone = SimulatedBroker(prices=prices, rules=rules[at], cash=CASH, first=first)
         fills = run_targets(broker=alone, limits=bounds[at], bars=rows, targets=targets, on_change=orders[at][2])

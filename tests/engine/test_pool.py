@@ -13,7 +13,7 @@ from agent_bt.core.clock import DAY, HOUR, time_us, to_datetime
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.schema import BAR_SCHEMA
 from agent_bt.engine.market import Market
-from agent_bt.engine.pool import members
+from agent_bt.engine.pool import pool_members
 
 START = time_us("2024-07-01")
 NAMES = ("AAA", "BBB", "CCC", "DDD")
@@ -78,7 +78,7 @@ def test_members_are_the_most_traded_before_the_moment(pool: PoolConfig) -> None
     days = 3 if pool.reselect == "3d" else 1
     for seed in range(3):
         market = random_market(seed)
-        chosen = members(market, pool)
+        chosen = pool_members(market, pool)
         for row in range(0, len(market), 7):
             names = {symbol for number, symbol in enumerate(market.symbols) if chosen[row, number]}
             assert names == slow_members(market, row, pool, days), (seed, row)
@@ -86,7 +86,7 @@ def test_members_are_the_most_traded_before_the_moment(pool: PoolConfig) -> None
 
 def test_members_stay_between_two_selections() -> None:
     market = random_market(1)
-    chosen = members(market, PoolConfig(enabled=True, top_n=2, reselect="W-MON", lookback="7d"))
+    chosen = pool_members(market, PoolConfig(enabled=True, top_n=2, reselect="W-MON", lookback="7d"))
     changed = np.flatnonzero((chosen[1:] != chosen[:-1]).any(axis=1)) + 1
     assert len(changed) > 0
     assert all(to_datetime(int(market.times[row])).weekday() == 0 for row in changed)
@@ -99,14 +99,14 @@ def test_nothing_later_decides() -> None:
     cut = 24 * 11 + 3
     changed = {name: np.concatenate([volume[:cut], draw.lognormal(3, 2, len(volume) - cut)])
                for name, volume in volumes.items()}  # fmt: skip
-    before, after = members(market_of(volumes), pool), members(market_of(changed), pool)
+    before, after = pool_members(market_of(volumes), pool), pool_members(market_of(changed), pool)
     assert np.array_equal(before[:cut], after[:cut])
     assert not np.array_equal(before, after)
 
 
 def test_only_members_are_eligible() -> None:
     market = random_market(2)
-    chosen = members(market, PoolConfig(enabled=True, top_n=1, reselect="D", lookback="2d"))
+    chosen = pool_members(market, PoolConfig(enabled=True, top_n=1, reselect="D", lookback="2d"))
     market.restrict(chosen)
     assert np.array_equal(market.eligible, chosen)
     assert np.array_equal(market.at(100).eligible, chosen[100])
@@ -114,4 +114,4 @@ def test_only_members_are_eligible() -> None:
 
 def test_a_name_the_run_does_not_have_is_told() -> None:
     with pytest.raises(ConfigError, match="EEE"):
-        members(random_market(0), PoolConfig(enabled=True, include=("EEE",)))
+        pool_members(random_market(0), PoolConfig(enabled=True, include=("EEE",)))

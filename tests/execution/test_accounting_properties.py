@@ -13,7 +13,7 @@ from price_arrays import Candles, account
 from reference import SlowAccount
 from trade import trade
 
-from agent_bt.core.lots import lot_of, lots_in
+from agent_bt.core.lots import floor_to_lots, parse_lot_step
 from agent_bt.core.types import Decision
 from agent_bt.engine.vectorised import run_targets
 from agent_bt.execution.broker import SimulatedBroker
@@ -57,16 +57,16 @@ shares = st.lists(st.sampled_from([0.0, 0.1, 0.37, 0.5, 1.0, -0.2, -0.5, -1.0, -
 @given(quantity=st.decimals(min_value=0, max_value=10**6, places=8), step=st.sampled_from(STEPS))
 @settings(max_examples=300)
 def test_lots_equal_decimal_arithmetic(quantity: Decimal, step: str) -> None:
-    multiple, scale = lot_of(float(step))
+    multiple, scale = parse_lot_step(float(step))
     assert multiple / scale == float(step)
     expected = (Decimal(repr(float(quantity))) / Decimal(step)).to_integral_value(ROUND_FLOOR)
-    assert lots_in(float(quantity), multiple, scale) == int(expected)
+    assert floor_to_lots(float(quantity), multiple, scale) == int(expected)
 
 
 @pytest.mark.parametrize("step", [0.0, -0.1, float("nan"), float("inf"), 1e-16])
 def test_a_lot_step_that_is_no_decimal_is_an_error(step: float) -> None:
     with pytest.raises(ValueError, match="lot step"):
-        lot_of(step)
+        parse_lot_step(step)
 
 
 @given(rows=markets(), decisions=shares, changes=costs())

@@ -20,7 +20,7 @@ import numpy as np
 from agent_bt.core.errors import StrategyError
 from agent_bt.core.protocols import VectorisedStrategy
 from agent_bt.core.targets import changed_rows
-from agent_bt.engine.batch import OUTCOME, Accounts, Lane, last_rows_of_days
+from agent_bt.engine.batch import OUTCOME, Accounts, BatchRunner, last_rows_of_days
 from agent_bt.engine.market import Market
 from agent_bt.experiments.sweep.columns import SharedColumns
 from agent_bt.experiments.sweep.rules import Key, Program, Signals, listen, program_of
@@ -91,7 +91,7 @@ def evaluate(
     shared = SharedColumns(market)
     threads = max(1, min(os.cpu_count() or 1, len(candidates)))
     delay = int(candidates[0].rules[0]["delay"])
-    lanes = [_lanes(market, span, delay, threads) for span in spans]
+    runners = [_runners(market, span, delay, threads) for span in spans]
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="sweep") as workers:
         for low, high in _blocks(market, candidates):
             block = candidates[low:high]
@@ -100,8 +100,8 @@ def evaluate(
             seen = _Seen(shared, due, [key for program in programs if program for key in program.keys])
             ready = [shared.ready(each.strategy.features, each.strategy.lookback) for each in block]
             tasks = [
-                workers.submit(_evaluate_some, seen, block[a:b], programs[a:b], ready[a:b], span, lane, low + a, result)
-                for span, lane, result in zip(spans, lanes, made, strict=True)
+                workers.submit(_evaluate_some, seen, block[a:b], programs[a:b], ready[a:b], span, idle, low + a, result)
+                for span, idle, result in zip(spans, runners, made, strict=True)
                 for a, b in _cut(len(block), programs)
             ]
             try:
@@ -141,12 +141,12 @@ def _slice_or(rows: np.ndarray) -> slice | np.ndarray:
     return rows
 
 
-def _lanes(market: Market, span: Span, delay: int, threads: int) -> SimpleQueue[Lane]:
+def _runners(market: Market, span: Span, delay: int, threads: int) -> SimpleQueue[BatchRunner]:
     prices = market.head(span.last + 1)
-    lanes: SimpleQueue[Lane] = SimpleQueue()
+    runners: SimpleQueue[BatchRunner] = SimpleQueue()
     for _ in range(threads):
-        lanes.put(Lane(prices, cash=span.cash, first=span.first, delay=delay))
-    return lanes
+        runners.put(BatchRunner(prices, cash=span.cash, first=span.first, delay=delay))
+    return runners
 
 
 def _blocks(market: Market, candidates: Sequence[Candidate]) -> Iterator[tuple[int, int]]:
@@ -177,7 +177,7 @@ def _evaluate_some(
     programs: Sequence[Program | None],
     ready: Sequence[int],
     span: Span,
-    lanes: SimpleQueue[Lane],
+    runners: SimpleQueue[BatchRunner],
     place: int,
     result: Evaluated,
 ) -> None:
@@ -205,11 +205,11 @@ def _evaluate_some(
         rows=said.rows,
         targets=said.targets,
     )
-    lane = lanes.get()
+    runner = runners.get()
     try:
-        lane.run_batch(accounts, result.outcomes[here], result.marks[here])
+        runner.run_batch(accounts, result.outcomes[here], result.marks[here])
     finally:
-        lanes.put(lane)
+        runners.put(runner)
     result.decisions[here] = end - begins
 
 
