@@ -1,15 +1,18 @@
 """agent-bt: a backtester for the decisions of LLM agents.
 
-from agent_bt import load_config, run
-result = run(load_config("configs/backtest.yaml"))
-result.decisions, result.equity        # Polars frames
+>>> from agent_bt import load_config, run
+>>> config = load_config(overrides=["market.end=2024-07-03", "strategy.every=6h"], env={})
+>>> result = run(config)
+>>> result.decisions.select("action").height, result.equity.columns[:2]     # Polars frames
+(8, ['time', 'equity'])
 """
 
 from __future__ import annotations
 
 import logging
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from agent_bt.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agent_bt.backtest.in_memory import (
@@ -38,7 +41,7 @@ __version__ = "0.1.0"
 # Silent until the user of the package configures logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_HOMES = {
+_MODULES = {
     "Decision": "agent_bt.core.types",
     "EnsembleSignalGenerator": "agent_bt.strategies.ensemble",
     "FactorConfig": "agent_bt.strategies.factors",
@@ -88,11 +91,5 @@ __all__ = [
     "run",
 ]
 
-
-if not TYPE_CHECKING:  # or a type checker would take every misspelt name for `Any`
-
-    def __getattr__(name: str) -> Any:
-        # Loaded when asked for, so that `agent-bt --help` does not wait for Polars and numba.
-        if name in _HOMES:
-            return getattr(import_module(_HOMES[name]), name)
-        raise AttributeError(f"module 'agent_bt' has no attribute {name!r}")
+if not TYPE_CHECKING:
+    __getattr__ = lazy_names(__name__, _MODULES)

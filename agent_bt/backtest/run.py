@@ -1,4 +1,4 @@
-"""Config -> objects -> run: what the command line and Python users call."""
+"""Run a backtest, or resume one: what the command line and Python users call."""
 
 from __future__ import annotations
 
@@ -41,12 +41,18 @@ def run(
 ) -> Run:
     """Run a backtest and read its folder; an unfinished run of the same identity is continued.
 
+    >>> from agent_bt import load_config
+    >>> config = load_config(overrides=["market.end=2024-07-02", "strategy.every=4h"], env={})
+    >>> result = run(config, limit=3)
+    >>> result.status, result.decisions["action"].to_list()
+    ('done', ['HOLD', 'HOLD', 'HOLD'])
+
     Args:
-        config: see `load_config`.
-        config_path: the file it came from; prompts beside it are found.
-        limit: stop after so many decisions.
-        fresh: begin anew.
-        progress: told how far the run is.
+        config: as `load_config` returns it.
+        config_path: file it was read from; prompts beside it are found.
+        limit: number of decisions after which the run stops; None: all.
+        fresh: begin a new run even if an unfinished one could be continued.
+        progress: shows how far the run is.
 
     Raises:
         AgentBtError: something stopped the run; `.exit_code` is what the command line ends with.
@@ -57,7 +63,13 @@ def run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A run that has ended, one way or another: its folder, its summary, and the error that ended it early."""
+    """A run that has ended.
+
+    Attributes:
+        run_dir: its folder.
+        summary: as in `summary.json`.
+        error: what ended it early; None if nothing did.
+    """
 
     run_dir: Path
     summary: Mapping[str, Any]
@@ -65,7 +77,7 @@ class Result:
 
     @property
     def status(self) -> str:
-        """done, failed, interrupted, budget."""
+        """How it ended: `done`, `failed`, `interrupted` or `budget`."""
         status: str = self.summary["status"]
         return status
 
@@ -84,11 +96,11 @@ def run_config(
     offline: bool = False,
     report: bool = True,
 ) -> Result:
-    """Run a backtest; what ended it early is in the result, not raised, once there is something to show.
+    """Run a backtest; what ended it early is not raised but in the result, once there is something to show.
 
     Args:
         config, config_path, limit, progress, fresh: as for `run`.
-        offline: replies come from the cache alone; no socket is opened.
+        offline: take replies from the cache alone and open no socket.
         report: write `report.html`.
 
     Raises:
@@ -107,7 +119,15 @@ def run_plan(
     report: bool = True,
     endpoints: Endpoints | None = None,
 ) -> Result:
-    """Run what was planned, or continue the unfinished run of its identity; `endpoints` may be shared with others.
+    """Run what was planned, or continue the unfinished run of its identity.
+
+    Args:
+        planned: the run.
+        progress: shows how far the run is.
+        fresh: begin a new run even if an unfinished one could be continued.
+        offline: take replies from the cache alone and open no socket.
+        report: write `report.html`.
+        endpoints: open endpoints that are shared with other runs; None: the run opens its own.
 
     Raises:
         AgentBtError: the run could not begin, or nothing could be recorded.
@@ -123,14 +143,20 @@ def resume(
     progress: Progress | None = None,
     offline: bool = False,
 ) -> Result:
-    """Continue an unfinished run from its folder; `overrides` may change what does not make the run what it is.
+    """Continue an unfinished run from its folder.
+
+    Args:
+        folder: of the run.
+        overrides: `--set` values; they may change operational settings, which are not part of the run's identity.
+        progress: shows how far the run is.
+        offline: take replies from the cache alone and open no socket.
 
     Raises:
         UsageError: the run is finished.
-        ConfigError: its config, prompt or data are no longer what they were; the message says what differs.
+        ConfigError: its config, prompt or data have changed; the message says what differs.
     """
     if not folder.unfinished:
-        raise UsageError(f"{folder.run_id} is finished; `agent-bt replay {folder.run_id}` walks through it again")
+        raise UsageError(f"{folder.run_id} is finished; `agent-bt replay {folder.run_id}` runs it again")
     kept = folder.read_manifest()
     written = kept.get("config_file")
     planned = plan_run(

@@ -1,4 +1,4 @@
-"""Says in words what is wrong with a configuration: where it was written, the key, what is allowed, what is nearest."""
+"""Explain what is wrong with a configuration: where it was written, the key, what is allowed, what is nearest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from agent_bt.config.model import ADVICE_ON_KEYS, Config, Section, holds_secret, names_secret
+from agent_bt.config.model import Config, Section
+from agent_bt.config.secrets import ADVICE_ON_KEYS, holds_secret, names_secret
 from agent_bt.config.yaml import Path, dotted
 from agent_bt.core.errors import ConfigError
 
@@ -26,7 +27,12 @@ _NUMBER = re.compile(r"\s*([-+]?[\d_,]*\.?\d+)\s*(.*?)\s*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
-    """One error: where it was written, and what is wrong."""
+    """One error in a configuration.
+
+    Attributes:
+        origin: where it was written; empty where that is not known.
+        message: what is wrong.
+    """
 
     origin: str
     message: str
@@ -36,7 +42,7 @@ class Complaint:
 
 
 def raise_all(complaints: Sequence[Complaint]) -> None:
-    """Raise one `ConfigError` with all complaints (the first ten); none: return."""
+    """Raise one `ConfigError` with all complaints (the first ten), if there are any."""
     if not complaints:
         return
     lines = list(dict.fromkeys(map(str, complaints)))
@@ -45,14 +51,19 @@ def raise_all(complaints: Sequence[Complaint]) -> None:
 
 
 def nearest(word: str, among: Iterable[str]) -> str | None:
-    """The candidate most like `word`, if any is like it."""
+    """Return the candidate that is most similar to a word, or None if none is.
+
+    Args:
+        word: what was written.
+        among: the candidates.
+    """
     candidates = {candidate.lower(): candidate for candidate in among}
     found = difflib.get_close_matches(word.lower(), candidates, n=1, cutoff=0.6)
     return candidates[found[0]] if found else None
 
 
 def field_at(path: Path) -> FieldInfo | None:
-    """The setting or section at a path, if there is one."""
+    """Return the setting or section at a path, if there is one."""
     model: Any = Config
     info: FieldInfo | None = None
     for part in path:
@@ -66,17 +77,17 @@ def field_at(path: Path) -> FieldInfo | None:
 
 
 def is_section(path: Path) -> bool:
-    """Whether a path leads to a section."""
+    """Return whether a path leads to a section."""
     return _section(path) is not None
 
 
 def unknown_key(path: Path) -> str | None:
-    """What is wrong with a path that leads to no setting, naming the nearest; None if it does lead to one."""
+    """Explain what is wrong with a path that is not a setting, naming the nearest; None if it is one."""
     if field_at(path) is not None:
         return None
     *above, last = path
     if names_secret(str(last)):
-        return f"{dotted(path)} does not belong into a config: {ADVICE_ON_KEYS}"
+        return f"{dotted(path)} must not be in a config: {ADVICE_ON_KEYS}"
     model = _section(tuple(above))
     if model is None:
         return unknown_key(tuple(above)) or f"{dotted(tuple(above))} has no keys of its own"
@@ -85,11 +96,16 @@ def unknown_key(path: Path) -> str | None:
     allowed = f"{where}: {', '.join(model.model_fields)}"
     guess = _nearest_key(str(last), tuple(above), model)
     hint = f"; did you mean {guess}?" if guess else ""
-    return f"{dotted(path)} is no setting{hint} ({allowed})"
+    return f"{dotted(path)} is not a setting{hint} ({allowed})"
 
 
 def explain(error: ValidationError, origins: Origins) -> list[Complaint]:
-    """Every error of a validation in words, in the order of the sections, with the origin of the value."""
+    """Explain every error of a validation, in the order of the sections.
+
+    Args:
+        error: as raised by pydantic.
+        origins: where each value was written.
+    """
     return [_explain_one(details, origins) for details in error.errors(include_url=False)]
 
 
@@ -100,11 +116,14 @@ def _explain_one(details: ErrorDetails, origins: Origins) -> Complaint:
         return Complaint(origin=_origin(path, origins), message=unknown_key(path) or details["msg"])
     if kind == "value_error":
         reason = str(details["ctx"]["error"])
-        named = f"{dotted(path)}: {reason}" if path else reason
+        named = _named(path, reason)
         return Complaint(origin=_origin_of_mentioned(path, reason, origins), message=named)
-    return Complaint(
-        origin=_origin(path, origins), message=f"{dotted(path)}: {_wrong_value(kind, value, path, details)}"
-    )
+    return Complaint(origin=_origin(path, origins), message=_named(path, _wrong_value(kind, value, path, details)))
+
+
+def _named(path: Path, reason: str) -> str:
+    """Put the key before what is wrong with it: `llm.seed must be an integer`, `llm.seed: anything else`."""
+    return f"{dotted(path)}{' ' if reason.startswith('must ') else ': '}{reason}" if path else reason
 
 
 def _wrong_value(kind: str, value: Any, path: Path, details: ErrorDetails) -> str:
@@ -119,28 +138,29 @@ def _wrong_value(kind: str, value: Any, path: Path, details: ErrorDetails) -> st
             return _not_allowed(value, path)
         case "bool_type":
             word = _WORDS_FOR_BOOL.get(str(value).lower())
-            return f"{shown} is not true or false" + (f"; write {word}, `{value}` is text in YAML 1.2" if word else "")
+            hint = f"; write {word}, `{value}` is text in YAML 1.2" if word else ""
+            return f"must be true or false, got {shown}{hint}"
         case "int_type" | "int_from_float":
-            return f"{shown} is no whole number{_unit_hint(value, path)}"
+            return f"must be an integer, got {shown}{_unit_hint(value, path)}"
         case "float_type" | "finite_number":
-            return f"{shown} is no finite number{_unit_hint(value, path)}"
+            return f"must be a finite number, got {shown}{_unit_hint(value, path)}"
         case "string_type":
-            return f"{shown} is no text; put it in quotes" if not isinstance(value, dict | list) else "wants text"
+            return "must be text" if isinstance(value, dict | list) else f"must be text, got {shown}; put it in quotes"
         case "string_pattern_mismatch":
-            return f"{shown} may hold letters, digits, `.`, `_`, `-`, at most 64, and begins with a letter or digit"
+            return f"must be 1 to 64 letters, digits, `.`, `_`, `-`, the first a letter or digit, got {shown}"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"{shown} stands where a section of keys is wanted"
+            return f"must be a section of keys, got {shown}"
         case "tuple_type" | "list_type":
             example = "[0.25, 0.5, 1]" if path[-1] == "sizes" else "[BTCUSDT, ETHUSDT]"
-            return f"{shown} stands where a list is wanted: {example}"
+            return f"must be a list such as {example}, got {shown}"
         case "greater_than_equal":
-            return f"{shown} is too small; at least {limits['ge']:g}"
+            return f"must be at least {limits['ge']:g}, got {shown}"
         case "greater_than":
-            return f"{shown} is too small; more than {limits['gt']:g}"
+            return f"must be more than {limits['gt']:g}, got {shown}"
         case "less_than_equal":
-            return f"{shown} is too large; at most {limits['le']:g}{_share_hint(value, limits['le'])}"
+            return f"must be at most {limits['le']:g}, got {shown}{_percent_hint(value, limits['le'])}"
         case "less_than":
-            return f"{shown} is too large; less than {limits['lt']:g}{_share_hint(value, limits['lt'])}"
+            return f"must be less than {limits['lt']:g}, got {shown}{_percent_hint(value, limits['lt'])}"
     return f"{shown}: {details['msg']}"
 
 
@@ -148,12 +168,11 @@ def _not_allowed(value: Any, path: Path) -> str:
     info = field_at(path)
     allowed = [_plain(choice) for choice in _choices(info.annotation)] if info else []
     if allowed in (["null"], ["false"], ["true"]):
-        return f"{_show(value)} is not possible here; only {allowed[0]}: {info.description if info else ''}".rstrip(
-            " :"
-        )
+        reason = f": {info.description}" if info and info.description else ""
+        return f"must be {allowed[0]}, got {_show(value)}{reason}"
     guess = nearest(str(value), allowed) if isinstance(value, str) else None
     hint = f"; did you mean {guess}?" if guess else ""
-    return f"{_show(value)} is not one of {', '.join(allowed)}{hint}"
+    return f"must be one of {', '.join(allowed)}, got {_show(value)}{hint}"
 
 
 def _choices(annotation: Any) -> list[Any]:
@@ -165,7 +184,7 @@ def _choices(annotation: Any) -> list[Any]:
 
 
 def _unit_hint(value: Any, path: Path) -> str:
-    """What to write instead of a number with a unit, a thousands separator, or quotes."""
+    """Suggest what to write instead of a number with a unit, a thousands separator, or quotes."""
     if not isinstance(value, str):
         return ""
     match = _NUMBER.fullmatch(value)
@@ -176,18 +195,18 @@ def _unit_hint(value: Any, path: Path) -> str:
     if unit == "%":
         if name.endswith("_bps"):
             return f"; write basis points: {float(digits) * 100:g}"
-        return f"; write a share: {float(digits) / 100:g}"
+        return f"; write a fraction: {float(digits) / 100:g}"
     if unit:
         return f"; write it without the unit: {digits}"
     return f"; write it without quotes or separators: {digits.lstrip('0') or '0'}"
 
 
-def _share_hint(value: Any, limit: float) -> str:
-    return f" (a share: {value:g} % is {value / 100:g})" if limit <= 1 and value <= 100 else ""
+def _percent_hint(value: Any, limit: float) -> str:
+    return f" (as a fraction: {value:g} % is {value / 100:g})" if limit <= 1 and value <= 100 else ""
 
 
 def _origin(path: Path, origins: Origins) -> str:
-    """Where the value at `path` was written, or else the nearest thing around it."""
+    """Return where the value at `path` was written, or else the nearest section around it."""
     for length in range(len(path), 0, -1):
         if path[:length] in origins:
             return origins[path[:length]]
@@ -195,7 +214,7 @@ def _origin(path: Path, origins: Origins) -> str:
 
 
 def _origin_of_mentioned(path: Path, reason: str, origins: Origins) -> str:
-    """The first setting named in `reason` that was written somewhere; else as `_origin`."""
+    """Return where the first setting that `reason` names was written; else as `_origin`."""
     for word in re.findall(r"[a-z][a-z_]*(?:\.[a-z_]+)*", reason):
         mentioned = (*path, *word.split("."))
         if mentioned in origins and field_at(mentioned) is not None:
@@ -212,7 +231,7 @@ def _section(path: Path) -> type[Section] | None:
 
 
 def _nearest_key(word: str, above: Path, model: type[Section]) -> str | None:
-    """The setting most likely meant: a like key here, or the same or a like key in another section."""
+    """Return the setting that was most likely meant: a similar key here, or the same or a similar one elsewhere."""
     if word in Config.model_fields:
         return word
     here = nearest(word, model.model_fields)
@@ -231,7 +250,7 @@ def _default(path: Path) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A scalar as it is written in YAML."""
+    """Write a scalar as in YAML."""
     match value:
         case None:
             return "null"
@@ -243,7 +262,7 @@ def _plain(value: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    """A value for an error message, short, and never one that may hold a key."""
+    """Show a value in an error message: short, and never one that may be a key."""
     if isinstance(value, dict):
         return "a section of keys"
     text = repr(value) if isinstance(value, str | list) else _plain(value)

@@ -1,9 +1,9 @@
-"""Reads configuration: `--set` over environment and `.env` over YAML over defaults, errors with file and line.
+"""Read configuration: `--set` over environment and `.env` over YAML over defaults, errors with file and line.
 
 1. `read_layer`, `_environment_layer`, `_set_layer` each read one source into a `Layer`: data, and the origin of
    every value in it.
-2. `_merge` lays them over each other; what comes later wins, and brings its origin along.
-3. Pydantic validates the whole; `agent_bt.config_errors` says each error in words, with the origin of the value.
+2. `_merge` puts them on top of each other: a later source wins, and brings its origin along.
+3. Pydantic validates the result; `agent_bt.config.explain` explains each error, with the origin of the value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from agent_bt.config.explain import Complaint, Origins, explain, field_at, is_section, nearest, raise_all, unknown_key
-from agent_bt.config.model import ADVICE_ON_KEYS, Config, Section, names_secret
+from agent_bt.config.model import Config, Section
+from agent_bt.config.secrets import ADVICE_ON_KEYS, names_secret
 from agent_bt.config.yaml import dump_yaml, parse_yaml
 from agent_bt.core.errors import ConfigError
 
@@ -34,15 +35,20 @@ OTHER_VARIABLES = (
     "AGENT_BT_REQUIRE_ALL",
     "AGENT_BT_PEERS",
 )
-"""Environment variables of that prefix that are no settings: tracebacks, two for the tests of a checkout, and where
-its benchmarks find other engines."""
+"""Environment variables of that prefix that are not settings: tracebacks, logging, two for the tests of a checkout, and
+where its benchmarks find other engines."""
 
 _DOTENV = ".env"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """Settings by dotted path that stand in another file than the config, and where each of them was written."""
+    """Settings that are written in another file than the config.
+
+    Attributes:
+        values: by dotted path.
+        origins: where each of them was written, by dotted path.
+    """
 
     values: Mapping[str, Any]
     origins: Mapping[str, str]
@@ -56,15 +62,23 @@ def load_config(
     over_file: Values | None = None,
     over_all: Values | None = None,
 ) -> Config:
-    """The validated configuration of a run.
+    """Read and validate the configuration of a run.
+
+    >>> config = load_config(overrides=["strategy.kind=rsi", "market.interval=1h"], env={})
+    >>> config.strategy.kind, config.market.symbol, config.account.cash
+    ('rsi', 'BTCUSDT', 10000.0)
+    >>> load_config(overrides=["llm.retries=-1"], env={})
+    Traceback (most recent call last):
+        ...
+    agent_bt.core.errors.ConfigError: --set llm.retries: llm.retries must be at least 0, got -1
 
     Args:
         path: a YAML file; None: defaults only.
         overrides: `--set` values, each `dotted.path=value`; the value is read as YAML.
-        env: stands in for the process environment and `.env`. None: both are read, and what `.env` holds beside
-            settings (an API key, say) is put into the process environment unless it is set there already.
-        over_file: settings of another file that are laid over those of `path`.
-        over_all: settings of another file that are laid over everything else.
+        env: used instead of the process environment and `.env`. None: both are read, and what `.env` holds that is not
+            a setting (an API key, for example) is put into the process environment unless it is set there already.
+        over_file: settings of another file that take precedence over those of `path`.
+        over_all: settings of another file that take precedence over everything else.
 
     Raises:
         ConfigError: something is wrong in one of the sources; the message lists every error with its place.
@@ -86,7 +100,7 @@ def load_config(
 
 
 def _forget_other_params(data: dict[str, Any], later: Mapping[str, Any]) -> None:
-    """Parameters belong to a kind of strategy: where a later source names another kind, those before go."""
+    """Drop the parameters of a strategy where a later source names another kind: they belong to the kind."""
     before, after = data.get("strategy"), later.get("strategy")
     if (
         isinstance(before, dict)
@@ -97,12 +111,12 @@ def _forget_other_params(data: dict[str, Any], later: Mapping[str, Any]) -> None
 
 
 def config_to_yaml(config: Config) -> str:
-    """The resolved configuration, every value written out; `load_config` reads the same configuration back."""
+    """Write a configuration as YAML with every value; `load_config` reads the same configuration back."""
     return dump_yaml(config.model_dump(mode="json"))
 
 
 def config_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a config file, for editors."""
+    """Return the JSON Schema (draft 2020-12) of a config file, for editors."""
     schema = Config.model_json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -114,14 +128,26 @@ def config_schema() -> dict[str, Any]:
 
 @dataclass(slots=True, kw_only=True)
 class Layer:
-    """One source: its data, where each value of it was written, and what is wrong with it."""
+    """One source of configuration.
+
+    Attributes:
+        data: its values, nested as in the configuration.
+        origins: where each of them was written, by path.
+        complaints: what is wrong with it.
+    """
 
     data: dict[str, Any] = field(default_factory=dict)
     origins: Origins = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)
 
     def put(self, path: tuple[str, ...], value: Any, origin: str) -> None:
-        """Set one value by its path; a complaint if the path leads through something that holds no keys."""
+        """Set one value, or complain if its path leads through something that is not a section.
+
+        Args:
+            path: keys from the top.
+            value: plain data.
+            origin: where it was written.
+        """
         into = self.data
         for at, part in enumerate(path[:-1]):
             inner = into.get(part)
@@ -129,7 +155,7 @@ class Layer:
                 # Missing, or null: a section that is switched off gets its first key.
                 inner = into[part] = {}
             if not isinstance(inner, dict):
-                self.complain(origin, f"{'.'.join(path[: at + 1])} is a value here, so it has no keys of its own")
+                self.complain(origin, f"{'.'.join(path[: at + 1])} is a value here, not a section of keys")
                 return
             self.origins.setdefault(path[: at + 1], origin)
             into = inner
@@ -137,12 +163,17 @@ class Layer:
         self.origins[path] = origin
 
     def complain(self, origin: str, message: str) -> None:
-        """Note what is wrong, and where it was written."""
+        """Add a complaint.
+
+        Args:
+            origin: where it was written.
+            message: what is wrong.
+        """
         self.complaints.append(Complaint(origin=origin, message=message))
 
 
 def read_layer(path: Path) -> Layer:
-    """What a YAML file says; what is wrong with it as YAML is in the layer's complaints.
+    """Read a YAML file; what is wrong with it as YAML is in the layer's complaints.
 
     Raises:
         ConfigError: there is no such file, or it cannot be read.
@@ -164,12 +195,12 @@ def read_layer(path: Path) -> Layer:
     if isinstance(document.data, dict):
         layer.data = _without_empty_sections(document.data)
     elif document.data is not None:
-        layer.complain(f"{path}, line 1", "a config is a mapping of sections (`market:`, `llm:`, ...), nothing else")
+        layer.complain(f"{path}, line 1", "a config must be a mapping of sections (`market:`, `llm:`, ...)")
     return layer
 
 
 def _without_empty_sections(data: dict[str, Any], above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A section whose every key is commented out reads as null: it holds its defaults."""
+    """Leave out sections that read as null because all of their keys are commented out: they have their defaults."""
     kept = {}
     for key, value in data.items():
         if is_section((*above, key)):
@@ -203,26 +234,26 @@ def _environment_layer(env: Mapping[str, str] | None) -> Layer:
         if name in known or _inside_free_form(path):
             _put_text(layer, path, text, origin)
         elif names_secret(path[-1]):
-            layer.complain(origin, f"is no setting: {ADVICE_ON_KEYS}")
+            layer.complain(origin, f"is not a setting: {ADVICE_ON_KEYS}")
         else:
             # Compared without the prefix, which would make every name look alike.
             guess = nearest(
                 name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in (*known, *OTHER_VARIABLES)]
             )
             hint = f"did you mean {PREFIX}{guess}?" if guess else f"write {PREFIX}LLM__MODEL for llm.model, and so on"
-            layer.complain(origin, f"is no setting; {hint}")
+            layer.complain(origin, f"is not a setting; {hint}")
     return layer
 
 
 def _process_environment(layer: Layer) -> dict[str, tuple[str, str]]:
-    """All variables with their source; exports what `.env` holds beside settings. The real environment wins."""
+    """Read all variables with their source, and export what `.env` holds beside settings; the environment wins."""
     variables: dict[str, tuple[str, str]] = {}
     if Path(_DOTENV).is_file():
         text = Path(_DOTENV).read_text(encoding="utf-8-sig")
         lines: dict[str, int] = {}
         for binding in parse_stream(io.StringIO(text)):
             if binding.error:
-                layer.complain(f"{_DOTENV}, line {binding.original.line}", "is not NAME=value")
+                layer.complain(f"{_DOTENV}, line {binding.original.line}", "must be NAME=value")
             elif binding.key is not None:
                 # The original text of a binding begins with the blank lines before it.
                 skipped = binding.original.string[: -len(binding.original.string.lstrip())].count("\n")
@@ -244,7 +275,7 @@ def _set_layer(overrides: Sequence[str]) -> Layer:
         key, equals, text = override.partition("=")
         path = tuple(key.strip().split("."))
         if not equals or not all(path):
-            layer.complain("--set", "takes dotted.path=value, for example --set llm.model=gpt-5-mini")
+            layer.complain("--set", "must be dotted.path=value, for example --set llm.model=gpt-5-mini")
             continue
         origin = f"--set {key.strip()}"
         problem = None if _inside_free_form(path) else unknown_key(path)
@@ -270,7 +301,7 @@ def _values_layer(given: Values | None) -> Layer:
 
 
 def _put_text(layer: Layer, path: tuple[str, ...], text: str, origin: str) -> None:
-    """Put a value that came as text: as it stands where text is wanted (unless quoted), else read as YAML."""
+    """Put a value given as text: unchanged where the setting is text (unless quoted), else read as YAML."""
     info = field_at(path)
     wanted, optional = _text_wanted(info)
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
@@ -285,7 +316,7 @@ def _put_text(layer: Layer, path: tuple[str, ...], text: str, origin: str) -> No
 
 
 def _text_wanted(info: FieldInfo | None) -> tuple[bool, bool]:
-    """Whether a setting takes text and nothing else, and whether it takes null besides."""
+    """Return whether a setting is text and nothing else, and whether it may be null too."""
     if info is None:
         return False, False
     kinds = set(_kinds(info.annotation))
@@ -293,7 +324,7 @@ def _text_wanted(info: FieldInfo | None) -> tuple[bool, bool]:
 
 
 def _kinds(annotation: Any) -> Iterator[type]:
-    """The plain types that an annotation allows."""
+    """Yield the plain types that an annotation allows."""
     origin = get_origin(annotation)
     if origin is Literal:
         yield from (type(value) for value in get_args(annotation))
@@ -307,7 +338,7 @@ def _kinds(annotation: Any) -> Iterator[type]:
 
 
 def _paths(model: type[Section], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every section and setting under `model`."""
+    """Yield the path of every section and setting under `model`."""
     for name, info in model.model_fields.items():
         path = (*above, name)
         yield path
@@ -320,7 +351,7 @@ def _variable_of(path: tuple[str, ...]) -> str:
 
 
 def _inside_free_form(path: tuple[str, ...]) -> bool:
-    """Whether a path leads into a setting whose keys are the user's own (`llm.params.top_p`)."""
+    """Return whether a path leads into a setting whose keys are the user's own (`llm.params.top_p`)."""
     for length in range(1, len(path)):
         info = field_at(path[:length])
         if info is not None and dict in set(_kinds(info.annotation)):
@@ -329,14 +360,14 @@ def _inside_free_form(path: tuple[str, ...]) -> bool:
 
 
 def _merge(data: dict[str, Any], origins: Origins, over: dict[str, Any], over_origins: Origins) -> None:
-    """Lay `over` upon `data`, mapping by mapping; anything else is replaced whole."""
+    """Merge `over` into `data`, mapping by mapping; anything else is replaced whole."""
 
-    def lay(into: dict[str, Any], other: dict[str, Any]) -> None:
+    def merge(into: dict[str, Any], other: dict[str, Any]) -> None:
         for key, value in other.items():
             if isinstance(value, dict) and isinstance(into.get(key), dict):
-                lay(into[key], value)
+                merge(into[key], value)
             else:
                 into[key] = value
 
-    lay(data, over)
+    merge(data, over)
     origins.update(over_origins)

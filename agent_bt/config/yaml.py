@@ -1,7 +1,7 @@
-"""YAML text to plain data in which every value knows its line, by the core schema of YAML 1.2.
+"""Read YAML into plain data with the line of every value, by the core schema of YAML 1.2.
 
 PyYAML composes the nodes; its YAML 1.1 rules are replaced, so that `1e-4` is a number, while `no`, `12:30` and
-`2024-07-01` stay text. Keys are always text. Problems are collected, not raised, so that all are seen at once.
+`2024-07-01` stay text. Keys are always text. Problems are collected, so that all of them are reported at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, cast
 import yaml
 
 Path = tuple[str | int, ...]
-"""Where a value sits: keys and list positions from the top."""
+"""Place of a value: keys and list positions from the top."""
 
 _TAG = "tag:yaml.org,2002:"
 _STR, _NULL, _BOOL, _INT, _FLOAT, _MERGE = (_TAG + kind for kind in ("str", "null", "bool", "int", "float", "merge"))
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever either YAML 1.1 or our own rules would read as something else than text."""
+    """Quotes text that YAML 1.1 or our own rules would read as something else."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         # Only double quotes can hold the line breaks of Unicode as they are.
@@ -58,7 +58,12 @@ for _tag, _pattern, _first in _PLAIN:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong with a YAML text, and in which line (from 1)."""
+    """What is wrong with a YAML text.
+
+    Attributes:
+        line: where, from 1.
+        message: what.
+    """
 
     line: int
     message: str
@@ -66,7 +71,13 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True)
 class Document:
-    """What a YAML text says: plain `data`, the line (from 1) of every value, and what is wrong with it."""
+    """What a YAML text says.
+
+    Attributes:
+        data: plain data.
+        lines: line of every value, from 1.
+        problems: what is wrong with the text.
+    """
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
@@ -74,19 +85,19 @@ class Document:
 
 
 def parse_yaml(text: str) -> Document:
-    """Read one YAML document; an empty one has the data None. Never raises for bad YAML: see `problems`."""
+    """Read one YAML document; the data of an empty one are None. Bad YAML is not raised: see `problems`."""
     document = Document()
     try:
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
-            document.data = _Walk(document).value(node, ())
+            document.data = _Converter(document).value(node, ())
     except yaml.MarkedYAMLError as error:
         document.problems.append(_syntax_problem(error))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         document.problems.append(Problem(line=line, message="a character that YAML does not allow"))
     except _TooMuch:
-        message = f"more than {_MOST_NODES:,} values, aliases counted each time; too much for a config"
+        message = f"more than {_MOST_NODES:,} values, aliases counted each time they are used: too many for a config"
         document.problems.append(Problem(line=1, message=message))
     except RecursionError:
         document.problems.append(Problem(line=1, message="nested too deeply"))
@@ -94,7 +105,7 @@ def parse_yaml(text: str) -> Document:
 
 
 def dump_yaml(data: Any) -> str:
-    """Plain data as YAML text in the order it has; `parse_yaml` reads the same data back."""
+    """Write plain data as YAML, in its order; `parse_yaml` reads the same data back."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -102,7 +113,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     message = error.problem or error.context or "not YAML"
     if "quoted scalar" in (error.context or "") and "end of stream" in message:
-        mark, message = error.context_mark, "a quote that is never closed"
+        mark, message = error.context_mark, "a quote that is not closed"
     elif "\\t" in message:
         message = "a tab; YAML is indented with spaces"
     elif "mapping values are not allowed" in message:
@@ -115,11 +126,11 @@ def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
 
 
 class _TooMuch(Exception):
-    """The document is too large to be a config; aliases can blow a small file up."""
+    """The document is too large to be a config: aliases can expand a small file."""
 
 
-class _Walk:
-    """Turns nodes into data, keeping lines; an alias is walked like the value it stands for."""
+class _Converter:
+    """Converts nodes to data and keeps their lines; an alias is converted like the value it stands for."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -199,7 +210,7 @@ class _Walk:
 
 
 def dotted(path: Path) -> str:
-    """A path as it is written on the command line: `llm.params.top_p`, `pool.include[0]`."""
+    """Write a path as on the command line: `llm.params.top_p`, `pool.include[0]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

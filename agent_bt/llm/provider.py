@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from agent_bt.config.model import PROVIDERS, LLMConfig
+from agent_bt.config.model import LLMConfig
+from agent_bt.config.values import PROVIDERS
 from agent_bt.core.errors import AgentBtError, ConfigError
 from agent_bt.core.extensions import is_import_path
 from agent_bt.core.protocols import LLM

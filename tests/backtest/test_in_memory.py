@@ -136,7 +136,7 @@ def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
         (["ma_cross", "fast=3"], "is not a flag"),
         (["ma_cross", "--fast", "9", "--slow", "5"], "fast: 9 must be below slow"),
         (["ma_cross", "--allow-short"], "market.kind: um"),
-        (["rsi", "--symbol", "BTC/USDT"], "is no symbol"),
+        (["rsi", "--symbol", "BTC/USDT"], "must be a symbol"),
         (["rsi", "--strat", "2024-07-02"], "did you mean --start?"),
         (["rsi", "--fee-rates", "0"], "did you mean --fee-rate?"),
         (["momentum", "--every", "4h"], "write --rebalance 4h"),

@@ -80,14 +80,17 @@ def test_a_config_without_sizes_is_the_run_it_was(tmp_path: Path) -> None:
     [
         ({"strategy__sizes": SIZES}, "the prompt btcusdt_trader/v1 does not show them to the model"),
         ({"strategy__sizes": SIZES, "strategy__kind": "rsi"}, "rsi does not: remove it"),
-        ({"strategy__sizes": []}, "strategy.sizes: lists no size"),
-        ({"strategy__sizes": [0.5, 50]}, "50 is not a size; each must be above 0 and at most 1 (50 % is 0.5)"),
-        ({"strategy__sizes": [0, 0.5]}, "0 is not a size"),
-        ({"strategy__sizes": [0.5, 1, 0.5]}, "0.5 is listed twice"),
-        ({"strategy__sizes": ["half"]}, "strategy.sizes[0]: 'half'"),
-        ({"strategy__sizes": [None]}, "strategy.sizes[0]: must not be empty"),
+        ({"strategy__sizes": []}, "strategy.sizes must list at least one size"),
+        (
+            {"strategy__sizes": [0.5, 50]},
+            "must list numbers above 0 and at most 1, got 50 (50 % is 0.5)",
+        ),
+        ({"strategy__sizes": [0, 0.5]}, "above 0 and at most 1, got 0"),
+        ({"strategy__sizes": [0.5, 1, 0.5]}, "must list each size once, got 0.5 twice"),
+        ({"strategy__sizes": ["half"]}, "strategy.sizes[0] must be a finite number, got 'half'"),
+        ({"strategy__sizes": [None]}, "strategy.sizes[0] must not be empty"),
         ({"strategy__sizes": [True]}, "strategy.sizes[0]"),
-        ({"strategy__sizes": 0.5}, "a list is wanted: [0.25, 0.5, 1]"),
+        ({"strategy__sizes": 0.5}, "must be a list such as [0.25, 0.5, 1], got 0.5"),
     ],
 )
 def test_sizes_that_cannot_be_meant_are_an_error(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

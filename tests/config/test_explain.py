@@ -21,25 +21,25 @@ MISTAKES = [
     ("risk:\n  max_position: 50", 2, ["risk.max_position", "at most 1", "0.5"]),
     ("risk:\n  stop_loss: 5", 2, ["risk.stop_loss", "less than 1", "0.05"]),
     ("execution:\n  fee_rate: 0.1", 2, ["execution.fee_rate", "less than 0.1", "0.001"]),
-    ("execution:\n  fee_rate: 0.1%", 2, ["'0.1%'", "write a share: 0.001"]),
+    ("execution:\n  fee_rate: 0.1%", 2, ["'0.1%'", "write a fraction: 0.001"]),
     ("execution:\n  slippage_bps: 0.05%", 2, ["write basis points: 5"]),
     ("execution:\n  slippage_bps: 5bps", 2, ["without the unit: 5"]),
     ("execution:\n  funding: no", 2, ["execution.funding", "'no'", "write false"]),
     ("execution:\n  funding: On", 2, ["'On'", "write true"]),
-    ("execution:\n  funding: 1", 2, ["1 is not true or false"]),
+    ("execution:\n  funding: 1", 2, ["must be true or false, got 1"]),
     ("execution:\n  fill: open", 2, ["close, next_open"]),
-    ("strategy:\n  every: 60", 2, ["strategy.every", "no unit", "1h"]),
+    ("strategy:\n  every: 60", 2, ["strategy.every must have a unit", "1h"]),
     ("strategy:\n  every: 1 fortnight", 2, ["not a duration"]),
     ("strategy:\n  every: 1M", 2, ["months"]),
     ("strategy:\n  every: 90s", 2, ["strategy.every (90s)", "multiple", "market.interval (1m)"]),
     ("strategy:\n  every: 12:30", 2, ["'12:30' is not a duration"]),
     ("market:\n  interval: 2m", 2, ["'2m'", "1m, 5m, 15m, 1h, 4h, 1d"]),
     ("market:\n  interval: 1m\n  start: 2024-13-01", 3, ["market.start", "2024-13-01"]),
-    ("market:\n  start: 20240701", 2, ["market.start", "write a date"]),
+    ("market:\n  start: 20240701", 2, ["market.start must be a date"]),
     ("market:\n  start: 2024-10-01", 2, ["before end"]),
     ("market:\n  start: 2024-07-01T00:00:30Z", 2, ["beginning of a bar"]),
     ("market:\n  symbol: BTC/USDT", 2, ["BTC/USDT", "BTCUSDT"]),
-    ("market:\n  symbol: 7", 2, ["market.symbol", "no text", "quotes"]),
+    ("market:\n  symbol: 7", 2, ["market.symbol must be text", "quotes"]),
     ("market:\n  symbol:", 2, ["market.symbol", "BTCUSDT"]),
     ("market: spot", 1, ["market", "section"]),
     ("mode: cross_section", 1, ["'cross_section'", "did you mean cross_sectional?"]),
@@ -52,12 +52,12 @@ MISTAKES = [
     ("mode: cross_sectional\nrebalance: 30m\nmarket: {interval: 1h}\nstrategy: {every: 1h}", 2, ["rebalance (30m)"]),
     ("account:\n  cash: 10_000", 2, ["account.cash", "separators: 10000"]),
     ("account:\n  cash: 0", 2, ["account.cash", "more than 0"]),
-    ("account:\n  cash: .inf", 2, ["no finite number"]),
-    ("account:\n  cash: .nan", 2, ["no finite number"]),
+    ("account:\n  cash: .inf", 2, ["account.cash must be a finite number"]),
+    ("account:\n  cash: .nan", 2, ["account.cash must be a finite number"]),
     ("llm:\n  timeout_s: 30s", 2, ["llm.timeout_s", "without the unit: 30"]),
-    ("llm:\n  retries: 3.5", 2, ["llm.retries", "whole number"]),
+    ("llm:\n  retries: 3.5", 2, ["llm.retries must be an integer"]),
     ("llm:\n  retries: '3'", 2, ["without quotes", "3"]),
-    ("llm:\n  retries: true", 2, ["llm.retries", "whole number"]),
+    ("llm:\n  retries: true", 2, ["llm.retries must be an integer"]),
     ("llm:\n  max_tokens: 0", 2, ["at least 1"]),
     ("llm:\n  max_tokens: 0512", 2, ["'0512'", "512"]),
     ("llm:\n  base_url: localhost:8000", 2, ["llm.base_url", "https://host/path"]),
@@ -74,7 +74,7 @@ MISTAKES = [
     ("name: *somewhere", 1, ["somewhere", "anchor"]),
     ("name: !!python/name:os.system x", 1, ["tag"]),
     ("name: {a: &a [*a]}", 1, ["contains itself"]),
-    ("name: 'a\n\nseed: 3\n", 1, ["quote", "never closed"]),
+    ("name: 'a\n\nseed: 3\n", 1, ["quote", "not closed"]),
 ]
 
 
@@ -168,5 +168,5 @@ def test_a_folder_and_a_binary_file_are_no_configs(tmp_path: Path) -> None:
 
 def test_a_file_that_grows_through_its_aliases_is_refused(tmp_path: Path) -> None:
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
-    assert "too much for a config" in error_of(tmp_path, bomb)
+    assert "too many for a config" in error_of(tmp_path, bomb)
     assert "nested too deeply" in error_of(tmp_path, "name: " + "[" * 5000)

@@ -31,7 +31,9 @@ def config_file(workplace: Path) -> Path:
     return file
 
 
-def test_each_source_beats_the_one_before(workplace: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_source_takes_precedence_over_the_one_before(
+    workplace: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert load_config().llm.model == "baseline"
     assert load_config(config_file).llm.model == "from-yaml"
     (workplace / ".env").write_text("AGENT_BT_LLM__MODEL=from-dotenv\n")
@@ -70,7 +72,7 @@ def test_free_form_parameters_are_merged_key_by_key(config_file: Path) -> None:
         ("llm.response_format=text", "text"),
     ],
 )
-def test_text_from_the_command_line_or_environment_becomes_the_kind_that_is_wanted(
+def test_text_from_the_command_line_or_environment_becomes_the_type_of_the_setting(
     override: str, value: object
 ) -> None:
     key, _, text = override.partition("=")
@@ -102,7 +104,7 @@ def test_another_kind_of_strategy_does_not_inherit_parameters(workplace: Path) -
         ("=3", ["--set", "dotted.path=value"]),
         ("a..b=3", ["--set", "dotted.path=value"]),
         ("llm=3", ["--set llm", "section"]),
-        ("llm.seed=abc", ["--set llm.seed", "'abc'", "whole number"]),
+        ("llm.seed=abc", ["--set llm.seed", "'abc'", "must be an integer"]),
         ("llm.model.x=3", ["--set llm.model.x", "llm.model has no keys"]),
         ("execution.fee_rate={", ["--set execution.fee_rate", "cannot be read"]),
         ("llm.api_key=sk-verysecretverysecret", ["environment"]),
@@ -118,7 +120,7 @@ def test_a_wrong_override_is_named_as_such(override: str, parts: list[str]) -> N
 
 
 def test_a_wrong_value_from_the_environment_does_not_blame_the_file(config_file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"environment AGENT_BT_LLM__SEED: llm\.seed: 'x' is no whole number"):
+    with pytest.raises(ConfigError, match=r"environment AGENT_BT_LLM__SEED: llm\.seed must be an integer, got 'x'"):
         load_config(config_file, (), {"AGENT_BT_LLM__SEED": "x"})
 
 
@@ -129,8 +131,8 @@ def test_a_wrong_value_from_the_environment_does_not_blame_the_file(config_file:
         ("AGENT_BT_EXECUTION__FEE", "did you mean AGENT_BT_EXECUTION__FEE_RATE?"),
         ("AGENT_BT_LLM__API_KEY", "keys come from the environment"),
         ("AGENT_BT_QQQQ", "write AGENT_BT_LLM__MODEL for llm.model"),
-        ("AGENT_BT_LLM__PARAMS__", "no setting"),
-        ("AGENT_BT_", "no setting"),
+        ("AGENT_BT_LLM__PARAMS__", "not a setting"),
+        ("AGENT_BT_", "not a setting"),
     ],
 )
 def test_an_unknown_variable_is_an_error_with_the_nearest(name: str, hint: str) -> None:
@@ -140,7 +142,7 @@ def test_an_unknown_variable_is_an_error_with_the_nearest(name: str, hint: str) 
     assert "verysecret" not in str(caught.value)
 
 
-def test_variables_that_are_no_settings_are_left_alone() -> None:
+def test_variables_that_are_not_settings_are_left_alone() -> None:
     env = {"AGENT_BT_MARKET_DATA": "/x", "AGENT_BT_DEBUG": "1", "AGENT_BT_REQUIRE_ALL": "1", "OTHER": "x"}
     assert load_config(None, (), env) == Config()
 
@@ -167,7 +169,7 @@ def test_a_setting_of_dotenv_stays_out_of_the_environment(workplace: Path) -> No
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("A=1\n\nAGENT_BT_LLM__SEED=x\n", [".env, line 3: AGENT_BT_LLM__SEED", "whole number"]),
+        ("A=1\n\nAGENT_BT_LLM__SEED=x\n", [".env, line 3: AGENT_BT_LLM__SEED", "must be an integer"]),
         ("A=1\nAGENT_BT_SED=3\n", [".env, line 2: AGENT_BT_SED", "did you mean AGENT_BT_SEED?"]),
         ("A=1\nnot an assignment: verysecret\n", [".env, line 2", "NAME=value"]),
         ("AGENT_BT_SEED\n", [".env, line 1", "AGENT_BT_SEED"]),

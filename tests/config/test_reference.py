@@ -1,4 +1,4 @@
-"""What is generated from the config models and kept in the repository is in step with them."""
+"""What is generated from the config models and kept in the repository is up to date."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agent_bt.config.yaml import parse_yaml
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_schema_file_is_in_step() -> None:
+def test_the_schema_file_is_up_to_date() -> None:
     kept = (ROOT / "configs" / "schema.json").read_text(encoding="utf-8")
     assert kept == schema_text(), "write it again: agent-bt schema -o configs/schema.json"
 
 
-def test_the_schema_of_an_experiment_is_in_step_and_named_by_the_shipped_one() -> None:
+def test_the_schema_of_an_experiment_is_up_to_date_and_named_by_the_shipped_one() -> None:
     kept = (ROOT / "configs" / "ab-schema.json").read_text(encoding="utf-8")
     assert kept == experiment_schema_text(), "write it again: agent-bt schema --ab -o configs/ab-schema.json"
     shipped = (ROOT / "configs" / "ab.yaml").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def test_the_schema_of_an_experiment_is_in_step_and_named_by_the_shipped_one() -
             jsonschema.validate(wrong, json.loads(kept))
 
 
-def test_the_config_reference_is_in_step() -> None:
+def test_the_config_reference_is_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("make_config_reference", ROOT / "docs" / "make_config_reference.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -84,7 +84,7 @@ def test_an_anchor_and_a_merge_work_and_own_keys_win() -> None:
     assert document.lines["both", "a"] == 1
 
 
-def test_every_value_knows_its_line() -> None:
+def test_every_value_has_its_line() -> None:
     document = parse_yaml("a: 1\nb:\n  c:\n    - x\n    - {d: 2}\n\ne: 3\n")
     assert document.lines == {
         (): 1,
@@ -149,7 +149,7 @@ traps = st.sampled_from(
 
 @settings(max_examples=50)
 @given(st.dictionaries(traps | st.text(max_size=8), plain | traps, max_size=6))
-def test_whatever_is_dumped_is_read_back(data: dict[str, Any]) -> None:
+def test_all_data_that_is_dumped_is_read_back(data: dict[str, Any]) -> None:
     document = parse_yaml(dump_yaml(data))
     assert document.problems == []
     assert document.data == data
@@ -157,6 +157,6 @@ def test_whatever_is_dumped_is_read_back(data: dict[str, Any]) -> None:
 
 @settings(max_examples=50)
 @given(st.text(alphabet="ab:-{}[],&*!|>'\"%@`#? \n\t<", max_size=60))
-def test_no_text_makes_the_reader_fall_over(text: str) -> None:
+def test_the_reader_handles_any_text(text: str) -> None:
     document = parse_yaml(text)
     assert all(problem.line >= 1 for problem in document.problems)

@@ -14,7 +14,8 @@ from agent_bt.backtest.preview import validate
 from agent_bt.backtest.replay import replay
 from agent_bt.backtest.run import run_config
 from agent_bt.config.load import load_config
-from agent_bt.config.model import PROVIDERS, LLMConfig
+from agent_bt.config.model import LLMConfig
+from agent_bt.config.values import PROVIDERS
 from agent_bt.core.errors import BudgetReached, ConfigError, ReplayError
 from agent_bt.core.types import Request
 from agent_bt.llm import providers

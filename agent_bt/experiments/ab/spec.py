@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 
 from agent_bt.config.explain import Complaint, Origins, raise_all
 from agent_bt.config.load import Values, load_config, read_layer
-from agent_bt.config.model import Config, Count, Duration, Section
+from agent_bt.config.model import Config, Section
+from agent_bt.config.values import Count, Duration
 from agent_bt.core.clock import duration_us
 from agent_bt.core.errors import ConfigError, UsageError
 from agent_bt.core.frequency import longest_period

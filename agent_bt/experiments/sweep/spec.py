@@ -20,7 +20,8 @@ from pydantic_core import ErrorDetails
 
 from agent_bt.config.explain import Complaint, Origins, explain, raise_all, unknown_key
 from agent_bt.config.load import Values, load_config, read_layer
-from agent_bt.config.model import Config, Count, Duration, Section
+from agent_bt.config.model import Config, Section
+from agent_bt.config.values import Count, Duration
 from agent_bt.core.canonical import canonical
 from agent_bt.core.clock import duration_us, time_us
 from agent_bt.core.errors import ConfigError, UsageError
