@@ -79,7 +79,7 @@ def test_no_socket_is_opened(made: Path, tmp_path: Path, command: tuple[str, ...
         env=env,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "sockets: 0"), done.stderr

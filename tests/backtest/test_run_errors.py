@@ -249,7 +249,7 @@ def test_a_signal_ends_a_waiting_run_at_once_and_it_continues(market: Path, sent
             server.wait_for_calls(8)
             process.send_signal(sent)
             # Before its call is answered.
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
         assert process.returncode == code
@@ -286,7 +286,7 @@ def test_a_full_disk_ends_with_a_message_and_what_was_written_is_intact(market: 
     config = write_config(market)
     limit = kib * 1024
     process = command(config, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "Traceback" not in err
     assert file in err

@@ -81,7 +81,7 @@ class Package:
 
 
 def _said(process: subprocess.Popen[str]) -> list[float]:
-    out, errors = process.communicate(timeout=100)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     said: list[float] = json.loads(out)
     return said

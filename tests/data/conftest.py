@@ -30,7 +30,7 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def transport(pauses: list[float]) -> Iterator[Transport]:
-    made = Transport(sleep=pauses.append, timeout_s=5)
+    made = Transport(sleep=pauses.append, timeout_s=300)
     yield made
     made.close()
 

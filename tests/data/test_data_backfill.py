@@ -194,7 +194,7 @@ def test_two_backfills_do_not_write_at_once(store: Store, fill: Fill) -> None:
 
 def test_many_days_arrive_in_parallel(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     days = [f"2021-02-{day:02}" for day in range(1, 9)]
-    together = threading.Barrier(4, timeout=60)
+    together = threading.Barrier(4, timeout=300)
 
     def wait(request: object, body: bytes) -> None:
         from fake_exchange import answer

@@ -345,7 +345,7 @@ def publish_two_months(exchange: FakeExchange) -> None:
 
 def child(url: str, root: Path, *, kill_at: int = 0, limit: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", CHILD, url, str(root), str(kill_at), str(limit)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def check_and_finish(exchange: FakeExchange, store: Store, fill: Fill) -> None:
@@ -388,7 +388,7 @@ def test_kill_9_while_fetching(exchange: FakeExchange, store: Store, fill: Fill)
     exchange.faults[path_of("2021-03")] = [kill]
     command = [sys.executable, "-c", CHILD, exchange.archive_url, str(store.root), "0", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(300) == -signal.SIGKILL
     assert store.offsets().covered == (Span(us("2021-02-01"), us("2021-03-01")),)
     exchange.asked.clear()
     check_and_finish(exchange, store, fill)
@@ -409,7 +409,7 @@ def test_ctrl_c_stops_with_what_is_finished(exchange: FakeExchange, store: Store
     command = [sys.executable, "-m", "agent_bt", *words, "--archive-url", exchange.archive_url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        stdout, stderr = process.communicate(timeout=100)
+        stdout, stderr = process.communicate(timeout=300)
     finally:
         process.kill()
     assert (process.returncode, stdout) == (130, "")

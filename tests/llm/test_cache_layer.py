@@ -59,7 +59,7 @@ def test_a_reply_is_stored_and_answers_the_next_time(store: ReplyStore) -> None:
     llm = CachedLLM(inner, store)
     future = llm.submit(make_request())
     inner.answer()
-    assert (future.result(5).text, future.result(5).cached) == ("ok", False)
+    assert (future.result(300).text, future.result(300).cached) == ("ok", False)
     again = llm.complete(make_request())
     assert (again.text, again.cached, len(inner.calls)) == ("ok", True, 1)
     llm.close()
@@ -81,7 +81,7 @@ def test_a_reply_is_durable_before_a_caller_gets_it(store: ReplyStore, monkeypat
     inner.answer()
     assert not future.done()
     written.set_result(entries[0])
-    assert future.result(1).text == "ok"
+    assert future.result(300).text == "ok"
 
 
 def test_a_reply_that_cannot_be_stored_is_not_used(store: ReplyStore) -> None:
@@ -91,7 +91,7 @@ def test_a_reply_that_cannot_be_stored_is_not_used(store: ReplyStore) -> None:
     store.close()
     inner.answer()
     with pytest.raises(RecordError):
-        future.result(5)
+        future.result(300)
 
 
 def test_two_callers_share_one_call(store: ReplyStore) -> None:
@@ -101,7 +101,7 @@ def test_two_callers_share_one_call(store: ReplyStore) -> None:
     other = llm.submit(make_request("other"))
     assert len(inner.calls) == 2
     inner.answer(0)
-    assert [first.result(5).cached, second.result(5).cached] == [False, True]
+    assert [first.result(300).cached, second.result(300).cached] == [False, True]
     assert not other.done()
 
 
@@ -110,12 +110,12 @@ def test_a_failed_call_is_returned_and_not_stored(store: ReplyStore) -> None:
     llm = CachedLLM(inner, store)
     future = llm.submit(make_request())
     inner.answer(reply=Reply(failure="timeout", error="slow"))
-    assert future.result(5).failure == "timeout"
+    assert future.result(300).failure == "timeout"
     assert len(store) == 0
     future = llm.submit(make_request())
     inner.calls[-1][1].set_exception(AuthenticationFailed("no key"))
     with pytest.raises(AuthenticationFailed):
-        future.result(5)
+        future.result(300)
     assert len(inner.calls) == 2
 
 
@@ -128,12 +128,12 @@ def test_cancelling_works_only_before_the_call_is_sent(store: ReplyStore) -> Non
     inner.send()
     assert not sent.cancel()
     inner.answer()
-    assert sent.result(5).text == "ok"
+    assert sent.result(300).text == "ok"
     assert store.get(make_request("sent")) is not None
     assert not sent.cancel()
     again = llm.submit(make_request("unsent"))
     inner.answer()
-    assert again.result(5).text == "ok"
+    assert again.result(300).text == "ok"
 
 
 def test_one_of_two_callers_can_cancel(store: ReplyStore) -> None:
@@ -144,7 +144,7 @@ def test_one_of_two_callers_can_cancel(store: ReplyStore) -> None:
     assert first.cancel()
     assert not second.cancel()
     inner.answer()
-    assert second.result(5).cached is False
+    assert second.result(300).cached is False
 
 
 def test_a_needed_call_that_joins_a_speculative_one_makes_it_needed(store: ReplyStore) -> None:
@@ -175,7 +175,7 @@ def test_a_failed_speculative_call_that_is_needed_by_now_is_sent_again(store: Re
     inner.answer(reply=Reply(failure="timeout"))
     assert [speculative for _, _, speculative in inner.calls] == [True, False]
     inner.answer()
-    assert needed.result(5).text == "ok"
+    assert needed.result(300).text == "ok"
 
 
 def test_a_failed_speculative_call_that_is_not_needed_is_not_sent_again(store: ReplyStore) -> None:
@@ -184,7 +184,7 @@ def test_a_failed_speculative_call_that_is_not_needed_is_not_sent_again(store: R
     with urged(Urgency(speculative=True)):
         guess = llm.submit(make_request())
     inner.answer(reply=Reply(failure="timeout"))
-    assert guess.result(5).failure == "timeout"
+    assert guess.result(300).failure == "timeout"
     assert len(inner.calls) == 1
 
 
@@ -219,7 +219,7 @@ def test_many_threads_send_each_request_once(store: ReplyStore) -> None:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     assert condition()

@@ -46,7 +46,7 @@ def make_entry(content: str = "bars", text: str = "{}", obtained_at: int = 1, **
 
 def put(store: ReplyStore, *entries: Entry) -> None:
     for done in [store.put(entry) for entry in entries]:
-        done.result(10)
+        done.result(300)
 
 
 def test_an_entry_keeps_everything(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def _differ(one: Any, other: Any) -> bool:
 def test_the_first_reply_to_an_address_stays(tmp_path: Path) -> None:
     with ReplyStore(tmp_path / "c.sqlite") as one, ReplyStore(tmp_path / "c.sqlite") as other:
         put(one, make_entry(text="first"))
-        kept = other.put(make_entry(text="second")).result(10)
+        kept = other.put(make_entry(text="second")).result(300)
         assert kept.reply.text == "first" and kept.reply.cached
         found = other.get(make_request())
         assert found is not None and found.reply.text == "first"
@@ -169,7 +169,7 @@ print(",".join(texts))
 """
     command = [sys.executable, "-c", script, str(tmp_path / "c.sqlite")]
     running = [subprocess.Popen([*command, str(who)], stdout=subprocess.PIPE, text=True, cwd=ROOT) for who in range(3)]
-    answers = [process.communicate(timeout=60)[0].strip().split(",") for process in running]
+    answers = [process.communicate(timeout=300)[0].strip().split(",") for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
     assert answers[0] == answers[1] == answers[2]
     with ReplyStore(tmp_path / "c.sqlite") as store:
@@ -197,7 +197,7 @@ def test_puts_that_wait_share_a_commit(tmp_path: Path) -> None:
         blocker.execute("COMMIT")
         blocker.close()
         for done in waiting:
-            done.result(10)
+            done.result(300)
         assert len(store) == 50
 
 
@@ -208,7 +208,7 @@ def test_closing_writes_what_is_queued_and_refuses_more(tmp_path: Path) -> None:
     store.close()
     assert all(future.done() and future.exception() is None for future in done)
     with pytest.raises(RecordError):
-        store.put(make_entry(content="late")).result(1)
+        store.put(make_entry(content="late")).result(300)
     with ReplyStore(tmp_path / "c.sqlite") as again:
         assert len(again) == 30
 
@@ -312,7 +312,7 @@ def test_read_only_works_without_the_right_to_write(tmp_path: Path) -> None:
         assert len(list(store.entries())) == 1
         assert store.recall("k") == 1
         with pytest.raises(RecordError, match="not open for writing"):
-            store.put(make_entry("new")).result(1)
+            store.put(make_entry("new")).result(300)
         with pytest.raises(RecordError, match="not open for writing"):
             store.remember("k", 2)
 

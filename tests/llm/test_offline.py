@@ -35,7 +35,7 @@ def make_request(
 def store(tmp_path: Path) -> Iterator[ReplyStore]:
     with ReplyStore(tmp_path / "c.sqlite") as store:
         for bar in range(0, 50, 10):
-            store.put(Entry(request=make_request(bar), reply=Reply(text=str(bar)), obtained_at=bar)).result(5)
+            store.put(Entry(request=make_request(bar), reply=Reply(text=str(bar)), obtained_at=bar)).result(300)
         yield store
 
 

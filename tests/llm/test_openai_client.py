@@ -72,7 +72,7 @@ def make() -> Iterator[Make]:
     made: list[OpenAILLM] = []
 
     def build(**settings: Any) -> OpenAILLM:
-        defaults: dict[str, Any] = {"base_url": URL, "api_key": KEY, "retries": 2, "backoff_s": 0.001, "timeout_s": 5}
+        defaults: dict[str, Any] = {"base_url": URL, "api_key": KEY, "retries": 2, "backoff_s": 0.001, "timeout_s": 300}
         made.append(OpenAILLM(**{**defaults, **settings}))
         return made[-1]
 

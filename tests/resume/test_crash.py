@@ -56,7 +56,7 @@ def command() -> Iterator[Command]:
         return Ended(**answer, stderr=(folder / "stderr").read_text())
 
     yield run
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(
         )
         slow.wait_for_calls(13)
         process.send_signal(by)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 130, err
         assert "the same command continues" in err
         interrupted = json.loads(out)
@@ -255,7 +255,7 @@ def test_two_processes_never_write_to_one_run(folder: Path, whole: dict[str, str
         slow.wait_for_calls(7)
         second = cli("run", config, "-q")
         slow.release()
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=300)
     assert second.code == 1
     assert "another process is writing" in second.err
     assert process.returncode == 0, err

@@ -42,7 +42,7 @@ class Page:
         self.js("document.getElementById('decisions').scrollIntoView()")
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        until = time.monotonic() + 100
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             value = condition()
             if value:

@@ -18,7 +18,7 @@ import polars as pl
 import yaml
 
 START = datetime(2024, 7, 1, tzinfo=UTC)
-TIMEOUT_S = 100
+TIMEOUT_S = 300
 
 
 def write_market(path: Path, *, hours: int = 12, seed: int = 5) -> Path:
