@@ -10,17 +10,7 @@ import typer
 
 from agent_bt.cli import common
 from agent_bt.core.errors import UsageError
-
-CROSS_SECTIONAL = (
-    "momentum",
-    "mean_reversion",
-    "equal_weight",
-    "long_short",
-    "inverse_volatility",
-    "rank",
-    "agent_ranker",
-)
-"""Kinds that choose among symbols: without `--symbol` they run cross-sectionally, over all symbols."""
+from agent_bt.core.suggest import nearest
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of the command: unknown options are parameters of the strategy."""
@@ -105,10 +95,10 @@ def backtest(
     agent-bt backtest momentum --source panel.parquet --lookback-col return_168 --top-n-long 5 --rebalance W-MON
     """
     from agent_bt.config.load import Values, load_config
-    from agent_bt.strategies.registry import parameters_of
+    from agent_bt.strategies.registry import is_cross_sectional, parameters_of
 
     given = {key: value for key, value in context.params.items() if key in _FLAGS and value not in (None, False)}
-    cross_sectional = rebalance is not None or (strategy in CROSS_SECTIONAL and symbol is None)
+    cross_sectional = rebalance is not None or (is_cross_sectional(strategy) and symbol is None)
     if cross_sectional and every is not None:
         raise UsageError(
             "--every cannot be used here: a cross-sectional strategy decides at each rebalance; write --rebalance 4h"
@@ -153,13 +143,11 @@ def _check_known(flag: str, key: str, accepted: Sequence[str] | None, flags: Seq
     Raises:
         UsageError: it is not a parameter of the strategy, and similar to a flag.
     """
-    import difflib
-
     if accepted is None or key in accepted:
         return
-    near = difflib.get_close_matches(key, [*accepted, *flags], n=1)
-    if near and near[0] not in accepted:
-        meant = near[0].replace("_", "-")
+    near = nearest(key, [*accepted, *flags])
+    if near is not None and near not in accepted:
+        meant = near.replace("_", "-")
         raise UsageError(f"{flag} is not a flag or a parameter of the strategy; did you mean --{meant}?")
 
 

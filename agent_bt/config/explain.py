@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,6 +15,7 @@ from agent_bt.config.model import Config, Section
 from agent_bt.config.secrets import ADVICE_ON_KEYS, holds_secret, names_secret
 from agent_bt.config.yaml import Path, dotted
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.suggest import nearest
 
 Origins = dict[Path, str]
 """Where each value was written: `configs/a.yaml, line 3`, `--set llm.model`, `environment AGENT_BT_LLM__MODEL`."""
@@ -48,18 +48,6 @@ def raise_all(complaints: Sequence[Complaint]) -> None:
     lines = list(dict.fromkeys(map(str, complaints)))
     more = len(lines) - _MOST_SHOWN
     raise ConfigError("\n".join(lines[:_MOST_SHOWN] + ([f"... and {more} more"] if more > 0 else [])))
-
-
-def nearest(word: str, among: Iterable[str]) -> str | None:
-    """Return the candidate that is most similar to a word, or None if none is.
-
-    Args:
-        word: what was written.
-        among: the candidates.
-    """
-    candidates = {candidate.lower(): candidate for candidate in among}
-    found = difflib.get_close_matches(word.lower(), candidates, n=1, cutoff=0.6)
-    return candidates[found[0]] if found else None
 
 
 def field_at(path: Path) -> FieldInfo | None:

@@ -21,11 +21,12 @@ from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from agent_bt.config.explain import Complaint, Origins, explain, field_at, is_section, nearest, raise_all, unknown_key
+from agent_bt.config.explain import Complaint, Origins, explain, field_at, is_section, raise_all, unknown_key
 from agent_bt.config.model import Config, Section
 from agent_bt.config.secrets import ADVICE_ON_KEYS, names_secret
 from agent_bt.config.yaml import dump_yaml, parse_yaml
 from agent_bt.core.errors import ConfigError
+from agent_bt.core.suggest import nearest
 
 PREFIX = "AGENT_BT_"
 OTHER_VARIABLES = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from agent_bt.core.errors import ConfigError
-from agent_bt.core.params import nearest
+from agent_bt.core.suggest import did_you_mean
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class ExtensionPoint(Generic[T]):
             return
         known = self.names()
         if name not in known:
-            raise ValueError(f"{name!r} is not one of {', '.join(known)}, or module:Class{nearest(name, known)}")
+            raise ValueError(f"{name!r} is not one of {', '.join(known)}, or module:Class{did_you_mean(name, known)}")
 
     def load(self, name: str) -> T:
         """Return the implementation that a name or an import path stands for.

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agent_bt.core.errors import ConfigError
-
-
-def nearest(word: object, among: Iterable[str]) -> str:
-    """`; did you mean x?` if a candidate is like the word, else nothing."""
-    near = difflib.get_close_matches(str(word), list(among), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+from agent_bt.core.suggest import did_you_mean
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -59,7 +53,7 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     """
     words = list(allowed)
     if not isinstance(value, str) or value not in words:
-        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(words)}{nearest(value, words)}")
+        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(words)}{did_you_mean(value, words)}")
     return value
 
 
@@ -109,6 +103,6 @@ def keys(name: str, given: Mapping[str, Any], *, needed: Iterable[str] = (), all
     words = list(allowed)
     for key in given:
         if key not in words:
-            raise ConfigError(f"{name}: there is no {key!r}{nearest(key, words)} (there is {', '.join(words)})")
+            raise ConfigError(f"{name}: there is no {key!r}{did_you_mean(key, words)} (there is {', '.join(words)})")
     if missing := [key for key in needed if key not in given]:
         raise ConfigError(f"{name}: it lacks {', '.join(missing)}")

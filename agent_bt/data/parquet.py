@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import polars as pl
 from agent_bt.core.clock import BAR_INTERVALS, MINUTE, duration_us, interval_us, iso
 from agent_bt.core.errors import DataError, MissingData
 from agent_bt.core.schema import STORE_SCHEMA, TIME
+from agent_bt.core.suggest import did_you_mean
 from agent_bt.data.klines import FIRST_MICROSECOND, sound_prices
 from agent_bt.data.settlements import FUNDING_SCHEMA
 
@@ -139,8 +139,7 @@ def _read(path: Path) -> pl.DataFrame:
 def _check_held(path: Path, held: pl.Series, symbols: Sequence[str]) -> None:
     known = sorted(held.drop_nulls().unique().to_list())
     if unknown := [symbol for symbol in symbols if symbol not in known]:
-        near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.8)
-        hint = f"; did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(unknown[0], known, cutoff=0.8) or "."
         listed = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
         raise DataError(f"{path}: has no {', '.join(unknown[:5])}{hint} It holds {len(known)}: {listed}")
 

@@ -9,10 +9,11 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_bt.config.explain import Complaint, Origins, nearest, raise_all
+from agent_bt.config.explain import Complaint, Origins, raise_all
 from agent_bt.config.load import Layer
 from agent_bt.config.model import Section
 from agent_bt.config.yaml import dotted, parse_yaml
+from agent_bt.core.suggest import nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that can be part of a folder's."""

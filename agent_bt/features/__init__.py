@@ -2,5 +2,10 @@
 
 from __future__ import annotations
 
-from agent_bt.features import indicators as indicators
-from agent_bt.features import windows as windows
+import importlib
+import pkgutil
+
+from agent_bt.features import kinds
+
+for _module in pkgutil.iter_modules(kinds.__path__):
+    importlib.import_module(f"agent_bt.features.kinds.{_module.name}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import lru_cache
 
 from agent_bt.core.errors import StrategyError
+from agent_bt.core.suggest import nearest
 from agent_bt.core.types import FeatureSpec
 from agent_bt.core.view import BAR_COLUMNS
 from agent_bt.features.specs import KINDS, resolve
@@ -67,12 +67,12 @@ def _count(numbers: int) -> str:
 
 def _unknown(column: str, written: str, numbers: list[int]) -> str:
     kinds = [*KINDS, *ALIASES]
-    near = get_close_matches(written.lower(), kinds, 1)
+    near = nearest(written, kinds)
     if near:
-        suited = len(numbers) == len(KINDS[ALIASES.get(near[0], near[0])].params)
-        guess = "_".join([near[0], *map(str, numbers)]) if suited else form(near[0])
+        suited = len(numbers) == len(KINDS[ALIASES.get(near, near)].params)
+        guess = "_".join([near, *map(str, numbers)]) if suited else form(near)
     else:
-        guess = next(iter(get_close_matches(column.lower(), BAR_COLUMNS, 1)), "")
+        guess = nearest(column, BAR_COLUMNS) or ""
     hint = f"; did you mean {guess!r}?" if guess else "."
     return (
         f"no column {column!r}{hint} Bars have {', '.join(BAR_COLUMNS)};"

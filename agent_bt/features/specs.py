@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 import numpy as np
 
 from agent_bt.config.model import FeaturesConfig
 from agent_bt.core.errors import StrategyError
+from agent_bt.core.suggest import did_you_mean
 from agent_bt.core.types import FeatureSpec
 
 
@@ -103,8 +103,7 @@ def resolve(spec: FeatureSpec) -> tuple[Kind, tuple[int, ...]]:
     """
     kind = KINDS.get(spec.kind)
     if kind is None:
-        near = get_close_matches(spec.kind, KINDS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(spec.kind, KINDS) or "."
         raise StrategyError(f"feature {spec.column!r}: no kind {spec.kind!r}{hint} Known: {', '.join(sorted(KINDS))}")
     given = dict(spec.params)
     if sorted(given) != sorted(kind.params) or len(given) != len(spec.params):

@@ -10,12 +10,14 @@ import numpy as np
 from agent_bt.core.params import choice, positive, text, whole
 from agent_bt.strategies.factors import NORMALISE, FactorConfig, factors_of, score, within
 from agent_bt.strategies.ranks import RankedLegs, RankSignalGenerator
+from agent_bt.strategies.registration import register_strategy
 from agent_bt.strategies.section import equal_legs, inverse_weights, legs
 from agent_bt.strategies.signals import Columns, SignalStrategy
 
 _RISEN_CALMLY = (FactorConfig("return_20", 1.0), FactorConfig("volatility_20", -1.0))
 
 
+@register_strategy("momentum", cross_sectional=True)
 class Momentum(RankSignalGenerator):
     """Long the symbols that rose most, short those that rose least (see `RankedLegs`)."""
 
@@ -48,6 +50,7 @@ class Momentum(RankSignalGenerator):
         )
 
 
+@register_strategy("mean_reversion", cross_sectional=True)
 class MeanReversion(Momentum):
     """Long the symbols that fell most, short those that fell least: `Momentum` the other way round."""
 
@@ -55,6 +58,7 @@ class MeanReversion(Momentum):
     _ascending = True
 
 
+@register_strategy("long_short", cross_sectional=True)
 class LongShort(RankedLegs):
     """Long the best and short the worst by a weighted sum of factors, each normalised across the section."""
 
@@ -105,6 +109,7 @@ class LongShort(RankedLegs):
         return score(self.factors, columns, eligible, self.normalise)
 
 
+@register_strategy("equal_weight", cross_sectional=True)
 class EqualWeight(SignalStrategy):
     """The same share of equity in every eligible symbol, re-established at every decision."""
 
@@ -123,6 +128,7 @@ class EqualWeight(SignalStrategy):
         return np.where(eligible, equal_legs(everything, self.gross, 0.0), 0.0)
 
 
+@register_strategy("inverse_volatility", cross_sectional=True)
 class InverseVolatility(SignalStrategy):
     """Shares in proportion to 1 / volatility, of all symbols or of the calmest; re-established at every decision."""
 

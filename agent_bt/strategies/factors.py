@@ -10,6 +10,7 @@ import numpy as np
 
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.params import choice, flag, keys, number, positive, text
+from agent_bt.strategies.registration import register_strategy
 from agent_bt.strategies.section import places, zscores
 from agent_bt.strategies.signals import Columns, SignalStrategy
 from agent_bt.strategies.states import share_table
@@ -68,6 +69,7 @@ def within(values: np.ndarray, eligible: np.ndarray) -> np.ndarray:
     return kept
 
 
+@register_strategy("factor")
 class FactorSignalGenerator(SignalStrategy):
     """Long where a weighted sum of columns is above a threshold, short where it is below another, else flat.
 

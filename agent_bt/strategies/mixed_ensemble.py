@@ -18,10 +18,12 @@ from agent_bt.core.types import Decision, ModelCall, Portfolio, Request
 from agent_bt.core.view import BAR_COLUMNS, MarketView
 from agent_bt.strategies.base import Strategy
 from agent_bt.strategies.ensemble import EnsembleSignalGenerator, member_weights, rows_of_votes, united_features
+from agent_bt.strategies.registration import register_strategy
 from agent_bt.strategies.signals import SignalStrategy
 from agent_bt.strategies.votes import COMBINE, METHODS
 
 
+@register_strategy("ensemble")
 def make_ensemble(
     members: Sequence[Any],
     method: str = "weighted_average",

@@ -10,6 +10,7 @@ import numpy as np
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.params import flag, positive, text, whole
 from agent_bt.strategies.factors import within
+from agent_bt.strategies.registration import register_strategy
 from agent_bt.strategies.section import equal_legs, legs
 from agent_bt.strategies.signals import Columns, SignalStrategy
 
@@ -58,6 +59,7 @@ class RankedLegs(SignalStrategy):
         return np.where(eligible, shares, 0.0)
 
 
+@register_strategy("rank", cross_sectional=True)
 class RankSignalGenerator(RankedLegs):
     """Long the `top_n` symbols with the highest values of a column, short the `bottom_n` with the lowest."""
 

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from agent_bt.core.errors import AgentBtError, ConfigError
-from agent_bt.core.params import keys, nearest
+from agent_bt.core.extensions import import_object
+from agent_bt.core.params import keys
 from agent_bt.core.protocols import AgentStrategy, Strategy
+from agent_bt.core.suggest import did_you_mean
 from agent_bt.core.types import FeatureSpec
 from agent_bt.core.view import BAR_COLUMNS
-from agent_bt.strategies.cross_section import EqualWeight, InverseVolatility, LongShort, MeanReversion, Momentum
-from agent_bt.strategies.factors import FactorSignalGenerator
-from agent_bt.strategies.mixed_ensemble import make_ensemble
-from agent_bt.strategies.ranks import RankSignalGenerator
-from agent_bt.strategies.rules import RuleSignalGenerator
-from agent_bt.strategies.simple import BuyAndHold, StayOut
-from agent_bt.strategies.technical import TechnicalRuleGenerator, params_of
-
-REGISTERED: dict[str, Callable[..., Strategy]] = {
-    "buy_and_hold": BuyAndHold,
-    "stay_out": StayOut,
-    "rule": RuleSignalGenerator,
-    "technical": TechnicalRuleGenerator,
-    "rsi": partial(TechnicalRuleGenerator, "rsi"),
-    "ma_cross": partial(TechnicalRuleGenerator, "ma_cross"),
-    "bollinger": partial(TechnicalRuleGenerator, "bollinger"),
-    "momentum_rule": partial(TechnicalRuleGenerator, "momentum"),
-    "macd": partial(TechnicalRuleGenerator, "macd"),
-    "factor": FactorSignalGenerator,
-    "rank": RankSignalGenerator,
-    "ensemble": make_ensemble,
-    "momentum": Momentum,
-    "mean_reversion": MeanReversion,
-    "equal_weight": EqualWeight,
-    "long_short": LongShort,
-    "inverse_volatility": InverseVolatility,
-}
+from agent_bt.strategies.registration import Build, registered
+from agent_bt.strategies.technical import params_of
 
 AGENTS = ("agent", "agent_ranker")
 """Kinds that ask a model; they are put together with prompt and model by the run, not here."""
@@ -70,11 +44,12 @@ def make_strategy(kind: str, params: Mapping[str, Any], agent: Agent | None = No
     """
     if kind in AGENTS:
         return _agent(kind, params, agent)
-    build = _imported(kind) if ":" in kind else REGISTERED.get(kind)
+    build = _build_of(kind)
     if build is None:
-        known = [*AGENTS, *REGISTERED]
+        known = [*AGENTS, *registered()]
         raise ConfigError(
-            f"strategy.kind: there is no strategy {kind!r}{nearest(kind, known)} ({', '.join(known)}, or module:Class)"
+            f"strategy.kind: there is no strategy {kind!r}{did_you_mean(kind, known)} "
+            f"({', '.join(known)}, or module:Class)"
         )
     try:
         if kind == "ensemble":
@@ -182,7 +157,7 @@ def parameters_of(kind: str) -> tuple[str, ...] | None:
     Raises:
         ConfigError: `module:Class` cannot be imported.
     """
-    build = _imported(kind) if ":" in kind else REGISTERED.get(kind)
+    build = _build_of(kind)
     if isinstance(build, partial):
         return params_of(*build.args)
     named = None if build is None else _named(build)
@@ -232,22 +207,21 @@ def _check_contract(kind: str, strategy: Strategy) -> None:
         raise ConfigError(f"{kind}: {', '.join(twice)} names two columns; bars have {', '.join(BAR_COLUMNS)} already")
 
 
-def _imported(path: str) -> Callable[..., Strategy]:
-    module_name, _, class_name = path.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
-        raise ConfigError(f"strategy.kind {path}: write it as module:Class, as in my_strategies:Momentum")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigError(f"strategy.kind {path}: there is no module {error.name} in {here} or installed") from None
-        raise ConfigError(
-            f"strategy.kind {path}: {module_name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if not callable(found := getattr(module, class_name, None)):
-        raise ConfigError(f"strategy.kind {path}: module {module_name} has no class {class_name}")
-    build: Callable[..., Strategy] = found
-    return build
+def is_cross_sectional(kind: str) -> bool:
+    """Return whether a named strategy weighs symbols against each other; False for an import path."""
+    if kind == "agent_ranker":
+        return True
+    found = registered().get(kind)
+    return found is not None and found.cross_sectional
+
+
+def _build_of(kind: str) -> Build | None:
+    """Return what makes a strategy of this kind; None where there is none of that name."""
+    if ":" not in kind:
+        found = registered().get(kind)
+        return None if found is None else found.build
+    build = import_object(kind, "strategy.kind")
+    if not callable(build):
+        raise ConfigError(f"strategy.kind {kind} must be a class, got {build!r}")
+    made: Build = build
+    return made

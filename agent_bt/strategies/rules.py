@@ -15,6 +15,7 @@ from agent_bt.core.errors import ConfigError
 from agent_bt.core.params import choice, flag, keys, positive
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
+from agent_bt.strategies.registration import register_strategy
 from agent_bt.strategies.signals import HOLD, Columns, SignalStrategy, one_target
 from agent_bt.strategies.states import share_of, share_table
 
@@ -175,6 +176,7 @@ def _number_or_name(written: str) -> float | str:
         return written
 
 
+@register_strategy("rule")
 class RuleSignalGenerator(SignalStrategy):
     """Long, short or flat by conditions, symbol by symbol; its targets act when they change.
 

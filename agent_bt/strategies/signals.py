@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from agent_bt.core.errors import AgentBtError, ConfigError, StrategyError
-from agent_bt.core.params import names, nearest, whole
+from agent_bt.core.params import names, whole
+from agent_bt.core.suggest import did_you_mean
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.features.names import specs_of
@@ -165,7 +166,7 @@ def _seen(symbols: tuple[str, ...], include: tuple[str, ...], exclude: tuple[str
     for symbol in (*include, *exclude):
         if symbol not in symbols:
             raise StrategyError(
-                f"include or exclude names {symbol!r}{nearest(symbol, symbols)}; this run has {', '.join(symbols)}"
+                f"include or exclude names {symbol!r}{did_you_mean(symbol, symbols)}; this run has {', '.join(symbols)}"
             )
     seen = [at for at, name in enumerate(symbols) if (not include or name in include) and name not in exclude]
     if not seen:

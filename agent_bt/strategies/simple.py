@@ -5,8 +5,10 @@ from __future__ import annotations
 from agent_bt.core.types import Decision, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.strategies.base import Strategy
+from agent_bt.strategies.registration import register_strategy
 
 
+@register_strategy("buy_and_hold")
 class BuyAndHold(Strategy):
     """Buys once, with all cash, and keeps it: the one symbol, or an equal share of every symbol there is."""
 
@@ -22,6 +24,7 @@ class BuyAndHold(Strategy):
         return Decision.to(dict.fromkeys(there, 1.0 / len(there)))
 
 
+@register_strategy("stay_out")
 class StayOut(Strategy):
     """Never trades."""
 

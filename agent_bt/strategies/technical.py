@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.params import choice, flag, keys, number, whole
+from agent_bt.strategies.registration import register_strategy
 from agent_bt.strategies.rules import RuleCondition, RuleSignalGenerator
 
 Rules = Mapping[str, Sequence[RuleCondition]]
@@ -82,6 +83,7 @@ PRESETS: dict[str, Callable[..., Rules]] = {
 """The presets by name; each documents its rule, its parameters and the columns it reads."""
 
 
+@register_strategy("technical")
 class TechnicalRuleGenerator(RuleSignalGenerator):
     """A preset as a strategy: `TechnicalRuleGenerator("rsi", period=14, low=30, high=70)`.
 
@@ -128,3 +130,8 @@ def params_of(preset: str) -> tuple[str, ...]:
     # A sweep makes thousands; a signature costs more than the rest of a strategy.
     own = [name for name in inspect.signature(PRESETS[preset]).parameters if name != "allow_short"]
     return (*own, "size", "allow_short", "include", "exclude", "warm_up")
+
+
+for _name, _preset in {"rsi": "rsi", "ma_cross": "ma_cross", "bollinger": "bollinger", "momentum_rule": "momentum",
+                       "macd": "macd"}.items():  # fmt: skip
+    register_strategy(_name)(partial(TechnicalRuleGenerator, _preset))

@@ -23,7 +23,8 @@ from agent_bt import (
     run,
 )
 from agent_bt.core.errors import ConfigError
-from agent_bt.strategies.registry import REGISTERED, asks_model
+from agent_bt.strategies.registration import registered
+from agent_bt.strategies.registry import asks_model
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted([*(ROOT / "configs" / "rules").glob("*.yaml"), *(ROOT / "configs" / "rankers").glob("*.yaml")])
@@ -43,7 +44,7 @@ def shortened(path: Path, folder: Path, *settings: str) -> Any:
 
 def test_every_kind_has_a_config() -> None:
     kinds = {load_config(path).strategy.kind for path in CONFIGS}
-    assert set(REGISTERED) - {"buy_and_hold", "stay_out", "technical"} == kinds
+    assert set(registered()) - {"buy_and_hold", "stay_out", "technical"} == kinds
 
 
 @every_config

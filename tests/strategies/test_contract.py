@@ -12,7 +12,8 @@ from paper_market import FLAT, PaperMarket, noise_market, same_bits, traded_mark
 
 from agent_bt.core.types import Portfolio, Position
 from agent_bt.strategies.base import Strategy
-from agent_bt.strategies.registry import REGISTERED, create_strategy
+from agent_bt.strategies.registration import registered
+from agent_bt.strategies.registry import create_strategy
 from agent_bt.strategies.signals import SignalStrategy
 
 TWO_RULES = [{"kind": "rsi", "params": {"period": 5}}, {"kind": "momentum", "params": {"lookback_col": "return_5"}}]
@@ -60,7 +61,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
 }
 """Parameters of every registered kind; the contract is tested with each."""
 
-CASES = [(kind, params) for kind in REGISTERED for params in EXAMPLES.get(kind, [])]
+CASES = [(kind, params) for kind in registered() for params in EXAMPLES.get(kind, [])]
 SIGNALS = [case for case in CASES if case[0] not in ("buy_and_hold", "stay_out")]
 
 every_case = pytest.mark.parametrize(("kind", "params"), CASES)
@@ -80,7 +81,7 @@ def decided(strategy: Strategy, market: PaperMarket, bars: np.ndarray, more: int
 
 
 def test_every_registered_kind_has_examples() -> None:
-    assert set(EXAMPLES) == set(REGISTERED)
+    assert set(EXAMPLES) == set(registered())
     assert all(EXAMPLES.values())
 
 

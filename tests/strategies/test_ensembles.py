@@ -25,7 +25,8 @@ from agent_bt.llm.scripted import ScriptedLLM
 from agent_bt.strategies.base import Strategy
 from agent_bt.strategies.ensemble import EnsembleSignalGenerator
 from agent_bt.strategies.mixed_ensemble import AgentEnsemble, MixedEnsemble
-from agent_bt.strategies.registry import REGISTERED, asks_model, create_strategy, make_strategy
+from agent_bt.strategies.registration import registered
+from agent_bt.strategies.registry import asks_model, create_strategy, make_strategy
 
 RULES = [
     {"kind": "rule", "params": {"long": "volume > 1", "exit": "volume < -1", "short": "trades > 3", "size": 0.5}},
@@ -256,7 +257,7 @@ def test_whether_a_strategy_asks_a_model() -> None:
     assert asks_model("ensemble", {"members": [make_agent(ScriptedLLM([]))]})
     assert not asks_model("ensemble", {"members": ["rsi", {"kind": "ensemble", "params": {"members": ["macd"]}}]})
     assert not asks_model("ensemble", {"members": None})
-    assert not any(asks_model(kind, {}) for kind in REGISTERED)
+    assert not any(asks_model(kind, {}) for kind in registered())
 
 
 def test_the_bits_of_an_ensemble_do_not_depend_on_who_asks() -> None:

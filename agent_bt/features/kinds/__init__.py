@@ -1,0 +1,1 @@
+"""Kinds of features: each module registers its own with `features.specs.register`."""
