@@ -96,7 +96,9 @@ def import_object(path: str, setting: str) -> Any:
         ConfigError: the path is not written like that, or the module or the attribute is missing.
     """
     if not is_import_path(path):
-        raise ConfigError(f"{setting}: {path!r} is not an import path; write module:Class, as in my_module:MyClass")
+        raise ConfigError(
+            f"{setting}: {path!r} is not an import path; write it as module:Class, as in my_module:MyClass"
+        )
     module_name, _, attribute = path.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -110,5 +112,5 @@ def import_object(path: str, setting: str) -> Any:
             f"{setting} {path}: {module_name} cannot be imported: {type(error).__name__}: {error}"
         ) from error
     if not hasattr(module, attribute):
-        raise ConfigError(f"{setting} {path}: module {module_name} has no {attribute}")
+        raise ConfigError(f"{setting} {path}: module {module_name} has no class {attribute}")
     return getattr(module, attribute)

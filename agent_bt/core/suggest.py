@@ -20,10 +20,10 @@ def nearest(word: object, among: Iterable[str], *, cutoff: float = 0.6) -> str |
 
 
 def did_you_mean(word: object, among: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return `; did you mean 'x'?` for the candidate most like a word, an empty text if none is like it.
+    """Return `; did you mean x?` for the candidate most like a word, an empty text if none is like it.
 
     Args:
         word, among, cutoff: see `nearest`.
     """
     found = nearest(word, among, cutoff=cutoff)
-    return "" if found is None else f"; did you mean {found!r}?"
+    return "" if found is None else f"; did you mean {found}?"

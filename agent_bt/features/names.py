@@ -73,7 +73,7 @@ def _unknown(column: str, written: str, numbers: list[int]) -> str:
         guess = "_".join([near, *map(str, numbers)]) if suited else form(near)
     else:
         guess = nearest(column, BAR_COLUMNS) or ""
-    hint = f"; did you mean {guess!r}?" if guess else "."
+    hint = f"; did you mean {guess}?" if guess else "."
     return (
         f"no column {column!r}{hint} Bars have {', '.join(BAR_COLUMNS)};"
         f" features are written {', '.join(form(kind) for kind in sorted(kinds))}"

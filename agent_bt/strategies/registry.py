@@ -222,6 +222,6 @@ def _build_of(kind: str) -> Build | None:
         return None if found is None else found.build
     build = import_object(kind, "strategy.kind")
     if not callable(build):
-        raise ConfigError(f"strategy.kind {kind} must be a class, got {build!r}")
+        raise ConfigError(f"strategy.kind {kind}: the module has no class of this name, it is {build!r}")
     made: Build = build
     return made

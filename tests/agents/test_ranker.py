@@ -99,7 +99,7 @@ def test_no_request_is_sent_where_nothing_may_be_bought() -> None:
     [
         ({"columns": ["return_24", "return_24"]}, ConfigError, "in the list twice"),
         ({"columns": ["weight"]}, ConfigError, "weight is in every table already"),
-        ({"columns": ["retrun_24"]}, StrategyError, "did you mean 'return_24'"),
+        ({"columns": ["retrun_24"]}, StrategyError, "did you mean return_24"),
         ({"columns": "return_24"}, ConfigError, "a list is wanted"),
         ({"max_symbols": 0}, ConfigError, "too small"),
         ({"allow_short": 1}, ConfigError, "not true or false"),

@@ -65,12 +65,12 @@ def test_columns_become_features_once_each_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("retrun_20", "no column 'retrun_20'; did you mean 'return_20'?"),
-        ("SMA_20", "no column 'SMA_20'; did you mean 'sma_20'?"),
-        ("bolinger_uper_20", "did you mean 'bollinger_upper_<period>_<deviations>'?"),
-        ("momentun_5", "did you mean 'momentum_5'?"),
-        ("closee", "did you mean 'close'?"),
-        ("sma_20d", "did you mean 'sma_<period>'?"),
+        ("retrun_20", "no column 'retrun_20'; did you mean return_20?"),
+        ("SMA_20", "no column 'SMA_20'; did you mean sma_20?"),
+        ("bolinger_uper_20", "did you mean bollinger_upper_<period>_<deviations>?"),
+        ("momentun_5", "did you mean momentum_5?"),
+        ("closee", "did you mean close?"),
+        ("sma_20d", "did you mean sma_<period>?"),
         ("", "no column ''. Bars have open"),
         ("_5", "no column '_5'. Bars have open"),
         ("xyzzy_3", "features are written atr_<period>, bollinger_lower_<period>_<deviations>"),

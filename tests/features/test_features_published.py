@@ -126,7 +126,7 @@ def test_lookback_is_the_number_of_bars_of_the_first_value(rows: int) -> None:
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:
-    with pytest.raises(StrategyError, match=r"no kind 'esi'; did you mean 'rsi'\?.*Known: atr, boll"):
+    with pytest.raises(StrategyError, match=r"no kind 'esi'; did you mean rsi\?.*Known: atr, boll"):
         lookback(spec("esi", period=3))
 
 

@@ -180,7 +180,7 @@ def test_two_providers_that_share_the_name_of_an_endpoint_keep_their_own_clients
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("{own}:Nobody", "has no Nobody"),
+        ("{own}:Nobody", "has no class Nobody"),
         ("{own}:NotOne", "is not a provider; derive the class from"),
         ("{own}:Unfinished", "cannot be made: TypeError"),
         ("no_such_module:Nobody", "there is no module no_such_module"),

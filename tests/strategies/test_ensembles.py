@@ -323,7 +323,7 @@ def test_agents_that_do_not_go_together_are_refused() -> None:
 
 
 def test_unknown_kinds_name_the_agents_too() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean agent_ranker\? \(agent, agent_ranker, buy_and_hold, "):
+    with pytest.raises(ConfigError, match=r"did you mean agent_ranker\? \(agent, agent_ranker, bollinger, "):
         create_strategy("agent_rankr")
     with pytest.raises(ConfigError, match="which a run of a config puts together"):
         create_strategy("agent")

@@ -177,7 +177,7 @@ IMPORTS = {
     "from agent_bt import Nope": "cannot import name 'Nope'",
     "raise RuntimeError('at import')": "RuntimeError: at import",
     "np.nothing": "AttributeError",
-    "Mine = 5": "has no class Mine",
+    "Mine = 5": "has no class of this name, it is 5",
     "class Other: pass": "has no class Mine",
     "class Mine: pass": "it lacks name, lookback, features, summary, decide",
     "class Mine(Strategy): pass": "abstract",

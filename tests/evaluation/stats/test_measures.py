@@ -104,7 +104,7 @@ def test_a_metric_of_the_users_own_is_one_file(tmp_path: Path, monkeypatch: pyte
     assert values[0] == pytest.approx([0.0, -200.0, 0.0])
     with pytest.raises(ConfigError, match="must be a Metric"):
         find_metric("downside_metric:NOTHING")
-    with pytest.raises(ConfigError, match="has no MISSING"):
+    with pytest.raises(ConfigError, match="has no class MISSING"):
         find_metric("downside_metric:MISSING")
 
 
