@@ -29,7 +29,7 @@ from agent_bt.agents.context import AccountInput, SummaryInput, WindowInput
 from agent_bt.agents.prompt_lock import check_lock
 from agent_bt.config.yaml import dotted, parse_yaml
 from agent_bt.core.errors import PromptError
-from agent_bt.core.params import nearest
+from agent_bt.core.suggest import did_you_mean
 
 SUFFIX = ".prompty"
 ROLES = ("system", "user", "assistant")
@@ -340,4 +340,4 @@ def _line_of(error: BaseException) -> int:
 
 def _hint(name: str, among: Iterable[str]) -> str:
     existing = sorted(among)
-    return f" (there is {', '.join(existing) or 'none'}){nearest(name, existing)}"
+    return f" (there is {', '.join(existing) or 'none'}){did_you_mean(name, existing)}"

@@ -11,7 +11,7 @@ from math import fsum
 import numpy as np
 
 from agent_bt.core.errors import PromptError
-from agent_bt.core.params import nearest
+from agent_bt.core.suggest import did_you_mean
 
 
 class Unit(Enum):
@@ -73,7 +73,7 @@ def _plan(columns: tuple[str, ...], available: tuple[str, ...], day: bool) -> _P
     styles_of = DAY_STYLES if day else BAR_STYLES
     for column in columns:
         if column not in available:
-            hint = nearest(column, available)
+            hint = did_you_mean(column, available)
             raise PromptError(f"the table has no column {column!r} (columns: {', '.join(available)}){hint}")
     if not columns:
         raise PromptError(f"a table needs columns (columns: {', '.join(available)})")

@@ -23,7 +23,7 @@ import orjson
 from agent_bt.core.canonical import content_hash
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.futures import completed
-from agent_bt.core.params import nearest
+from agent_bt.core.suggest import did_you_mean
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.stand_in_panel import MALFORMED, allows_short, rank, read_panel, uniform_draw
 
@@ -60,7 +60,7 @@ class StandInParams:
             if name not in known:
                 raise ConfigError(
                     f"llm.params.{name}: the stand-in has no such parameter (it has {', '.join(known)})"
-                    f"{nearest(name, known)}"
+                    f"{did_you_mean(name, known)}"
                 )
             integer = isinstance(value, int) and not isinstance(value, bool)
             if name == "seed" and not integer:
