@@ -7,5 +7,11 @@ import pkgutil
 
 from agent_bt.features import kinds
 
-for _module in pkgutil.iter_modules(kinds.__path__):
-    importlib.import_module(f"agent_bt.features.kinds.{_module.name}")
+
+def load_kinds() -> None:
+    """Import the modules of `features.kinds`; each registers its kinds of features."""
+    for module in pkgutil.iter_modules(kinds.__path__):
+        importlib.import_module(f"agent_bt.features.kinds.{module.name}")
+
+
+load_kinds()

@@ -45,6 +45,7 @@ def top_close(close, period):
 USE = """
 import agent_bt.features.kinds, agent_bt.strategies
 agent_bt.features.kinds.__path__.append({kinds!r})
+agent_bt.features.load_kinds()
 agent_bt.strategies.__path__.append({presets!r})
 from agent_bt import create_backtest_engine, create_strategy
 config = {{"market": {{"interval": "1h", "end": "2024-07-20"}}, "strategy": {{"every": "1h"}}}}
