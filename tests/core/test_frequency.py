@@ -1,4 +1,4 @@
-"""Recurring instants against the calendar."""
+"""Instants of a frequency against the calendar."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def test_days_and_hours_are_aligned_to_utc_and_both_ends_count() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["W", "W-MONDAY", "monthly", "M", "5h", "0h", "", "W-mon", "1M", "36h"])
-def test_what_is_no_rhythm_says_how_to_write_one(wrong: str) -> None:
+def test_what_is_not_a_frequency_is_an_error_that_says_how_to_write_one(wrong: str) -> None:
     with pytest.raises(ValueError, match="W-MON"):
         fixed_period(wrong)

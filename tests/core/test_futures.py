@@ -1,4 +1,4 @@
-"""Ctrl-C is heard while a reply is awaited, with Polars loaded."""
+"""Ctrl-C interrupts the wait for a reply, with Polars loaded; completed and failed futures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from agent_bt.core.futures import result_of
+from agent_bt.core.futures import completed, failed, result_of
 
 PROGRAM = """
 import os, signal, threading, time
@@ -28,13 +28,13 @@ try:
     threading.Thread(target=interrupt).start()
     result_of(Never())
 except KeyboardInterrupt:
-    print("heard")
+    print("interrupted")
 """
 
 
-def test_an_interrupt_is_heard_while_waiting() -> None:
+def test_an_interrupt_ends_the_wait() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout.strip() == "heard", done.stderr
+    assert done.stdout.strip() == "interrupted", done.stderr
 
 
 def test_a_time_out_inside_the_future_is_its_result() -> None:
@@ -42,3 +42,10 @@ def test_a_time_out_inside_the_future_is_its_result() -> None:
     future.set_exception(TimeoutError("its own"))
     with pytest.raises(TimeoutError, match="its own"):
         result_of(future)
+
+
+def test_a_completed_future_has_its_value_and_a_failed_one_its_exception() -> None:
+    assert result_of(completed("reply")) == "reply"
+    assert completed(None).done()
+    with pytest.raises(KeyError, match="lost"):
+        result_of(failed(KeyError("lost")))

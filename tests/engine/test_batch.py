@@ -1,4 +1,4 @@
-"""Many accounts run in one batch have the bits that each has alone."""
+"""Accounts run in one batch have the same bits as each in a run of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUMS = ("profit_factor", "turnover", "exposure", "realised_pnl", "unrealised_pnl
 
 
 class PriceArrays:
-    """Hours of a random market; some without a trade, one symbol that vanishes, funding now and then."""
+    """Hours of a random market; some without a trade, one symbol that is delisted, funding at some bars."""
 
     def __init__(self, seed: int, symbols: int, *, margin: bool) -> None:
         draw = np.random.default_rng(seed)
@@ -78,7 +78,7 @@ limits = st.fixed_dictionaries(
 
 @given(data=st.data(), symbols=st.sampled_from([1, 3]), margin=st.booleans(), seed=st.integers(0, 1000))
 @settings(max_examples=40)
-def test_every_account_has_the_bits_that_it_has_alone(
+def test_every_account_has_the_same_bits_as_in_a_run_of_its_own(
     data: st.DataObject, symbols: int, margin: bool, seed: int
 ) -> None:
     prices, draw = PriceArrays(seed, symbols, margin=margin), np.random.default_rng(seed + 1)
@@ -87,50 +87,50 @@ def test_every_account_has_the_bits_that_it_has_alone(
     orders = data.draw(st.lists(st.tuples(executions, limits, st.booleans()), min_size=1, max_size=4))
     rules = [rules_of({**execution, **delay}, margin=margin) for execution, _, _ in orders]
     bounds = [limits_of(limit, margin=margin) for _, limit, _ in orders]
-    told = [_targets(draw, symbols, first, short=margin) for _ in orders]
+    wanted = [_targets(draw, symbols, first, short=margin) for _ in orders]
     accounts = Accounts(
         rules=np.concatenate(rules),
         limits=np.concatenate(bounds),
         on_change=np.array([on_change for *_, on_change in orders]),
-        starts=np.concatenate([[0], np.cumsum([len(rows) for rows, _ in told])]),
-        rows=np.concatenate([rows for rows, _ in told]),
-        targets=np.concatenate([targets for _, targets in told]),
+        starts=np.concatenate([[0], np.cumsum([len(rows) for rows, _ in wanted])]),
+        rows=np.concatenate([rows for rows, _ in wanted]),
+        targets=np.concatenate([targets for _, targets in wanted]),
     )
     runner = BatchRunner(prices, cash=CASH, first=first, delay=int(rules[0][0]["delay"]))
     outcomes, marks = np.zeros(len(orders), OUTCOME), np.zeros((len(orders), runner.days))
-    for _ in range(2):  # a lane that was used is as good as new
+    for _ in range(2):  # a runner can be used again
         runner.run_batch(accounts, outcomes, marks)
-    for at, (rows, targets) in enumerate(told):
-        alone = SimulatedBroker(prices=prices, rules=rules[at], cash=CASH, first=first)
-        fills = run_targets(broker=alone, limits=bounds[at], bars=rows, targets=targets, on_change=orders[at][2])
-        _compare(outcomes[at], marks[at], alone, fills)
+    for at, (rows, targets) in enumerate(wanted):
+        single = SimulatedBroker(prices=prices, rules=rules[at], cash=CASH, first=first)
+        fills = run_targets(broker=single, limits=bounds[at], bars=rows, targets=targets, on_change=orders[at][2])
+        _compare(outcomes[at], marks[at], single, fills)
 
 
 def _targets(draw: np.random.Generator, symbols: int, first: int, *, short: bool) -> tuple[np.ndarray, np.ndarray]:
     rows = np.flatnonzero(draw.random(ROWS) > 0.5)
     rows = rows[rows >= first]
-    shares = [np.nan, 0.0, 0.3, 0.9, *([-0.3, -0.9] if short else [])]
-    return rows, draw.choice(shares, (len(rows), symbols))
+    weights = [np.nan, 0.0, 0.3, 0.9, *([-0.3, -0.9] if short else [])]
+    return rows, draw.choice(weights, (len(rows), symbols))
 
 
-def _compare(outcome: Any, marks: np.ndarray, alone: SimulatedBroker, fills: Sequence[Any]) -> None:
-    times, first = alone.prices.times, alone.first
+def _compare(outcome: Any, marks: np.ndarray, single: SimulatedBroker, fills: Sequence[Any]) -> None:
+    times, first = single.prices.times, single.first
     own = performance(
-        times=times[first:], equity=alone.equity[first:], exposure=alone.exposure[first:], fills=fills,
-        initial_cash=CASH, start=int(times[first]) - HOUR, funding=float(alone.account[0]["funding"]),
+        times=times[first:], equity=single.equity[first:], exposure=single.exposure[first:], fills=fills,
+        initial_cash=CASH, start=int(times[first]) - HOUR, funding=float(single.account[0]["funding"]),
     )  # fmt: skip
-    many = measure(outcome, marks, cash=CASH, elapsed_us=int(times[-1] - times[first]) + HOUR)
+    batch = measure(outcome, marks, cash=CASH, elapsed_us=int(times[-1] - times[first]) + HOUR)
     for name, value in asdict(own).items():
         expected = pytest.approx(value, rel=1e-9, abs=1e-9) if name in SUMS else value
-        assert getattr(many, name) == expected, name
+        assert getattr(batch, name) == expected, name
     assert outcome["fills"] == len(fills)
-    assert outcome["dropped"] == alone.dropped
-    assert outcome["halted"] == alone.account[0]["halted"]
-    assert outcome["fees"] == alone.account[0]["fees"]
-    assert marks.tobytes() == alone.equity[last_rows_of_days(times, first)].tobytes()
+    assert outcome["dropped"] == single.dropped
+    assert outcome["halted"] == single.account[0]["halted"]
+    assert outcome["fees"] == single.account[0]["fees"]
+    assert marks.tobytes() == single.equity[last_rows_of_days(times, first)].tobytes()
 
 
-def test_daily_marks_are_those_of_the_daily_returns() -> None:
+def test_daily_marks_give_the_daily_returns() -> None:
     times = np.arange(30, dtype=np.int64) * 7 * HOUR + 19_000 * DAY + HOUR
     equity = np.linspace(1.0, 2.0, len(times))
     marks = equity[last_rows_of_days(times, 4)]

@@ -1,4 +1,4 @@
-"""A broker and a sizer with exactly the members of the protocols are enough for the loop; and whose error is whose."""
+"""A broker and a sizer with exactly the members of the protocols are enough; and who is blamed for an error."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ToySizer:
         return SizedOrders(orders=orders, targets=decision.targets)
 
 
-class Saying:
+class Scripted:
     """Makes the decisions it is given, one after another."""
 
     name, lookback, features, summary = "saying", 1, (), None
@@ -144,7 +144,7 @@ def test_the_toys_have_the_members_of_the_protocols_and_no_others() -> None:
     assert {name for name in dir(ToySizer) if not name.startswith("_")} == members(OrderSizer)
     broker: Broker = ToyBroker(CLOSES)
     sizer: OrderSizer = ToySizer()
-    steps = run(Saying(Decision.to({BTC: 0.5}), Decision.hold(), Decision.to({BTC: 0.0})), sizer, broker)
+    steps = run(Scripted(Decision.to({BTC: 0.5}), Decision.hold(), Decision.to({BTC: 0.0})), sizer, broker)
     assert [[order.lots for order in orders] for *_, orders, _, _ in steps.rows] == [[5], [], [-5]]
     assert [[fill.price for fill in fills] for *_, fills, _ in steps.rows] == [[100.0], [], [99.0]]
     assert broker.portfolio() == Portfolio(cash=1_000.0 - 5 * 100.0 + 5 * 99.0, positions={})
@@ -160,10 +160,10 @@ def test_the_same_decision_again_is_not_sized_and_another_object_with_the_same_t
 
     once, again = Decision.to({BTC: 0.5}, on_change=True), Decision.to({BTC: 0.5}, on_change=True)
     sizer = Counting()
-    run(Saying(once, once, Decision.hold(), once, again), sizer, ToyBroker(CLOSES), range(5))
+    run(Scripted(once, once, Decision.hold(), once, again), sizer, ToyBroker(CLOSES), range(5))
     assert sizer.calls == 4
     always, sizer = Decision.to({BTC: 0.5}), Counting()
-    run(Saying(always, always), sizer, ToyBroker(CLOSES), range(2))
+    run(Scripted(always, always), sizer, ToyBroker(CLOSES), range(2))
     assert sizer.calls == 2
 
 
@@ -173,9 +173,9 @@ def test_the_loop_uses_nothing_of_the_simulated_account_but_the_protocols() -> N
         *[Decision.to({BTC: 0.9}, on_change=True)] * 5,
     ]  # fmt: skip
     broker, sizer = simulated()
-    whole = run(Saying(*decisions), sizer, broker, range(2, 11))
+    whole = run(Scripted(*decisions), sizer, broker, range(2, 11))
     other, sizer = simulated()
-    narrow = run(Saying(*decisions), Narrowed(sizer, OrderSizer), Narrowed(other, Broker), range(2, 11))
+    narrow = run(Scripted(*decisions), Narrowed(sizer, OrderSizer), Narrowed(other, Broker), range(2, 11))
     assert whole.rows == narrow.rows
     assert broker.equity.tobytes() == other.equity.tobytes()
 
@@ -187,12 +187,12 @@ def test_prefetch_uses_nothing_of_the_simulated_account_but_the_protocols() -> N
         broker, sizer = simulated()
         agent = PaperAgent(LazyModel(hold=0.5, failing=0.0, seed=1, flaky=0.0), "cash")
         account = Narrowed(broker, ForkableBroker) if narrow else broker
-        desk = Narrowed(sizer, OrderSizer) if narrow else sizer
+        sizing = Narrowed(sizer, OrderSizer) if narrow else sizer
         prefetcher = Prefetcher(
-            agent=agent, market=small_market(CLOSES), bars=bars, sizer=desk, broker=account,
+            agent=agent, market=small_market(CLOSES), bars=bars, sizer=sizing, broker=account,
             guess=lambda *_: Decision.buy(BTC, 0.5), control=DepthControl(depth=4, max_waste=2.0),
         )  # fmt: skip
-        steps = run(agent, desk, account, bars, prefetcher.decide)
+        steps = run(agent, sizing, account, bars, prefetcher.decide)
         prefetcher.close()
         return steps.rows, prefetcher.stats
 
@@ -211,7 +211,7 @@ def test_what_fails_in_the_sizer_is_not_reported_as_the_strategys_fault() -> Non
             raise Broken("sizer")
 
     with pytest.raises(Broken, match=r"^sizer$"):
-        run(Saying(Decision.hold()), Failing(), ToyBroker(CLOSES))
+        run(Scripted(Decision.hold()), Failing(), ToyBroker(CLOSES))
 
 
 @pytest.mark.parametrize("method", ["advance", "portfolio", "state", "submit"])
@@ -222,7 +222,7 @@ def test_what_fails_in_the_broker_is_not_reported_as_the_strategys_fault(method:
     broker = ToyBroker(CLOSES)
     setattr(broker, method, fail)
     with pytest.raises(Broken, match=f"^{method}$"):
-        run(Saying(Decision.to({BTC: 0.5})), ToySizer(), broker)
+        run(Scripted(Decision.to({BTC: 0.5})), ToySizer(), broker)
 
 
 def test_what_fails_on_a_guess_is_not_reported_as_the_agents_fault() -> None:
@@ -271,7 +271,7 @@ def test_what_fails_in_an_agent_is_its_fault_with_prefetch_too(part: str) -> Non
 def test_a_decision_that_is_not_valid_is_the_strategys_fault(wrong: Any, words: str) -> None:
     broker, sizer = simulated()
     with pytest.raises(StrategyError) as raised:
-        run(Saying(Decision.hold(), wrong), sizer, broker)
+        run(Scripted(Decision.hold(), wrong), sizer, broker)
     assert str(raised.value).startswith("strategy saying, decision 1 at 1970-01-01T00:02Z: ")
     assert words in str(raised.value)
 
@@ -279,4 +279,4 @@ def test_a_decision_that_is_not_valid_is_the_strategys_fault(wrong: Any, words: 
 def test_a_spent_budget_is_raised_as_it_is() -> None:
     broker, sizer = simulated()
     with pytest.raises(BudgetReached, match=r"^spent$"):
-        run(Saying(BudgetReached("spent")), sizer, broker)
+        run(Scripted(BudgetReached("spent")), sizer, broker)

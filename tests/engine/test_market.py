@@ -1,4 +1,4 @@
-"""The market of a run, and the views of it: what is in them, and that nothing in them can be changed or is later."""
+"""The market of a run and its views: what they hold, that they cannot be changed, and no look-ahead."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_market_that_never_has_all_features_is_never_ready() -> None:
 
 
 @pytest.mark.parametrize("rows", [5, ROWS])
-def test_the_head_of_a_market_equals_a_market_of_so_many_bars(rows: int) -> None:
+def test_the_head_of_a_market_equals_a_market_of_that_number_of_bars(rows: int) -> None:
     head, short = make_market().head(rows), make_market(rows=rows)
     assert len(head) == len(head.bars) == rows
     assert head.bars.equals(short.bars)

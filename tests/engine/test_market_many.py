@@ -1,4 +1,4 @@
-"""A market of many symbols: one common axis, who is listed, who has vanished, and nothing from later on."""
+"""A market of several symbols: one time axis, listings, delistings, and no look-ahead."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ CLOSES = 100.0 * (1 + np.arange(4)) + np.arange(12)[:, None]
 
 @pytest.fixture
 def ragged() -> Market:
-    """A all the time; B listed at row 3; C without bars at rows 4 and 5; D for the last time at row 5."""
+    """A in all rows; B listed at row 3; C without bars at rows 4 and 5; D with its last bar at row 5."""
     return market_of(bars_of(ROWS, CLOSES, quiet={"A": (2,)}), tuple(ROWS))
 
 
@@ -88,7 +88,7 @@ def test_before_its_listing_a_symbol_has_no_values_and_is_not_eligible(ragged: M
     assert ragged.traded[:, 1].tolist() == [False] * 3 + [True] * 9
 
 
-def test_a_gap_inside_a_life_is_flat_flagged_and_without_a_trade(ragged: Market) -> None:
+def test_a_gap_of_a_listed_symbol_is_flat_flagged_and_without_a_trade(ragged: Market) -> None:
     for row in (4, 5):
         view = ragged.at(row)
         assert [view.latest(name, "C") for name in ("open", "high", "low", "close")] == [303.0] * 4
@@ -98,7 +98,7 @@ def test_a_gap_inside_a_life_is_flat_flagged_and_without_a_trade(ragged: Market)
     assert ragged.eligible[:, 2].all()
 
 
-def test_the_features_of_a_gap_do_not_tell_whether_the_symbol_comes_back() -> None:
+def test_the_features_of_a_gap_do_not_depend_on_whether_the_symbol_trades_again() -> None:
     for rows in ((*range(10), 11), range(10)):
         market = market_of(bars_of({"A": range(12), "B": rows}, CLOSES), ("A", "B"))
         assert market.at(10).column("tens", "B").tolist() == [2080.0, 2090.0, 2090.0]
@@ -109,7 +109,7 @@ def test_a_bar_without_volume_is_no_trade_and_no_gap(ragged: Market) -> None:
     assert not ragged.filled[:, 0].any()
 
 
-def test_a_symbol_vanishes_after_its_last_trade_if_that_lies_a_day_back(ragged: Market) -> None:
+def test_a_symbol_is_delisted_after_its_last_trade_if_that_is_a_day_ago(ragged: Market) -> None:
     assert ragged.ends.tolist() == [12, 12, 12, 5]
     assert ragged.special.tolist() == [5]
     assert ragged.eligible[:, 3].tolist() == [True] * 5 + [False] * 7
@@ -120,13 +120,13 @@ def test_a_symbol_vanishes_after_its_last_trade_if_that_lies_a_day_back(ragged: 
 
 @pytest.mark.parametrize(("last", "end"), [(11 - A_DAY, 11 - A_DAY), (12 - A_DAY, 12)])
 @pytest.mark.parametrize("tail", ["no bars", "bars without volume"])
-def test_the_day_counts_from_the_last_trade_whatever_follows_it(last: int, end: int, tail: str) -> None:
+def test_the_day_is_counted_from_the_last_trade_whatever_follows_it(last: int, end: int, tail: str) -> None:
     rows = {"A": range(12), "B": range(last + 1 if tail == "no bars" else 12)}
     quiet = {"B": range(last + 1, 12)}
     assert market_of(bars_of(rows, CLOSES, quiet), ("A", "B")).ends.tolist() == [12, end]
 
 
-def test_settlements_are_laid_on_the_axis_and_make_their_rows_special() -> None:
+def test_settlements_are_placed_on_the_axis_and_make_their_rows_special() -> None:
     bars = bars_of(ROWS, CLOSES)
     rate = pl.when(pl.col("close_time").to_physical() % DAY == 0).then(pl.col("close") / 1e6)
     market = market_of(bars.with_columns(rate.alias("funding_rate")), tuple(ROWS))
@@ -137,7 +137,7 @@ def test_settlements_are_laid_on_the_axis_and_make_their_rows_special() -> None:
     assert market_of(bars, tuple(ROWS)).funding.shape == (0, 4)
 
 
-def test_a_pool_takes_eligibility_away_and_never_gives_it(ragged: Market) -> None:
+def test_a_pool_only_removes_eligibility(ragged: Market) -> None:
     pool = np.ones((12, 4), bool)
     pool[:, 0] = False
     ragged.restrict(pool)
@@ -157,17 +157,17 @@ def test_the_head_of_a_market_is_the_same_market_ended_earlier(ragged: Market) -
     assert len(ragged) == 12
 
 
-def test_a_single_symbol_is_the_same_alone_and_among_others() -> None:
+def test_a_symbol_is_the_same_in_a_market_of_its_own_and_among_others() -> None:
     bars = bars_of(ROWS, CLOSES, quiet={"A": (2, 5)})
-    alone = market_of(bars.filter(symbol="A"), ("A",))
-    among = market_of(bars, tuple(ROWS))
+    single = market_of(bars.filter(symbol="A"), ("A",))
+    joint = market_of(bars, tuple(ROWS))
     for name in (*BAR_COLUMNS, "tens"):
-        assert np.array_equal(alone.column(name)[:, 0], among.column(name)[:, 0])
+        assert np.array_equal(single.column(name)[:, 0], joint.column(name)[:, 0])
     for name in ("traded", "filled", "eligible"):
-        assert np.array_equal(getattr(alone, name)[:, 0], getattr(among, name)[:, 0])
-    assert alone.ends.tolist() == [12]
-    assert alone.first == among.first == 0
-    assert alone.ready == among.ready
+        assert np.array_equal(getattr(single, name)[:, 0], getattr(joint, name)[:, 0])
+    assert single.ends.tolist() == [12]
+    assert single.first == joint.first == 0
+    assert single.ready == joint.ready
 
 
 def same_view(one: Market, other: Market, bar: int) -> bool:
@@ -194,18 +194,18 @@ def random_panel(rng: np.random.Generator, rows: int = 24) -> tuple[dict[str, li
 
 @given(seed=st.integers(0, 2**32), bar=st.integers(0, 22))
 @settings(max_examples=60)
-def test_what_happens_later_changes_nothing_that_is_seen_now(seed: int, bar: int) -> None:
+def test_later_bars_do_not_change_a_view(seed: int, bar: int) -> None:
     check_look_ahead(seed, bar)
 
 
 @pytest.mark.verify
-def test_what_happens_later_changes_nothing_in_thousands_of_markets() -> None:
+def test_later_bars_do_not_change_a_view_in_thousands_of_markets() -> None:
     for seed in range(4_000):
         check_look_ahead(seed, seed % 23)
 
 
 def check_look_ahead(seed: int, bar: int) -> None:
-    """Other prices, other gaps, other volumes after the bar; only whether a symbol trades again is kept."""
+    """Change prices, gaps and volumes after the bar; only whether a symbol trades again is kept."""
     rng = np.random.default_rng(seed)
     rows, closes, quiet = random_panel(rng)
     later, _, unchanged = random_panel(rng)

@@ -1,4 +1,4 @@
-"""The asset pool: who is in it, when, and that nothing later decides."""
+"""The asset pool: its members over time, and no look-ahead."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def random_market(seed: int, days: int = 20) -> Market:
     return market_of({name: draw.lognormal(3, 1, 24 * days) for name in NAMES}, first={"DDD": 24 * 8 + 5})
 
 
-def slow_members(market: Market, row: int, pool: PoolConfig, rhythm_days: int) -> set[str]:
-    """Told once more: at the last midnight on the rhythm, by the mean over the look-back before it."""
+def slow_members(market: Market, row: int, pool: PoolConfig, period_days: int) -> set[str]:
+    """Compute the members again: at the last midnight of the frequency, by the mean over the look-back before it."""
     now = int(market.times[row])
-    moment = max(int(market.times[0]), now // (rhythm_days * DAY) * (rhythm_days * DAY))
+    moment = max(int(market.times[0]), now // (period_days * DAY) * (period_days * DAY))
     lookback = int(pool.lookback.removesuffix("d")) * DAY
     mean = {}
     rows = [at for at, time in enumerate(market.times) if moment - lookback < time <= moment]
@@ -74,7 +74,7 @@ def slow_members(market: Market, row: int, pool: PoolConfig, rhythm_days: int) -
     ],
     ids=["two", "with and without", "everything"],
 )
-def test_members_are_the_most_traded_before_the_moment(pool: PoolConfig) -> None:
+def test_members_have_the_largest_volume_before_the_selection(pool: PoolConfig) -> None:
     days = 3 if pool.reselect == "3d" else 1
     for seed in range(3):
         market = random_market(seed)
@@ -92,7 +92,7 @@ def test_members_stay_between_two_selections() -> None:
     assert all(to_datetime(int(market.times[row])).weekday() == 0 for row in changed)
 
 
-def test_nothing_later_decides() -> None:
+def test_later_volume_does_not_change_the_pool() -> None:
     draw = np.random.default_rng(5)
     volumes = {name: draw.lognormal(3, 1, 24 * 20) for name in NAMES}
     pool = PoolConfig(enabled=True, top_n=2, reselect="D", lookback="4d")
@@ -112,6 +112,6 @@ def test_only_members_are_eligible() -> None:
     assert np.array_equal(market.at(100).eligible, chosen[100])
 
 
-def test_a_name_the_run_does_not_have_is_told() -> None:
+def test_a_symbol_that_the_run_does_not_have_is_an_error() -> None:
     with pytest.raises(ConfigError, match="EEE"):
         pool_members(random_market(0), PoolConfig(enabled=True, include=("EEE",)))

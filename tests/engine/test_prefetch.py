@@ -55,7 +55,7 @@ def small_market(closes: Sequence[float]) -> Market:
 
 
 class PaperAgent:
-    """Asks with what its prompt shows of the account; BUY, SELL, HOLD come back as plain text."""
+    """An agent whose prompt shows a part of the account; the replies are BUY, SELL or HOLD as plain text."""
 
     name, lookback, features, summary = "paper", 2, (), None
 
@@ -89,7 +89,7 @@ class PaperAgent:
 
 
 def reply_to(request: Request, hold: float, failing: float) -> Reply:
-    """What the model says, a function of the request alone."""
+    """The reply of the model, a function of the request."""
     draw = int(hashlib.sha256(request.address.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
     if draw < failing:
         return Reply(failure="timeout")
@@ -98,7 +98,7 @@ def reply_to(request: Request, hold: float, failing: float) -> Reply:
 
 
 class LazyFuture(Future[Reply]):
-    """Done when somebody waits for it, or when the model happens to answer others first."""
+    """A future that is resolved when it is awaited, or earlier by chance."""
 
     def __init__(self, model: LazyModel) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class LazyFuture(Future[Reply]):
 
 
 class LazyModel:
-    """Answers in random order; a call that was sent ahead may fail where a needed one would not."""
+    """A model that replies in random order; a call that was sent ahead may fail where a needed one would not."""
 
     def __init__(self, hold: float, failing: float, seed: int, flaky: float) -> None:
         self.hold, self.failing, self.flaky = hold, failing, flaky
@@ -264,7 +264,7 @@ def test_decisions_equal_those_without_prefetch_in_thousands_of_runs(**case: Any
 
 
 class RoundTrips:
-    """A model whose pending calls are all answered together when somebody waits: one round trip."""
+    """A model that replies to all pending calls together when one is awaited: one round trip."""
 
     def __init__(self, hold: float) -> None:
         self.hold = hold
@@ -310,14 +310,14 @@ def yields(hold: float, shows: str, control: DepthControl, keep: int = 1) -> tup
 )
 def test_a_prompt_that_shows_cash_reaches_the_formula_within_a_tenth(hold: float, max_waste: float, depth: int) -> None:
     decisions, calls = yields(hold, "cash", DepthControl(depth=depth, max_waste=max_waste))
-    # The formula, summed term by term: the k-th call is used when all k - 1 guesses before it held.
+    # The formula, summed term by term: the k-th call is used when all k - 1 guesses before it are correct.
     sums = {k: sum(hold**n for n in range(k)) for k in range(1, depth + 2)}
     best = max(total for k, total in sums.items() if k / total <= 1 + max_waste)
     assert decisions > 0.88 * best
     assert calls <= 1 + max_waste + 0.02
 
 
-def test_a_scale_free_prompt_meets_its_old_replies_again() -> None:
+def test_a_prompt_with_rounded_weights_uses_earlier_replies_again() -> None:
     with_cash, dear = yields(0.9, "cash", DepthControl(depth=31, max_waste=2.6))
     scale_free, calls = yields(0.9, "held", DepthControl(depth=31, max_waste=2.6))
     assert scale_free > 11.5
@@ -326,13 +326,13 @@ def test_a_scale_free_prompt_meets_its_old_replies_again() -> None:
 
 
 @pytest.mark.parametrize("hold", [0.5, 0.8, 0.98])
-def test_with_two_states_kept_warm_the_share_of_holds_does_not_matter(hold: float) -> None:
+def test_with_two_states_kept_ready_the_fraction_of_holds_does_not_matter(hold: float) -> None:
     decisions, calls = yields(hold, "states", DepthControl(depth=32, max_waste=1.0, free=True), keep=4)
     assert 15.5 < decisions < 17.5
     assert calls < 2.05
 
 
-def test_every_guess_right_asks_each_request_once() -> None:
+def test_with_correct_guesses_each_request_is_sent_once() -> None:
     closes = [100.0 + at % 7 for at in range(80)]
     model = LazyModel(1.0, 0.0, 1, 0.0)
     steps, _, prefetcher = run(closes, model, "share", {}, DepthControl(depth=8, max_waste=1.0))
@@ -351,7 +351,7 @@ def test_a_prompt_without_the_account_wastes_nothing_whatever_is_decided() -> No
     assert prefetcher.stats.hits == len(steps.rows) - 1
 
 
-def test_no_waste_allowed_sends_nothing_ahead() -> None:
+def test_without_allowed_waste_nothing_is_sent_ahead() -> None:
     model = LazyModel(0.5, 0.0, 1, 0.0)
     steps, _, prefetcher = run(
         [100.0 + at % 7 for at in range(40)], model, "cash", {}, DepthControl(depth=8, max_waste=0)
@@ -365,7 +365,7 @@ def test_no_waste_allowed_sends_nothing_ahead() -> None:
 def test_decisions_per_round_trip_equals_a_simulation(hit_rate: float, calls: int) -> None:
     draw = random.Random(5)
     volleys = 20_000
-    # An independent count: one certain decision, then one more for every guess in a row that holds.
+    # An independent count: one certain decision, then one more for every correct guess in a row.
     total = 0
     for _ in range(volleys):
         run_length = 1

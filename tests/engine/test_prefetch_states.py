@@ -1,4 +1,4 @@
-"""The prompt that is made for `guess: states` shows few accounts, and a run with it keeps every one of them warm."""
+"""The prompt made for `guess: states` shows few account states, and a run with it keeps requests ready for all."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Kept:
         self.steps.append((step.index, exchange.request.address, step.decision.action, step.fills))
 
 
-def walked(model: Volatile, prefetch: Mapping[str, Any] | None, rules: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def run_steps(model: Volatile, prefetch: Mapping[str, Any] | None, rules: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     agent = PromptAgent(prompt=PROMPT, form=FORM, llm=model, window=8, every=HOUR, features=SPECS, summary=None)
     made = make_rules(
         **{
@@ -145,34 +145,34 @@ def shown(quantity: float, average_price: float = 50_000.0, opened: int = 0) -> 
     return agent.requests(view, portfolio)[0].messages[-1]["content"]
 
 
-def test_it_asks_for_the_reply_that_is_validated() -> None:
+def test_it_requests_the_reply_that_is_validated() -> None:
     assert PROMPT.output == REPLY_SCHEMA
 
 
 @given(quantity=st.floats(0.0, 50.0), price=st.floats(1e3, 1e5), opened=st.integers(0, MARKET.ready))
-def test_of_the_account_it_shows_one_of_five_states(quantity: float, price: float, opened: int) -> None:
+def test_it_shows_the_account_as_one_of_five_states(quantity: float, price: float, opened: int) -> None:
     text = shown(quantity, price, opened * HOUR)
     line = text.partition("Account\n")[2].partition("\n")[0]
-    assert line in {"position: flat", *(f"position: {share}% of equity" for share in (25, 50, 75, 100))}
+    assert line in {"position: flat", *(f"position: {percent}% of equity" for percent in (25, 50, 75, 100))}
     assert text == shown(quantity)
 
 
 @pytest.mark.parametrize("rules", [{}, {"stop_loss": 0.01}, {"fill": "next_open"}, {"max_drawdown": 0.2}])
-def test_two_states_kept_warm_give_the_same_decisions_many_at_a_time(rules: dict[str, Any]) -> None:
-    plain = walked(Volatile((1,)), None, rules)
+def test_two_states_kept_ready_give_the_same_decisions_several_at_a_time(rules: dict[str, Any]) -> None:
+    plain = run_steps(Volatile((1,)), None, rules)
     assert len({step[2] for step in plain}) == 3
     model = Volatile((1,))
-    assert walked(model, {"depth": 32, "max_waste": 1.2}, rules) == plain
+    assert run_steps(model, {"depth": 32, "max_waste": 1.2}, rules) == plain
     assert len(plain) / model.trips > 11
     assert len(model.asked) / len(plain) <= 2.2
     assert len(set(model.asked)) == len(model.asked)
 
 
-def test_more_states_than_are_kept_cost_speed_and_nothing_else() -> None:
+def test_more_states_than_are_kept_ready_only_cost_speed() -> None:
     sizes = (0.2, 0.5, 0.8, 1)
-    plain = walked(Volatile(sizes), None, {})
+    plain = run_steps(Volatile(sizes), None, {})
     model = Volatile(sizes)
-    assert walked(model, {"depth": 32, "max_waste": 3.0}, {}) == plain
+    assert run_steps(model, {"depth": 32, "max_waste": 3.0}, {}) == plain
     assert len(plain) / model.trips > 3
     assert len(model.asked) / len(plain) <= 4.1
 
@@ -180,7 +180,7 @@ def test_more_states_than_are_kept_cost_speed_and_nothing_else() -> None:
 @pytest.mark.parametrize(("version", "guess", "words"), [
     ("v1", "states", "every entry is a new state"), ("v1", "hold", None), ("v1-states", "states", None),
 ])  # fmt: skip
-def test_validate_warns_where_states_are_never_met_again(version: str, guess: str, words: str | None) -> None:
+def test_validate_warns_if_account_states_never_repeat(version: str, guess: str, words: str | None) -> None:
     settings = [f"strategy.prompt=btcusdt_trader/{version}", f"prefetch.guess={guess}", "market.end=2024-07-03"]
     findings = validate(load_config(overrides=settings, env={}))
     warned = [finding.what for finding in findings if "prompt shows" in finding.what]

@@ -1,4 +1,4 @@
-"""When decisions are made: never before the window is full, never in an outage, and none is lost from the count."""
+"""The schedule: no decision before the window is full, none in an outage, and all are counted."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def expected(bars: pl.DataFrame, *, start: str, end: str, every: str, lookback: 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("every", ["1h", "7m"])
-def test_schedule_equals_a_plain_walk_over_the_instants(tmp_path: Path, seed: int, every: str) -> None:
+def test_the_schedule_equals_a_plain_loop_over_the_instants(tmp_path: Path, seed: int, every: str) -> None:
     bars = minutes(1440, seed=seed)
     found = prepared(tmp_path, bars, Watcher(13), "market.gaps=drop", f"strategy.every={every}")
     made, skipped = (

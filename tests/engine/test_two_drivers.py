@@ -1,4 +1,4 @@
-"""The stepwise and the vectorised driver give the same bits: marks, fills, and the account they leave behind."""
+"""The loop and the vectorised driver give the same bits: equity, fills, and the account at the end."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_both_drivers_give_the_same_bits(symbols: int, seed: int) -> None:
 
 
 def test_the_random_accounts_meet_everything() -> None:
-    """The property above says nothing if its cases are tame: here is what a few hundred of them contain."""
+    """The property above is worth little if its cases are simple: this is what a few hundred of them contain."""
     filled, reasons, cuts, halted, short = 0, set(), set(), set(), False
     for seed in range(300):
-        walked = run_decisions(random_case(seed))
-        filled += len(walked.fills)
-        reasons |= {fill.reason for fill in walked.fills}
-        cuts |= {cut.reason for _, cut in walked.cuts}
-        halted.add(walked.broker.halted_by)
-        short = short or bool((walked.broker.positions["lots"] < 0).any())
+        stepwise = run_decisions(random_case(seed))
+        filled += len(stepwise.fills)
+        reasons |= {fill.reason for fill in stepwise.fills}
+        cuts |= {cut.reason for _, cut in stepwise.cuts}
+        halted.add(stepwise.broker.halted_by)
+        short = short or bool((stepwise.broker.positions["lots"] < 0).any())
     assert filled > 3000
     assert reasons == {"order", "stop_loss", "take_profit", "drawdown", "delisted", "used_up"}
     assert cuts == {

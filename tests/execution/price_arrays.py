@@ -15,7 +15,7 @@ MINUTE = 60_000_000
 
 
 class Candles:
-    """A tape of one symbol from literal rows."""
+    """Prices of one symbol from literal rows."""
 
     def __init__(self, rows: Sequence[Sequence[float]], symbol: str = "BTCUSDT") -> None:
         table = np.array([tuple(row[:4]) for row in rows], dtype=np.float64)
@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
 def account(
     rows: Sequence[Sequence[float]], cash: float = 10_000.0, **changes: Any
 ) -> tuple[SimulatedBroker, RiskLimitedSizer]:
-    """A broker and a desk over the candles; `changes` to costless defaults."""
+    """A broker and a sizer on the candles; `changes` to defaults without costs."""
     limits = {"max_position": 1.0, "max_gross": 1.0, "no_trade_band": 0.0, "allow_short": False}
     limits.update(
         {key: changes.pop(key) for key in list(changes) if key in ("max_position", "max_gross", "no_trade_band")}

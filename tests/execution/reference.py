@@ -15,7 +15,7 @@ def whole_lots(quantity: float, step: str) -> Decimal:
 
 @dataclass
 class SlowAccount:
-    """Orders as signed quantities, filled bar by bar the way the conventions say, written down once more."""
+    """A second, plain implementation of the conventions: orders as signed quantities, filled bar by bar."""
 
     cash: float
     slippage: float
@@ -53,18 +53,18 @@ class SlowAccount:
             self.order_fills(bar, order, price, 1.0)
         buys = [o for o in orders if o["quantity"] > 0]
         needed = sum(o["quantity"] for o in buys) * price * (1 + self.slippage) * (1 + self.fee)
-        share = max(self.cash, 0.0) / needed if needed > self.cash else 1.0
+        fraction = max(self.cash, 0.0) / needed if needed > self.cash else 1.0
         for order in buys:
-            self.order_fills(bar, order, price, share)
+            self.order_fills(bar, order, price, fraction)
 
-    def order_fills(self, bar: int, order: dict[str, Any], price: float, share: float) -> None:
+    def order_fills(self, bar: int, order: dict[str, Any], price: float, fraction: float) -> None:
         self.orders.remove(order)
         quantity = order["quantity"]
         if quantity < 0:
             quantity = -min(-quantity, self.quantity)
         else:
-            if share < 1.0:
-                quantity = min(quantity, float(whole_lots(quantity * share, self.step)))
+            if fraction < 1.0:
+                quantity = min(quantity, float(whole_lots(quantity * fraction, self.step)))
             most = max(self.cash, 0.0) / (price * (1 + self.slippage) * (1 + self.fee))
             quantity = min(quantity, float(whole_lots(most, self.step)))
         if quantity and abs(quantity) * price >= self.min_notional:
@@ -98,15 +98,15 @@ class SlowAccount:
             return
         self.orders_fill(at, [order for order in self.orders if order["due"] == at], bar["close"])
 
-    def decide(self, at: int, bar: dict[str, float], share: float) -> None:
-        """Spend `share` of the cash, or sell -share of the holding, at the close of the bar."""
-        if share > 0:
-            wanted = share * max(self.cash, 0.0) / (bar["close"] * (1 + self.slippage) * (1 + self.fee))
+    def decide(self, at: int, bar: dict[str, float], fraction: float) -> None:
+        """Spend `fraction` of the cash, or sell -fraction of the position, at the close of the bar."""
+        if fraction > 0:
+            wanted = fraction * max(self.cash, 0.0) / (bar["close"] * (1 + self.slippage) * (1 + self.fee))
             quantity = float(whole_lots(wanted, self.step))
-        elif share == -1:
+        elif fraction == -1:
             quantity = -self.quantity
         else:
-            quantity = -float(whole_lots(-share * self.quantity, self.step))
+            quantity = -float(whole_lots(-fraction * self.quantity, self.step))
         if abs(quantity) * bar["close"] >= self.min_notional and quantity:
             self.orders.append({"quantity": quantity, "due": at + self.delay})
         self.close_fills(at, bar)

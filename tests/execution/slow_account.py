@@ -1,6 +1,6 @@
-"""Books of many symbols kept the slow way, in plain Python: the oracle of sizing, limits and the accounting step.
+"""An account of several symbols in plain, slow Python: the oracle of sizing, limits and the accounting step.
 
-An order is told as two parts, what it closes of a position and what it opens; every rule is about one of the two.
+An order has two parts, what it closes of a position and what it opens; every rule is about one of the two.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def parts(lots: int, held: int) -> tuple[int, int]:
     return closes, lots - closes
 
 
-def towards_zero(lots: int, share: float) -> int:
-    return math.floor(abs(lots) * share) * (1 if lots > 0 else -1)
+def towards_zero(lots: int, fraction: float) -> int:
+    return math.floor(abs(lots) * fraction) * (1 if lots > 0 else -1)
 
 
 @dataclass
@@ -44,18 +44,18 @@ class Holding:
     short: bool
     lots: int = 0
     average: float = 0.0
-    told: float = math.nan
+    last_target: float = math.nan
 
     @property
     def coming(self) -> int:
-        """The position once all orders have filled; nobody sells what an account without shorts has not got."""
+        """The position once all orders have filled; without shorts at least 0."""
         lots = self.lots + sum(order.lots for order in self.slots if order)
         return lots if self.short else max(lots, 0)
 
 
 @dataclass
-class SlowBooks:
-    """The whole life of one account over one case."""
+class SlowSimulation:
+    """A simulation of one account over one case."""
 
     case: Case
     cash: float = CASH
@@ -161,7 +161,7 @@ class SlowBooks:
     # Fills.
 
     def fill_due(self, row: int, prices: list[float], *, closing: bool) -> None:
-        """What only closes goes first; what opens shares what the account can carry."""
+        """Orders that only close fill first; those that open are scaled to the cash or leverage."""
         due = [
             (symbol, slot, order)
             for symbol in self.symbols
@@ -175,12 +175,12 @@ class SlowBooks:
                 later.append((symbol, slot, order))
             else:
                 self.fill(row, symbol, slot, order, lots, prices[symbol])
-        share = self.share(later, prices)
+        scale = self.opening_scale(later, prices)
         for symbol, slot, order in later:
             lots = self.allowed(symbol, order.lots)
             closes, opens = parts(lots, self.held[symbol].lots)
-            if share < 1:
-                opens = self.whole_lots(abs(opens) * self.step * share) * (1 if opens > 0 else -1)
+            if scale < 1:
+                opens = self.whole_lots(abs(opens) * self.step * scale) * (1 if opens > 0 else -1)
             self.fill(row, symbol, slot, order, closes + opens, prices[symbol])
 
     def is_due(self, order: Waiting, row: int, closing: bool) -> bool:
@@ -191,7 +191,7 @@ class SlowBooks:
     def allowed(self, symbol: int, lots: int) -> int:
         return lots if self.case.rules["allow_short"] or lots > 0 else -min(-lots, self.held[symbol].lots)
 
-    def share(self, due: list[tuple[int, int, Waiting]], prices: list[float]) -> float:
+    def opening_scale(self, due: list[tuple[int, int, Waiting]], prices: list[float]) -> float:
         rules = self.case.rules
         opens, closes, costs = 0.0, 0.0, 0.0
         before = [held.lots for held in self.held]
@@ -294,22 +294,22 @@ class SlowBooks:
 
     def asked(self, symbol: int, target: float, now: float, close: float) -> int:
         held = self.held[symbol]
-        if math.isnan(target) or (self.case.on_change and target == held.told):
+        if math.isnan(target) or (self.case.on_change and target == held.last_target):
             return 0
-        held.told = target
+        held.last_target = target
         if target == 0:
             return -held.coming
         if math.isnan(close):
             return 0
-        share = held.coming * self.step * close / now
-        if held.coming and abs(target - share) <= self.case.limits["no_trade_band"]:
+        weight = held.coming * self.step * close / now
+        if held.coming and abs(target - weight) <= self.case.limits["no_trade_band"]:
             return 0
         return self.whole_lots(abs(target) * now / close) * (1 if target > 0 else -1) - held.coming
 
     def limit(
         self, closed: list[int], opened: list[int], worth: list[float], now: float, most: float, side: int
     ) -> None:
-        """Scale what is opened until the values sum to `most`: their sizes, or with a side their net on it."""
+        """Scale what is opened until the absolute values, or with a side the net value on it, sum to `most`."""
         after = [self.held[s].coming + closed[s] + opened[s] for s in self.symbols]
         counted = [s for s in self.symbols if opened[s] and (not side or opened[s] * side > 0)]
         total = sum((side * after[s] if side else abs(after[s])) * worth[s] for s in self.symbols)
@@ -324,15 +324,15 @@ class SlowBooks:
         if None in slots:
             slots[slots.index(None)] = order
             return
-        # All places are taken: the order joins the one that waits longest.
+        # No slot is free: the order is added to the one that waits longest.
         oldest = min((each for each in slots if each), key=lambda each: each.due)
         oldest.lots += lots
         if not oldest.lots:
             slots[slots.index(oldest)] = None
 
 
-def told(fills: list[Any], case: Case) -> list[tuple[int, str, str, int, float, float, float]]:
-    """The fills of the compiled books in the words of the slow ones."""
+def fill_rows(fills: list[Any], case: Case) -> list[tuple[int, str, str, int, float, float, float]]:
+    """The fills of the compiled account, in the form of the slow one."""
     step = case.rules["lot_step"]
     return [
         (fill.bar, fill.symbol, fill.reason, round(fill.quantity / step), fill.price, fill.fee, fill.realised_pnl)

@@ -51,7 +51,7 @@ def costs() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-shares = st.lists(st.sampled_from([0.0, 0.1, 0.37, 0.5, 1.0, -0.2, -0.5, -1.0, -1.0, 1.0]), min_size=40, max_size=40)
+fractions = st.lists(st.sampled_from([0.0, 0.1, 0.37, 0.5, 1.0, -0.2, -0.5, -1.0, -1.0, 1.0]), min_size=40, max_size=40)
 
 
 @given(quantity=st.decimals(min_value=0, max_value=10**6, places=8), step=st.sampled_from(STEPS))
@@ -64,12 +64,12 @@ def test_lots_equal_decimal_arithmetic(quantity: Decimal, step: str) -> None:
 
 
 @pytest.mark.parametrize("step", [0.0, -0.1, float("nan"), float("inf"), 1e-16])
-def test_a_lot_step_that_is_no_decimal_is_an_error(step: float) -> None:
+def test_a_lot_step_that_is_not_a_decimal_is_an_error(step: float) -> None:
     with pytest.raises(ValueError, match="lot step"):
         parse_lot_step(step)
 
 
-@given(rows=markets(), decisions=shares, changes=costs())
+@given(rows=markets(), decisions=fractions, changes=costs())
 @settings(max_examples=60)
 def test_account_identity_holds_at_every_bar(rows: list[Any], decisions: list[float], changes: dict[str, Any]) -> None:
     broker, sizer = account(rows, **changes)
@@ -87,10 +87,10 @@ def test_account_identity_holds_at_every_bar(rows: list[Any], decisions: list[fl
         assert all(held.quantity > 0 for held in now.positions.values())
 
 
-@given(rows=markets(), decisions=shares, changes=costs())
+@given(rows=markets(), decisions=fractions, changes=costs())
 @settings(max_examples=60)
 def test_compiled_account_equals_the_slow_one(rows: list[Any], decisions: list[float], changes: dict[str, Any]) -> None:
-    # The limits are wide, so that the account alone says what an order that meets waiting ones can still do.
+    # The limits are wide, so that only the account limits an order that meets waiting ones.
     broker, sizer = account(rows, max_position=100.0, max_gross=100.0, **changes)
     slow = SlowAccount(
         cash=10_000.0, slippage=changes["slippage_bps"] / 1e4, fee=changes["fee_rate"],
@@ -136,9 +136,9 @@ def test_both_drivers_give_the_same_bits(rows: list[Any], targets: list[float], 
     assert fast.exposure.tobytes() == broker.exposure.tobytes()
 
 
-@given(rows=markets(), decisions=shares)
+@given(rows=markets(), decisions=fractions)
 @settings(max_examples=30)
-def test_a_fork_leaves_the_account_alone(rows: list[Any], decisions: list[float]) -> None:
+def test_a_fork_does_not_change_the_account(rows: list[Any], decisions: list[float]) -> None:
     broker, sizer = account(rows, stop_loss=0.05, latency_bars=1)
     half = len(rows) // 2
     for bar in range(half):

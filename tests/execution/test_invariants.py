@@ -1,4 +1,4 @@
-"""What holds for every account, whatever is asked of it: books that add up, limits that hold, cuts that are told."""
+"""Invariants of every account: the accounting identity, the limits, and a reason for every cut."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ EVEN_WHAT_REDUCES = {"max_turnover", "min_size"}
 """The only rules that cut an order that makes a position smaller."""
 
 
-def check_books(case: Case) -> None:
-    """Walk the case bar by bar, and look at everything at every bar."""
+def check_account(case: Case) -> None:
+    """Run the case bar by bar, and check everything at every bar."""
     broker = case.broker()
     sizer = RiskLimitedSizer(symbols=case.prices.symbols, rules=broker.rules, limits=case.limit_records())
     decisions = {bar: at for at, bar in enumerate(case.bars.tolist())}
@@ -59,11 +59,11 @@ def check_decision(case: Case, broker: SimulatedBroker, sizer: RiskLimitedSizer,
     coming = broker.positions["lots"] + broker.queue["lots"].sum(axis=1)
     if not case.rules["allow_short"]:
         coming = np.maximum(coming, 0)
-    told = broker.positions["target"].copy()
+    previous = broker.positions["target"].copy()
     sized = sizer.size(case.decision(at), broker.state())
     asked = [
         lots_asked(case, target, int(held), equity, close, case.on_change and target == last)
-        for target, held, close, last in zip(case.targets[at].tolist(), coming, closes.tolist(), told, strict=True)
+        for target, held, close, last in zip(case.targets[at].tolist(), coming, closes.tolist(), previous, strict=True)
     ]
     check_cuts(case, sized, asked, coming, case.targets[at], closes)
     before = broker.positions["lots"].copy()
@@ -72,7 +72,7 @@ def check_decision(case: Case, broker: SimulatedBroker, sizer: RiskLimitedSizer,
         prices = np.nan_to_num(closes) * case.rules["lot_step"]
         after, waiting = broker.positions["lots"], broker.queue["lots"].sum(axis=1)
         assert not waiting[case.prices.traded[bar]].any()
-        # What was ordered keeps to the limits; at the fill the means may take from one leg alone.
+        # Orders keep to the limits; at the fill, cash or leverage may reduce one leg only.
         lots = {order.symbol: order.lots for order in sized.orders}
         ordered = coming + np.array([lots.get(symbol, 0) for symbol in case.prices.symbols])
         check_limits(case, coming * prices, ordered * prices, equity, closes)
@@ -85,7 +85,7 @@ def check_decision(case: Case, broker: SimulatedBroker, sizer: RiskLimitedSizer,
 
 
 def lots_asked(case: Case, target: float, held: int, equity: float, close: float, same: bool) -> int | None:
-    """The order that a target amounts to before any limit, told slowly; None where a symbol has no price to ask at."""
+    """The lots of the order for a target before any limit, computed slowly; None where a symbol has no price."""
     if np.isnan(target) or same:
         return 0
     if target == 0.0:
@@ -124,7 +124,7 @@ def check_cuts(
 
 
 def check_limits(case: Case, old: np.ndarray, new: np.ndarray, equity: float, closes: np.ndarray) -> None:
-    """The values of the positions before and after a decision, what waits for a trade included."""
+    """Check the values of the positions before and after a decision, waiting orders included."""
     opened = opened_value(old, new)
     limits, near = case.limits, 1e-9 * equity
     # A leg may be missing where it fell below the smallest order.
@@ -144,7 +144,7 @@ def check_limits(case: Case, old: np.ndarray, new: np.ndarray, equity: float, cl
         assert gross <= max(most, gross_before) + near + small + lots
         assert 0.5 * np.abs(new - old).sum() <= limits["max_turnover"] * equity + near
     if limits["max_net"] is not None and limits["max_turnover"] is None and opened.sum() > near:
-        # What only reduces may move the net by itself; what opens must not add to that, but for the rounding to lots.
+        # Reducing orders may move the net by themselves; opening ones must not add to that, except by rounding to lots.
         near += len(old) * case.rules["lot_step"] * float(np.nanmax(closes))
         kept = np.where(opened > 0, np.where(old * new < 0, 0.0, old), new)
         assert abs(new.sum()) <= max(limits["max_net"] * equity, abs(kept.sum())) + near + small
@@ -157,33 +157,33 @@ def opened_value(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=50)
-def test_books_limits_and_cuts(seed: int) -> None:
-    check_books(random_case(seed))
+def test_account_limits_and_cuts(seed: int) -> None:
+    check_account(random_case(seed))
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=50)
-def test_books_limits_and_cuts_with_fills_at_the_close(seed: int) -> None:
-    check_books(random_case(seed, fill="close", latency_bars=0))
+def test_account_limits_and_cuts_with_fills_at_the_close(seed: int) -> None:
+    check_account(random_case(seed, fill="close", latency_bars=0))
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=25)
 def test_a_halted_account_never_trades_again(seed: int) -> None:
     case = random_case(seed, max_drawdown=0.05, rows=60)
-    walked = run_decisions(case)
-    ends = [fill.bar for fill in walked.fills if fill.reason in ("drawdown", "used_up")]
+    stepwise = run_decisions(case)
+    ends = [fill.bar for fill in stepwise.fills if fill.reason in ("drawdown", "used_up")]
     if ends:
-        assert max(fill.bar for fill in walked.fills if fill.reason == "order") <= min(ends)
-    if walked.broker.halted:
-        # What is still held waits for a trade that never came.
-        for symbol in np.flatnonzero(walked.broker.positions["lots"]):
+        assert max(fill.bar for fill in stepwise.fills if fill.reason == "order") <= min(ends)
+    if stepwise.broker.halted:
+        # What is still held waits for a trade that did not come.
+        for symbol in np.flatnonzero(stepwise.broker.positions["lots"]):
             assert not case.prices.traded[-1, symbol]
 
 
 @pytest.mark.verify
 @pytest.mark.parametrize("start", range(0, 10_000, 1_000))
-def test_books_limits_and_cuts_over_thousands_of_accounts(start: int) -> None:
+def test_account_limits_and_cuts_over_thousands_of_accounts(start: int) -> None:
     for seed in range(start, start + 1_000):
-        check_books(random_case(seed))
-        check_books(random_case(seed, fill="close", latency_bars=0))
+        check_account(random_case(seed))
+        check_account(random_case(seed, fill="close", latency_bars=0))

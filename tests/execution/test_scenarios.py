@@ -166,7 +166,7 @@ def test_selling_everything_leaves_no_dust() -> None:
     assert broker.portfolio().positions == {}
 
 
-def test_equity_sizing_changes_the_position_by_a_share_of_equity() -> None:
+def test_equity_sizing_changes_the_position_by_a_fraction_of_equity() -> None:
     broker, sizer = account([FLAT, FLAT, FLAT])
     for bar, decision in enumerate(
         [Decision.buy("BTCUSDT", 0.5, sizing="equity"), Decision.buy("BTCUSDT", 0.25, sizing="equity"),

@@ -1,4 +1,4 @@
-"""Sizing is a function of the decision and the account's state; what was targeted is remembered at submission."""
+"""Sizing is a function of the decision and the account's state; targets are remembered when orders are submitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random markets of a few symbols, and random accounts over them: everything that a book can meet, in a few rows.
+"""Random markets of a few symbols, and random accounts on them: everything that can happen to an account, in few rows.
 
 Everything follows from one seed, so that a failing case is named by its number.
 """
@@ -37,34 +37,34 @@ class PriceArrays:
     special: np.ndarray
 
 
-def tape_of(
+def make_prices(
     candles: np.ndarray,
     traded: np.ndarray | None = None,
     funding: np.ndarray | None = None,
     ends: np.ndarray | None = None,
     eligible: np.ndarray | None = None,
 ) -> PriceArrays:
-    """A tape from candles, float64 (T, N, 4), NaN before a listing; `ends`: the last row of each symbol, T for none."""
+    """Prices from candles, float64 (T, N, 4), NaN before a listing; `ends`: the last row of each symbol, T for none."""
     rows, symbols = candles.shape[:2]
     opens, highs, lows, closes = (np.ascontiguousarray(candles[:, :, at]) for at in range(4))
     listed = ~np.isnan(closes)
     ends = np.full(symbols, rows, np.int64) if ends is None else np.asarray(ends, np.int64)
     funding = np.empty((0, symbols)) if funding is None else np.ascontiguousarray(funding)
-    alive = listed & (np.arange(rows)[:, None] < ends)
+    tradable = listed & (np.arange(rows)[:, None] < ends)
     return PriceArrays(
         symbols=tuple(f"S{at}" for at in range(symbols)),
         times=(np.arange(rows, dtype=np.int64) + 1) * INTERVAL,
         open=opens, high=highs, low=lows, close=closes,
         traded=listed & (np.arange(rows)[:, None] <= ends) & (True if traded is None else traded),
-        eligible=alive if eligible is None else alive & eligible,
+        eligible=tradable if eligible is None else tradable & eligible,
         funding=funding,
         ends=ends,
         special=np.union1d(ends[ends < rows], np.flatnonzero(funding.any(axis=1))).astype(np.int64),
     )  # fmt: skip
 
 
-def random_tape(rng: np.random.Generator, symbols: int, rows: int, *, perpetual: bool) -> PriceArrays:
-    """Jumpy prices; bars without a trade, late listings, symbols that vanish or leave the pool, settlements."""
+def random_prices(rng: np.random.Generator, symbols: int, rows: int, *, perpetual: bool) -> PriceArrays:
+    """Jumpy prices; bars without a trade, late listings, symbols that are delisted or leave the pool, settlements."""
     candles = np.empty((rows, symbols, 4))
     traded = rng.random((rows, symbols)) > rng.choice([0.0, 0.1, 0.4])
     ends = np.full(symbols, rows)
@@ -92,12 +92,12 @@ def random_tape(rng: np.random.Generator, symbols: int, rows: int, *, perpetual:
         settled = (rng.random((rows, symbols)) < 0.3) & ~np.isnan(candles[:, :, 3])
         funding = np.where(settled, 0.004 * rng.normal(size=(rows, symbols)), 0.0)
     eligible = rng.random((rows, symbols)) < rng.choice([0.8, 1.0])
-    return tape_of(candles, traded, funding, ends, eligible)
+    return make_prices(candles, traded, funding, ends, eligible)
 
 
 @dataclass
 class Case:
-    """One account over one tape, and what is asked of it: `targets` (D, N) at the rows `bars` (D,)."""
+    """One account on one market, and its `targets` (D, N) at the rows `bars` (D,)."""
 
     prices: PriceArrays
     rules: dict[str, Any]
@@ -115,9 +115,9 @@ class Case:
 
     def decision(self, at: int) -> Decision:
         wanted = {
-            symbol: float(share)
-            for symbol, share in zip(self.prices.symbols, self.targets[at], strict=True)
-            if not np.isnan(share)
+            symbol: float(weight)
+            for symbol, weight in zip(self.prices.symbols, self.targets[at], strict=True)
+            if not np.isnan(weight)
         }
         return Decision.to(wanted, on_change=self.on_change)
 
@@ -129,7 +129,7 @@ def random_case(seed: int, *, symbols: int | None = None, rows: int | None = Non
     short = margin and rng.random() < 0.8
     rows = rows or int(rng.integers(5, 70))
     count = symbols or int(rng.integers(1, 5))
-    prices = random_tape(rng, count, rows, perpetual=margin)
+    prices = random_prices(rng, count, rows, perpetual=margin)
 
     def some(*values: Any, off: Any = None, chance: float = 0.3) -> Any:
         return values[rng.integers(len(values))] if rng.random() < chance else off
@@ -170,25 +170,25 @@ def random_case(seed: int, *, symbols: int | None = None, rows: int | None = Non
 
 
 @dataclass
-class Walked:
-    """What a stepwise run gave."""
+class AccountRun:
+    """The result of a run, decision by decision."""
 
     broker: SimulatedBroker
     fills: list[Fill] = field(default_factory=list)
     cuts: list[tuple[int, RiskCut]] = field(default_factory=list)
 
 
-def run_decisions(case: Case) -> Walked:
-    """The stepwise driver: decision after decision."""
+def run_decisions(case: Case) -> AccountRun:
+    """Run a case decision by decision."""
     broker = case.broker()
     sizer = RiskLimitedSizer(symbols=case.prices.symbols, rules=broker.rules, limits=case.limit_records())
-    walked = Walked(broker=broker)
+    done = AccountRun(broker=broker)
     for at, bar in enumerate(case.bars.tolist()):
-        walked.fills += broker.advance(bar)
+        done.fills += broker.advance(bar)
         if broker.halted:
             break
         sized = sizer.size(case.decision(at), broker.state())
-        walked.cuts += [(bar, cut) for cut in sized.cuts]
-        walked.fills += broker.submit(sized.orders, sized.targets)
-    walked.fills += broker.advance(len(case.prices.times) - 1)
-    return walked
+        done.cuts += [(bar, cut) for cut in sized.cuts]
+        done.fills += broker.submit(sized.orders, sized.targets)
+    done.fills += broker.advance(len(case.prices.times) - 1)
+    return done
