@@ -94,7 +94,12 @@ class PromptAgent:
         self._strip: Strip = strip
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
-        """Return the one request of this decision."""
+        """Return the one request of this decision.
+
+        Args:
+            view: the market up to now.
+            portfolio: the account before the decision.
+        """
         context = prompt_context(
             view, portfolio, window=self.lookback, every=self._every, sizing=self._sizing, sizes=self._sizes
         )
@@ -122,5 +127,10 @@ class PromptAgent:
         )
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
-        """Send the request, wait for the reply, and return the decision."""
+        """Send the request, wait for the reply, and return the decision.
+
+        Args:
+            view: the market up to now.
+            portfolio: the account before the decision.
+        """
         return self.interpret(view, portfolio, ask(self.llm, self.requests(view, portfolio)))

@@ -65,6 +65,11 @@ def prompt_context(
 class WindowInput:
     """The last bars and features, oldest first.
 
+    Args:
+        data: float64 (rows, columns).
+        columns: names of the data's columns.
+        price: the last close (quote units), which prices are relative to.
+
     Attributes:
         rows: how many there are.
     """
@@ -91,6 +96,11 @@ class WindowInput:
 
 class SummaryInput:
     """The 7-day summary, oldest day first.
+
+    Args:
+        days: complete days, oldest first.
+        now: the instant of the decision, UTC us.
+        price: the last close (quote units).
 
     Attributes:
         days: how many complete days there are, 0 to 7.
@@ -122,6 +132,12 @@ class SummaryInput:
 
 class AccountInput:
     """The account before the decision; `position` and `unrealised` are coarse, so that equal situations look equal.
+
+    Args:
+        view: the market up to now.
+        portfolio: the account before the decision.
+        symbol: the symbol of the decision.
+        every: time between decisions, us.
 
     Attributes:
         position: weight of the symbol in the equity, whole per cent.

@@ -118,6 +118,11 @@ def panel_context(
 class PanelInput:
     """The cross-section of the symbols that may be bought.
 
+    Args:
+        view: the market up to now.
+        symbols: the symbols of the table.
+        columns: name -> its feature, None for a column of the bars.
+
     Attributes:
         symbols: their names, in the order of the table.
         count: their number.
@@ -158,6 +163,10 @@ class PanelInput:
 
 class HoldingsInput:
     """What the account holds before the decision, coarse and scale-free, so that equal situations look equal.
+
+    Args:
+        view: the market up to now.
+        portfolio: the account before the decision.
 
     Attributes:
         weights: symbol -> whole per cent of the equity, negative where short; only what is held.

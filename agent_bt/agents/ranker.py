@@ -78,7 +78,12 @@ class RankerAgent:
         self._strip: Strip = strip
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> tuple[Request, ...]:
-        """Return the one request of this decision; none where there is nothing to choose from."""
+        """Return the one request of this decision; none where there is nothing to choose from.
+
+        Args:
+            view: the market up to now.
+            portfolio: the account before the decision.
+        """
         shown = self.shown(view)
         if not shown:
             return ()
@@ -116,7 +121,12 @@ class RankerAgent:
         )
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
-        """Send the request, wait for the reply, and return the decision."""
+        """Send the request, wait for the reply, and return the decision.
+
+        Args:
+            view: the market up to now.
+            portfolio: the account before the decision.
+        """
         return self.interpret(view, portfolio, ask(self.llm, self.requests(view, portfolio)))
 
     def shown(self, view: MarketView) -> tuple[str, ...]:

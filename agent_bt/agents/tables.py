@@ -26,7 +26,12 @@ class Unit(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """The format of a column."""
+    """The format of a column.
+
+    Attributes:
+        unit: what its numbers are converted to.
+        decimals: digits after the point.
+    """
 
     unit: Unit
     decimals: int

@@ -104,7 +104,12 @@ def reply_schema(strategy: StrategyConfig) -> Mapping[str, Any]:
 
 
 def form_of(config: Config, negotiated: Mapping[str, Any] | None) -> RequestForm:
-    """Return what all requests of a run have in common; `negotiated` as for `request_form`."""
+    """Return what all requests of a run have in common.
+
+    Args:
+        config: the run's.
+        negotiated: result of the negotiation; None: parameters are sent as configured.
+    """
     return request_form(config.llm, negotiated, reply_schema(config.strategy))
 
 

@@ -92,7 +92,12 @@ def check_dotenv(path: Path) -> Iterator[Finding]:
 
 
 def check_prompt(config: Config, config_path: Path | None) -> Iterator[Finding]:
-    """Check that the prompt of an agent can be read."""
+    """Check that the prompt of an agent can be read.
+
+    Args:
+        config: names the prompt.
+        config_path: the config file; prompts beside it are found.
+    """
     if config.strategy.kind != "agent":
         return
     from agent_bt.agents.prompt import load_prompt, prompt_roots

@@ -29,7 +29,7 @@ from agent_bt.core.view import MarketView
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.market import Market
 from agent_bt.engine.strategy_errors import strategy_errors
-from agent_bt.llm.speculation import Urgency, urged
+from agent_bt.llm.priority import Priority, use_priority
 
 Guess = Callable[[MarketView, Portfolio, Decision | None], Decision | None]
 """(view, portfolio, the last real decision) -> the guess of the next decision; None for HOLD."""
@@ -42,14 +42,14 @@ class Call:
     Attributes:
         index: number of the decision it is for.
         future: its reply.
-        urgency: whether it is needed now or speculative.
+        priority: whether it is needed now or speculative.
         sent: when it was sent, seconds of `time.perf_counter`.
         abandoned: whether its guess has proved wrong since.
     """
 
     index: int
     future: Future[Reply]
-    urgency: Urgency
+    priority: Priority
     sent: float
     abandoned: bool = False
 
@@ -189,14 +189,14 @@ class Prefetcher:
         if call is not None and call.abandoned:
             self._control.reuse.observe(hit=ahead)
         if call is None or not ahead:
-            return self._send(index, request, Urgency()), False
-        call.urgency.speculative = False
+            return self._send(index, request, Priority()), False
+        call.priority.speculative = False
         return call, True
 
-    def _send(self, index: int, request: Request, urgency: Urgency) -> Call:
-        with urged(urgency):
+    def _send(self, index: int, request: Request, priority: Priority) -> Call:
+        with use_priority(priority):
             future = self._agent.llm.submit(request)
-        return Call(index=index, future=future, urgency=urgency, sent=time.perf_counter())
+        return Call(index=index, future=future, priority=priority, sent=time.perf_counter())
 
     def _await(self, index: int, request: Request, call: Call, ahead: bool) -> Reply:
         """Return the reply; a prefetched call that failed is sent again, so that no decision comes of the failure."""
@@ -210,7 +210,7 @@ class Prefetcher:
         if reply is None or (ahead and reply.failure is not None):
             self.stats.wasted += not _was_free(call.future)
             ahead = False
-            reply = result_of(self._send(index, request, Urgency()).future)
+            reply = result_of(self._send(index, request, Priority()).future)
         self._control.used += not reply.cached
         if reply.latency_ms and not reply.cached:
             self._latency += 0.2 * (reply.latency_ms / 1e3 - self._latency) if self._latency else reply.latency_ms / 1e3
@@ -304,7 +304,7 @@ class Prefetcher:
         for request in requests:
             if request.address in self._calls:
                 continue
-            call = self._send(track.at, request, Urgency(speculative=True))
+            call = self._send(track.at, request, Priority(speculative=True))
             self._calls[request.address] = call
             if not _was_free(call.future):
                 self.stats.speculated += 1

@@ -31,7 +31,7 @@ from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 from agent_bt.llm.ledger import NOT_BILLED, NOTHING, Ledger, Spend, compute_spend
 from agent_bt.llm.prices import PriceBook, PriceTable, add_cost
-from agent_bt.llm.speculation import Urgency, current_urgency, urged
+from agent_bt.llm.priority import Priority, current_priority, use_priority
 
 _KEPT_FOR_NEEDED = 0.1
 
@@ -39,11 +39,11 @@ _KEPT_FOR_NEEDED = 0.1
 class _PendingCall:
     """A needed call that waits for calls in flight to settle."""
 
-    __slots__ = ("future", "request", "urgency", "worst")
+    __slots__ = ("future", "priority", "request", "worst")
 
-    def __init__(self, request: Request, urgency: Urgency, worst: Spend, future: LinkedFuture) -> None:
+    def __init__(self, request: Request, priority: Priority, worst: Spend, future: LinkedFuture) -> None:
         self.request = request
-        self.urgency = urgency
+        self.priority = priority
         self.worst = worst
         self.future = future
 
@@ -89,11 +89,11 @@ class BudgetLLM:
 
     def submit(self, request: Request) -> Future[Reply]:
         """Send the request when the budget has room for it; its future can be cancelled until then."""
-        call = _PendingCall(request, current_urgency(), self._worst_case(request), LinkedFuture())
+        call = _PendingCall(request, current_priority(), self._worst_case(request), LinkedFuture())
         refused = False
         number: int | None = None
         with self._lock:
-            if call.urgency.speculative:
+            if call.priority.speculative:
                 number = self._reserve(call.worst, kept=_KEPT_FOR_NEEDED) if not self._waiting else None
                 refused = number is None
             else:
@@ -174,7 +174,7 @@ class BudgetLLM:
 
     def _send(self, call: _PendingCall, number: int) -> None:
         def send() -> Future[Reply]:
-            with urged(call.urgency):
+            with use_priority(call.priority):
                 return self._inner.submit(call.request)
 
         try:

@@ -23,7 +23,7 @@ from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.futures import outcome_of, resolve
 from agent_bt.llm.ledger import Ledger
-from agent_bt.llm.speculation import Urgency, current_urgency, urged
+from agent_bt.llm.priority import Priority, current_priority, use_priority
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 class _Flight:
     """A call in flight and the callers that wait for its reply."""
 
-    __slots__ = ("guessed", "inner", "leaving", "request", "urgency", "waiters")
+    __slots__ = ("guessed", "inner", "leaving", "priority", "request", "waiters")
 
-    def __init__(self, request: Request, urgency: Urgency) -> None:
+    def __init__(self, request: Request, priority: Priority) -> None:
         self.request = request
-        self.urgency = urgency
-        self.guessed = urgency.speculative
+        self.priority = priority
+        self.guessed = priority.speculative
         self.waiters: list[_Waiter] = []
         self.leaving: _Waiter | None = None
         self.inner: Future[Reply] | None = None
@@ -76,24 +76,24 @@ class CachedLLM:
 
     def submit(self, request: Request) -> Future[Reply]:
         """Return the future of the stored reply, of the call in flight, or of a new call."""
-        urgency = current_urgency()
+        priority = current_priority()
         with self._lock:
             flight = self._flights.get(request.address)
             # Read under the lock: else a reply could be stored between the two checks, and be requested once more.
             entry = None if flight is not None else self._store.get(request)
             if entry is not None:
                 logger.debug("cache hit %.12s", request.address)
-                if self._ledger is not None and not urgency.speculative:
+                if self._ledger is not None and not priority.speculative:
                     self._ledger.save(entry.reply)
                 return completed(entry.reply)
             new = flight is None
-            flight = flight or self._flights.setdefault(request.address, _Flight(request, urgency))
-            if not urgency.speculative:
-                flight.urgency.speculative = False
+            flight = flight or self._flights.setdefault(request.address, _Flight(request, priority))
+            if not priority.speculative:
+                flight.priority.speculative = False
             waiter = _Waiter(partial(self._withdraw, flight))
             flight.waiters.append(waiter)
         if new:
-            logger.debug("cache miss %.12s%s", request.address, ", prefetch" if urgency.speculative else "")
+            logger.debug("cache miss %.12s%s", request.address, ", prefetch" if priority.speculative else "")
             self._send(flight)
         return waiter
 
@@ -107,7 +107,7 @@ class CachedLLM:
 
     def _send(self, flight: _Flight) -> None:
         try:
-            with urged(flight.urgency):
+            with use_priority(flight.priority):
                 inner = self._inner.submit(flight.request)
         except Exception as error:
             self._deliver(flight, error)
@@ -139,7 +139,7 @@ class CachedLLM:
             return
         outcome = outcome_of(inner)
         if isinstance(outcome, BaseException) or outcome.failure is not None:
-            if flight.guessed and not flight.urgency.speculative and isinstance(outcome, Reply):
+            if flight.guessed and not flight.priority.speculative and isinstance(outcome, Reply):
                 # Prefetched on a guess, needed by now: its failure must not become a decision.
                 flight.guessed = False
                 self._send(flight)

@@ -117,7 +117,12 @@ def reply_from_plain(plain: Mapping[str, Any]) -> Reply:
 
 
 def same_answer(one: Reply, other: Reply) -> bool:
-    """Return whether two replies have the same content, whatever their usage and latency."""
+    """Return whether two replies have the same content, whatever their usage and latency.
+
+    Args:
+        one: a reply.
+        other: the reply it is compared with.
+    """
     return (one.text, one.finish_reason, one.refusal) == (other.text, other.finish_reason, other.refusal)
 
 

@@ -78,7 +78,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         # FULL: a commit is on the disk when it returns, so that not even a power cut takes a reply back.
         db.execute("PRAGMA synchronous = FULL")
         return db
-    # On a medium that cannot be written SQLite needs to be told that nobody else writes either.
+    # On a read-only medium SQLite has to know that no other process writes either.
     frozen = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
     uri = f"{path.absolute().as_uri()}?mode=ro{frozen}"
     return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)

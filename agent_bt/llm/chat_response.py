@@ -28,6 +28,11 @@ _NO_CREDIT: Final = ("insufficient_quota", "insufficient_balance", "billing_hard
 class ParameterRefused(RequestRejected):
     """A 400 or 422: the endpoint does not accept the body.
 
+    Args:
+        message: the complete error message.
+        reason: see the attribute.
+        param: see the attribute.
+
     Attributes:
         reason: the endpoint's own message.
         param: the body's key that it names; empty where it names none.

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_bt.llm.limits import ConcurrencyWindow, RequestRate
+from agent_bt.llm.priority import Priority, current_priority
 from agent_bt.llm.rate_headers import RemainingQuota
 from agent_bt.llm.retry import retry_after_s
-from agent_bt.llm.speculation import Urgency, current_urgency
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class _Caller:
 
     task: asyncio.Task[Any] | None
     admitted: asyncio.Future[None]
-    urgency: Urgency
+    priority: Priority
     number: int = 0
     started: float = 0.0
     level: int = 0
@@ -94,7 +94,7 @@ class AdaptiveLimiter:
     async def acquire(self) -> None:
         """Wait until one call may be sent; `release` follows in the same task."""
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        caller = _Caller(asyncio.current_task(), admitted, current_urgency())
+        caller = _Caller(asyncio.current_task(), admitted, current_priority())
         self._waiting.append(caller)
         self._dispatch()
         try:
@@ -152,7 +152,7 @@ class AdaptiveLimiter:
                 self._held_by_rate = start_at == self._rate.next_start
                 self._timer = asyncio.get_running_loop().call_at(start_at, self._dispatch)
                 return
-            caller = next((one for one in self._waiting if not one.urgency.speculative), self._waiting[0])
+            caller = next((one for one in self._waiting if not one.priority.speculative), self._waiting[0])
             self._waiting.remove(caller)
             self._start(caller, now)
 

@@ -12,7 +12,7 @@ from agent_bt.core.futures import completed, failed
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
-from agent_bt.llm.speculation import current_urgency
+from agent_bt.llm.priority import current_priority
 
 _SEARCHED = 20_000
 _SHOWN_LINES = 40
@@ -38,7 +38,7 @@ class OfflineLLM:
             return completed(entry.reply)
         if self._on_miss == "hold":
             return completed(Reply(failure="offline_miss", error="no stored reply", attempts=0))
-        if current_urgency().speculative:
+        if current_priority().speculative:
             # This request may never be needed: the search for the nearest one waits until it is.
             return failed(ReplayError("no stored reply to a prefetched request"))
         return failed(ReplayError(describe_miss(request, self._store)))
@@ -102,19 +102,19 @@ def find_nearest(request: Request, store: ReplyStore) -> Entry | None:
     return best
 
 
-def difference(stored: Request, asked: Request) -> list[str]:
+def difference(stored: Request, requested: Request) -> list[str]:
     """Return lines `- stored` and `+ requested` of everything that differs: parameters first, then the messages.
 
     Args:
-        stored: the one request.
-        asked: the other one.
+        stored: a stored request.
+        requested: the request without a stored reply.
     """
     lines = []
-    before, after = _parameters(stored), _parameters(asked)
+    before, after = _parameters(stored), _parameters(requested)
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             lines += [f"- {key}: {_short(before, key)}", f"+ {key}: {_short(after, key)}"]
-    old, new = stored.messages, asked.messages
+    old, new = stored.messages, requested.messages
     for at in range(max(len(old), len(new))):
         one, other = (old[at] if at < len(old) else {}), (new[at] if at < len(new) else {})
         if one == other:

@@ -1,7 +1,7 @@
 """What a model provider is: the base class, the registry, and the lookup by `llm.provider`.
 
 A provider is one module of `agent_bt.llm.providers` that registers a class under the module's name, or a class of the
-user's own that `llm.provider` names as `module:Class`. Everything that differs between providers is asked of it.
+user's own that `llm.provider` names as `module:Class`. What differs between providers is defined by the class.
 """
 
 from __future__ import annotations

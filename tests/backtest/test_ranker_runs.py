@@ -159,7 +159,7 @@ def test_whatever_comes_back_that_is_not_valid_leaves_everything_alone(tmp_path:
     assert replay(result.run_dir).identical
 
 
-def test_the_ladder_of_a_ranker_is_its_own(tmp_path: Path) -> None:
+def test_a_ranker_has_its_own_format_negotiation(tmp_path: Path) -> None:
     with ChatServer(stand_in_answer(), refuse=("json_schema",)) as server:
         run_config(ranking(tmp_path, *over(server)), report=False)
         probe = server.bodies[0]

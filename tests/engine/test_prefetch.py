@@ -26,7 +26,7 @@ from agent_bt.engine.prefetch import Prefetcher
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizer import RiskLimitedSizer
 from agent_bt.execution.sizing import make_limits, make_rules
-from agent_bt.llm.speculation import current_urgency
+from agent_bt.llm.priority import current_priority
 
 MINUTE = 60_000_000
 
@@ -120,7 +120,7 @@ class LazyModel:
 
     def submit(self, request: Request) -> Future[Reply]:
         future = LazyFuture(self)
-        self.pending.append((future, request, current_urgency().speculative))
+        self.pending.append((future, request, current_priority().speculative))
         return future
 
     def complete(self, request: Request) -> Reply:

@@ -22,7 +22,7 @@ from agent_bt.llm.budget import BudgetLLM
 from agent_bt.llm.guard import FailureGuard
 from agent_bt.llm.ledger import NOTHING, Ledger, Spend
 from agent_bt.llm.prices import PriceTable
-from agent_bt.llm.speculation import Urgency, urged
+from agent_bt.llm.priority import Priority, use_priority
 
 PRICES = PriceTable(model="m", prices=PricesConfig(input=10.0, output=100.0))
 UNPRICED = PriceTable(model="no-such-model")
@@ -146,7 +146,7 @@ def test_hold_instead_of_stop() -> None:
 def test_speculative_calls_leave_the_last_tenth_of_the_budget_to_needed_calls() -> None:
     inner = Manual()
     llm = make_budget(inner, calls=10)
-    with urged(Urgency(speculative=True)):
+    with use_priority(Priority(speculative=True)):
         guesses = [llm.submit(make_request(str(n))) for n in range(10)]
     assert len(inner.calls) == 9
     assert guesses[9].result(300).failure == "budget"
@@ -163,7 +163,7 @@ def test_a_speculative_call_does_not_overtake_a_waiting_needed_call() -> None:
     for _ in range(3):
         llm.submit(request)
     demand = llm.submit(request)
-    with urged(Urgency(speculative=True)):
+    with use_priority(Priority(speculative=True)):
         assert llm.submit(make_request("g", max_tokens=1)).result(300).failure == "budget"
     assert not demand.done()
 
@@ -253,7 +253,7 @@ def check_never_exceeded(seed: int, limits: dict[str, Any], calls: int, threads:
     def work(n: int) -> str:
         request = make_request("y" * chance.randint(0, 50), max_tokens=chance.randint(1, 60))
         if chance.random() < 0.3:
-            with urged(Urgency(speculative=True)):
+            with use_priority(Priority(speculative=True)):
                 future = llm.submit(request)
             if chance.random() < 0.5:
                 future.cancel()

@@ -15,7 +15,7 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.llm.cache import CachedLLM
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.ledger import Ledger
-from agent_bt.llm.speculation import Urgency, current_urgency, urged
+from agent_bt.llm.priority import Priority, current_priority, use_priority
 
 
 def make_request(content: str = "bars") -> Request:
@@ -32,7 +32,7 @@ class Manual:
 
     def submit(self, request: Request) -> Future[Reply]:
         future: Future[Reply] = Future()
-        self.calls.append((request, future, current_urgency().speculative))
+        self.calls.append((request, future, current_priority().speculative))
         return future
 
     def complete(self, request: Request) -> Reply:
@@ -154,11 +154,11 @@ def test_a_needed_call_that_joins_a_speculative_one_makes_it_needed(store: Reply
 
     class Watching(Manual):
         def submit(self, request: Request) -> Future[Reply]:
-            seen.append(current_urgency())
+            seen.append(current_priority())
             return inner.submit(request)
 
     llm = CachedLLM(Watching(), store)
-    with urged(Urgency(speculative=True)):
+    with use_priority(Priority(speculative=True)):
         llm.submit(make_request())
     assert seen[0].speculative
     llm.submit(make_request())
@@ -169,7 +169,7 @@ def test_a_needed_call_that_joins_a_speculative_one_makes_it_needed(store: Reply
 def test_a_failed_speculative_call_that_is_needed_by_now_is_sent_again(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
-    with urged(Urgency(speculative=True)):
+    with use_priority(Priority(speculative=True)):
         llm.submit(make_request())
     needed = llm.submit(make_request())
     inner.answer(reply=Reply(failure="timeout"))
@@ -181,7 +181,7 @@ def test_a_failed_speculative_call_that_is_needed_by_now_is_sent_again(store: Re
 def test_a_failed_speculative_call_that_is_not_needed_is_not_sent_again(store: ReplyStore) -> None:
     inner = Manual()
     llm = CachedLLM(inner, store)
-    with urged(Urgency(speculative=True)):
+    with use_priority(Priority(speculative=True)):
         guess = llm.submit(make_request())
     inner.answer(reply=Reply(failure="timeout"))
     assert guess.result(300).failure == "timeout"
@@ -195,7 +195,7 @@ def test_cache_hits_of_needed_calls_count_as_saved(store: ReplyStore) -> None:
     inner.answer()
     _wait(lambda: len(store) == 1)
     llm.complete(make_request())
-    with urged(Urgency(speculative=True)):
+    with use_priority(Priority(speculative=True)):
         llm.complete(make_request())
     assert (ledger.saved.calls, ledger.saved.usd, ledger.spent.calls) == (1, 0.5, 0)
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent_bt.llm.limiter import AdaptiveLimiter
+from agent_bt.llm.priority import Priority, use_priority
 from agent_bt.llm.rate_headers import requests_left, reset_s, tokens_left
-from agent_bt.llm.speculation import Urgency, urged
 
 
 class _Selector(selectors.SelectSelector):
@@ -88,7 +88,7 @@ class Endpoint:
         return (500 if self.random.random() < self.errors else 200), {}
 
 
-async def send_all(gate: Any, call: Callable[[], Awaitable[tuple[int, Mapping[str, str]]]], calls: int) -> float:
+async def send_all(limiter: Any, call: Callable[[], Awaitable[tuple[int, Mapping[str, str]]]], calls: int) -> float:
     """Return the seconds that `calls` answers take, with 200 callers at a time; refused ones retry."""
     chance = random.Random(1)
     callers = asyncio.Semaphore(200)
@@ -96,9 +96,9 @@ async def send_all(gate: Any, call: Callable[[], Awaitable[tuple[int, Mapping[st
     async def one() -> None:
         async with callers:
             for attempt in range(50):
-                await gate.acquire()
+                await limiter.acquire()
                 status, headers = await call()
-                gate.release(status, headers)
+                limiter.release(status, headers)
                 if status != 429:
                     return
                 await asyncio.sleep(0.5 * 2 ** min(attempt, 6) * chance.uniform(0.5, 1))
@@ -153,18 +153,18 @@ def test_the_window_starts_small() -> None:
 
 def test_server_errors_do_not_narrow_the_window() -> None:
     endpoint = Endpoint(errors=0.3)
-    gate = AdaptiveLimiter(16)
-    run(send_all(gate, endpoint.call, 500))
-    assert (gate.window, gate.rate) == (16, float("inf"))
+    limiter = AdaptiveLimiter(16)
+    run(send_all(limiter, endpoint.call, 500))
+    assert (limiter.window, limiter.rate) == (16, float("inf"))
 
 
 def test_timeouts_do_not_narrow_the_window() -> None:
     async def work() -> AdaptiveLimiter:
-        gate = AdaptiveLimiter(8)
+        limiter = AdaptiveLimiter(8)
         for _ in range(20):
-            await gate.acquire()
-            gate.release(None, {})
-        return gate
+            await limiter.acquire()
+            limiter.release(None, {})
+        return limiter
 
     assert run(work()).window == 4
 
@@ -174,13 +174,13 @@ def test_retry_after_pauses_all_callers(headers: dict[str, str]) -> None:
     starts = []
 
     async def work() -> None:
-        gate = AdaptiveLimiter(8)
+        limiter = AdaptiveLimiter(8)
 
         async def caller(status: int) -> None:
-            await gate.acquire()
+            await limiter.acquire()
             starts.append(now())
             await asyncio.sleep(0.01)
-            gate.release(status, headers if status == 429 else {})
+            limiter.release(status, headers if status == 429 else {})
 
         await caller(429)
         await asyncio.gather(*(caller(200) for _ in range(5)))
@@ -194,14 +194,14 @@ def test_calls_wait_for_the_reset_of_a_used_up_quota() -> None:
     starts: list[float] = []
 
     async def work() -> None:
-        gate = AdaptiveLimiter(8)
+        limiter = AdaptiveLimiter(8)
 
         async def caller() -> None:
-            await gate.acquire()
+            await limiter.acquire()
             starts.append(now())
             left = max(0, 9 - len(starts))
             await asyncio.sleep(0.01)
-            gate.release(200, {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": "6s"})
+            limiter.release(200, {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": "6s"})
 
         await asyncio.gather(*(caller() for _ in range(12)))
 
@@ -214,12 +214,12 @@ def test_calls_wait_for_the_reset_of_used_up_tokens() -> None:
     starts: list[float] = []
 
     async def work() -> None:
-        gate = AdaptiveLimiter(1)
+        limiter = AdaptiveLimiter(1)
         for _ in range(8):
-            await gate.acquire()
+            await limiter.acquire()
             starts.append(now())
             left = 5000 - 1000 * min(len(starts), 5)
-            gate.release(200, {"x-ratelimit-remaining-tokens": str(left), "x-ratelimit-reset-tokens": "1m0s"})
+            limiter.release(200, {"x-ratelimit-remaining-tokens": str(left), "x-ratelimit-reset-tokens": "1m0s"})
 
     run(work())
     assert starts[4] - starts[0] < 1
@@ -230,57 +230,57 @@ def test_needed_calls_go_first_and_a_speculative_call_can_become_needed() -> Non
     order = []
 
     async def work() -> None:
-        gate = AdaptiveLimiter(1)
-        await gate.acquire()
+        limiter = AdaptiveLimiter(1)
+        await limiter.acquire()
 
-        async def caller(name: str, urgency: Urgency) -> None:
-            with urged(urgency):
-                await gate.acquire()
+        async def caller(name: str, priority: Priority) -> None:
+            with use_priority(priority):
+                await limiter.acquire()
             order.append(name)
-            gate.release(200, {})
+            limiter.release(200, {})
 
-        lifted = Urgency(speculative=True)
-        urgencies = {"guess": Urgency(speculative=True), "lifted": lifted, "demand": Urgency()}
-        tasks = [asyncio.ensure_future(caller(name, urgency)) for name, urgency in urgencies.items()]
+        joined = Priority(speculative=True)
+        priorities = {"guess": Priority(speculative=True), "joined": joined, "needed": Priority()}
+        tasks = [asyncio.ensure_future(caller(name, priority)) for name, priority in priorities.items()]
         await asyncio.sleep(0)
-        lifted.speculative = False
-        gate.release(200, {})
+        joined.speculative = False
+        limiter.release(200, {})
         await asyncio.gather(*tasks)
 
     run(work())
-    assert order == ["lifted", "demand", "guess"]
+    assert order == ["joined", "needed", "guess"]
 
 
 def test_cancelled_callers_free_their_places() -> None:
     async def work() -> None:
-        gate = AdaptiveLimiter(1)
-        await gate.acquire()
-        waiting = asyncio.ensure_future(gate.acquire())
-        granted = asyncio.ensure_future(gate.acquire())
+        limiter = AdaptiveLimiter(1)
+        await limiter.acquire()
+        waiting = asyncio.ensure_future(limiter.acquire())
+        granted = asyncio.ensure_future(limiter.acquire())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.sleep(0)
-        gate.release(200, {})
+        limiter.release(200, {})
         granted.cancel()  # admitted already, but not resumed yet
         await asyncio.gather(waiting, granted, return_exceptions=True)
-        assert gate.in_flight == 0
-        await asyncio.wait_for(gate.acquire(), 1)
+        assert limiter.in_flight == 0
+        await asyncio.wait_for(limiter.acquire(), 1)
 
     run(work())
 
 
 def test_the_window_follows_a_limit_down_and_up() -> None:
     async def work() -> tuple[int, int]:
-        endpoint, gate = Endpoint(at_once=20), AdaptiveLimiter(64)
-        await send_all(gate, endpoint.call, 1000)
+        endpoint, limiter = Endpoint(at_once=20), AdaptiveLimiter(64)
+        await send_all(limiter, endpoint.call, 1000)
         endpoint.at_once = 5
-        await send_all(gate, endpoint.call, 500)
+        await send_all(limiter, endpoint.call, 500)
         before = endpoint.refused
-        await send_all(gate, endpoint.call, 1000)
+        await send_all(limiter, endpoint.call, 1000)
         refused = endpoint.refused - before
         endpoint.at_once = 40
         endpoint.peak = 0
-        await send_all(gate, endpoint.call, 10000)
+        await send_all(limiter, endpoint.call, 10000)
         return refused, endpoint.peak
 
     refused, peak = run(work())

@@ -14,7 +14,7 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.llm.cache_entry import Entry
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.offline import OfflineLLM, difference, find_nearest
-from agent_bt.llm.speculation import Urgency, urged
+from agent_bt.llm.priority import Priority, use_priority
 
 SYSTEM = "You trade BTCUSDT.\nAnswer in JSON."
 
@@ -112,6 +112,6 @@ def test_on_miss_hold(store: ReplyStore) -> None:
 
 def test_a_speculative_miss_does_not_search_for_the_nearest(store: ReplyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "candidates", None)
-    with urged(Urgency(speculative=True)):
+    with use_priority(Priority(speculative=True)):
         future = OfflineLLM(store).submit(make_request(7))
     assert isinstance(future.exception(1), ReplayError)

@@ -53,7 +53,13 @@ class OpenAIProvider(Provider):
     def body(
         self, messages: Sequence[Mapping[str, str]], negotiated: Mapping[str, Any] | None, schema: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Return the body with the parameters and the response format that the endpoint accepts."""
+        """Return the body with the parameters and the response format that the endpoint accepts.
+
+        Args:
+            messages: `role` and `content` each.
+            negotiated: result of `negotiate`; None: parameters are sent as configured, without a response format.
+            schema: JSON Schema of the reply.
+        """
         configured = super().body(messages, negotiated, schema)
         if negotiated is None:
             return configured
@@ -62,7 +68,16 @@ class OpenAIProvider(Provider):
         return apply(NegotiationResult.from_dict(negotiated), configured, schema)
 
     def negotiate(self, llm: LLM, schema: Mapping[str, Any], probe: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-        """Send a small request per step of the format negotiation (see `agent_bt.llm.negotiation`)."""
+        """Send a small request per step of the format negotiation (see `agent_bt.llm.negotiation`).
+
+        Args:
+            llm: where test requests are sent; not through a cache.
+            schema: JSON Schema of the reply.
+            probe: messages that ask for a valid reply.
+
+        Raises:
+            ModelError: the endpoint cannot be used.
+        """
         from agent_bt.llm.negotiation import negotiate
 
         return negotiate(
