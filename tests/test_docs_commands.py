@@ -85,6 +85,7 @@ PARSED = {
     "agent-bt run configs/providers/openai.yaml --set budget.usd=2": "asks a model",
     "agent-bt run configs/providers/ollama.yaml": "asks a model",
     "agent-bt run configs/providers/llama_server.yaml": "asks a model",
+    "agent-bt run configs/providers/local_gguf.yaml --limit 50": "tests/test_local_model.py runs it",
     "agent-bt resume latest": "needs an interrupted run: tests/resume",
     "agent-bt cache export evidence.jsonl.xz --run runs/<run>": "run with the page on replay",
     "agent-bt ab run configs/ab.yaml": "six runs of three months: tests/experiments",

@@ -80,7 +80,8 @@ def estimate(config: Config, *, config_path: Path | None = None, limit: int | No
     completion = counter.calls * reply_tokens
     prices = provider.prices()
     cost = prices.cost_usd(Usage(prompt_tokens=counter.prompt_tokens, completion_tokens=completion))
-    waste = 1.0 + (config.prefetch.max_waste if config.prefetch.depth and not provider.embedded else 0.0)
+    prefetches = config.prefetch.depth and not (provider.embedded or provider.one_at_a_time)
+    waste = 1.0 + (config.prefetch.max_waste if prefetches else 0.0)
     return Estimate(
         decisions=counter.decisions,
         cached=counter.cached,
@@ -148,7 +149,8 @@ def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) 
 
 def _reply_tokens(config: Config, store: ReplyStore | None, symbols: int) -> tuple[int, str]:
     """Completion tokens of one reply, and where the figure is from; a ranker is assumed to weigh half of `symbols`."""
-    rows = [] if store is None else [row for row in store.stats() if row.model == config.llm.model and row.replies]
+    model = get_provider(config.llm).parameters()["model"]
+    rows = [] if store is None else [row for row in store.stats() if row.model == model and row.replies]
     if not rows:
         ranks = reply_schema(config.strategy) is RANK_SCHEMA
         return REPLY_TOKENS + (TOKENS_A_WEIGHT * symbols // 2 if ranks else 0), "assumed"

@@ -176,10 +176,13 @@ def _at_decision(error: AgentBtError, market: Market, bars: np.ndarray, index: i
 
 
 def _make_prefetcher(run: PreparedRun, broker: SimulatedBroker) -> Prefetcher | None:
-    """Make the prefetcher of an agent; None where it cannot save time, as with models that answer at once."""
+    """Make the prefetcher of an agent; None where it cannot save time: the model answers at once, or one by one."""
     plan, config = run.plan, run.plan.config
     agent = plan.strategy
-    if plan.prompt is None or not isinstance(agent, AgentStrategy) or get_provider(config.llm).embedded:
+    if plan.prompt is None or not isinstance(agent, AgentStrategy):
+        return None
+    provider = get_provider(config.llm)
+    if provider.embedded or provider.one_at_a_time:
         return None
     if run.offline or config.prefetch.depth == 0:
         return None

@@ -173,7 +173,7 @@ def _about(plan: RunPlan, prepared: PreparedMarket) -> dict[str, Any]:
     return {
         "name": config.name,
         "strategy": plan.strategy.name,
-        "model": f"{config.llm.provider}/{config.llm.model}" if plan.prompt else None,
+        "model": f"{config.llm.provider}/{get_provider(config.llm).parameters()['model']}" if plan.prompt else None,
         "source": plan.loaded.label,
         "kind": config.market.kind,
         "mode": config.mode,

@@ -59,7 +59,10 @@ def derive_identity(
     identity["limit"] = limit
     if prompt is not None:
         shaping = {key: value for key, value in dump["llm"].items() if key in _SHAPING_LLM}
-        identity["llm"] = {**shaping, "endpoint_id": get_provider(config.llm).endpoint_id}
+        provider = get_provider(config.llm)
+        # A model file may be moved: it is called what its requests call it.
+        shaping["model"] = provider.parameters()["model"]
+        identity["llm"] = {**shaping, "endpoint_id": provider.endpoint_id}
         identity["prompt"] = prompt.hash
     elif ":" in config.strategy.kind:
         assert strategy is not None, "the source of a strategy of one's own is part of the identity"

@@ -135,6 +135,11 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
         yield _ok(f"endpoint: none needed ({config.llm.provider})")
         return
     where = f"{config.llm.model} at {provider.address}"
+    try:
+        provider.check_ready()
+    except ConfigError as error:
+        yield _error(f"endpoint: {error}", "")
+        return
     if not probe:
         yield _ok(f"endpoint: {where}, not tested (--probe sends one small request)")
         return

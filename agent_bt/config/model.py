@@ -161,15 +161,26 @@ class PricesConfig(Section):
         return self
 
 
+class ServerConfig(Section):
+    """The server that `llm.provider: llama_cpp` starts on 127.0.0.1 for the run."""
+
+    threads: Count | None = Field(None, description="Threads that compute; null: one for each core but one.")
+    context: Count = Field(8192, description="Most tokens of a prompt and its reply together.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(0, description="Its port; 0: any that is free.")
+
+
 class LLMConfig(Section):
     """Which model answers, and how requests are sent to it."""
 
     provider: ProviderName = Field(
         "stand_in",
-        description="`openai`: any OpenAI-compatible endpoint; `stand_in`: the embedded small policy; `scripted`: "
-        "replies from `llm.params`; or `module:Class` of your own.",
+        description="`openai`: any OpenAI-compatible endpoint; `stand_in`: the embedded small policy; "
+        "`llama_cpp`: a GGUF file on this machine; `scripted`: replies from `llm.params`; or `module:Class` of your "
+        "own.",
     )
-    model: str = Field("baseline", description="Name of the model at the endpoint.")
+    model: str = Field(
+        "baseline", description="Name of the model at the endpoint; for `llama_cpp` a GGUF file, or a package with one."
+    )
     base_url: WebUrl | None = Field(None, description="URL of the endpoint; null: the provider's own.")
     endpoint_id: str | None = Field(None, description="Name of the endpoint in cache keys; null: its host.")
     api_key_env: VariableName = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
@@ -194,6 +205,7 @@ class LLMConfig(Section):
     knowledge_cutoff: Instant | None = Field(None, description="Last day that the training data may contain.")
     replicate: Annotated[int, Field(ge=0)] = Field(0, description="Number of the replicate; part of cache keys.")
     prices: PricesConfig = PricesConfig()
+    server: ServerConfig = ServerConfig()
     params: Params = Field(
         default_factory=dict, description="Further parameters of the request body, or of the provider."
     )

@@ -73,12 +73,16 @@ class Endpoints:
         prices = provider.prices()
         with self._connecting:
             self._paid.check_priced(prices)
-            self._prices.add(provider.config.provider, provider.endpoint_id, provider.config.model, prices)
+            self._prices.add(
+                provider.config.provider, provider.endpoint_id, str(provider.parameters()["model"]), prices
+            )
             self._clients.open(provider)
             if not provider.negotiates:
                 return None, prices
             found = known or self._store.recall(key)
-            if found is None:
+            if found is not None:
+                provider.check_negotiated(found, source="this run" if known else f"the cache {self._store.path}")
+            else:
                 found = negotiate(self._paid)
                 self._store.remember(key, found)
         return found, prices

@@ -49,6 +49,7 @@ class NegotiationResult:
         dropped: body parameters that are left out.
         refusals: the endpoint's messages on what it does not accept.
         calls, prompt_tokens, completion_tokens: what the negotiation has cost.
+        model_hash: SHA-256 of the model's file; empty where it is not known.
     """
 
     response_format: ResponseFormat = "json_schema"
@@ -58,10 +59,14 @@ class NegotiationResult:
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    model_hash: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON data."""
-        return asdict(self) | {"dropped": list(self.dropped), "refusals": list(self.refusals)}
+        data = asdict(self) | {"dropped": list(self.dropped), "refusals": list(self.refusals)}
+        if not self.model_hash:
+            del data["model_hash"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NegotiationResult:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from agent_bt.config.model import LLMConfig
+from agent_bt.config.model import LLMConfig, ServerConfig
 from agent_bt.config.values import PROVIDERS
 from agent_bt.core.errors import AgentBtError, ConfigError
 from agent_bt.core.extensions import is_import_path
@@ -32,12 +32,16 @@ class Provider(ABC):
         embedded: whether replies are computed in this process at once and for nothing. The cache, the budget and
             prefetch are left out then; every other provider gets them.
         negotiates: whether the provider finds out, before the first decision, which parameters its endpoint accepts.
+        one_at_a_time: whether the model answers one request after another, so that prefetch would save no time.
+        starts_server: whether the provider runs a server of its own, configured by `llm.server`.
         banner: what every report must show at the top, or None.
         notice: what `agent-bt validate` warns of and what to do about it, or None.
     """
 
     embedded: ClassVar[bool] = False
     negotiates: ClassVar[bool] = False
+    one_at_a_time: ClassVar[bool] = False
+    starts_server: ClassVar[bool] = False
     banner: ClassVar[str | None] = None
     notice: ClassVar[tuple[str, str] | None] = None
 
@@ -70,6 +74,15 @@ class Provider(ABC):
             ConfigError: a parameter does not fit this provider.
         """
         self.parameters()
+        if not self.starts_server and self.config.server != ServerConfig():
+            raise ConfigError("llm.server: only llm.provider llama_cpp starts a server; remove it")
+
+    def check_ready(self) -> None:  # noqa: B027 - most providers need nothing
+        """Check that what `open` needs is on this machine: packages and files.
+
+        Raises:
+            ConfigError: something is missing.
+        """
 
     def check_access(self) -> str:
         """Return a description of the API key that is set, or of why none is needed; never the key itself.
@@ -119,7 +132,7 @@ class Provider(ABC):
             "ladder",
             llm.provider,
             self.endpoint_id,
-            llm.model,
+            self.parameters()["model"],
             llm.response_format,
             sorted(self.parameters()),
         ]
@@ -139,6 +152,19 @@ class Provider(ABC):
             ModelError: the endpoint cannot be used.
         """
         raise NotImplementedError(f"{type(self).__name__}.negotiates is true, so it must define negotiate")
+
+    def check_negotiated(  # noqa: B027 - most providers cannot tell
+        self, negotiated: Mapping[str, Any], *, source: str
+    ) -> None:
+        """Check that what was negotiated before still holds; called before the first request.
+
+        Args:
+            negotiated: what `negotiate` returned then.
+            source: where it was kept, for messages.
+
+        Raises:
+            ConfigError: it belongs to another model.
+        """
 
     def expected_negotiation(self) -> dict[str, Any] | None:
         """Return what `negotiate` returns where the endpoint accepts everything; for estimates without a request."""

@@ -25,7 +25,7 @@ from agent_bt.llm.provider import Provider, get_provider, is_embedded
 from agent_bt.records.read import load_run
 from agent_bt.records.run_folder import RunFolder
 
-SHIPPED = ("openai", "scripted", "stand_in")
+SHIPPED = ("llama_cpp", "openai", "scripted", "stand_in")
 
 OWN = '''
 """A provider of one's own, in one file."""
@@ -77,6 +77,7 @@ def test_every_module_of_the_package_registers_a_provider_of_its_name() -> None:
         ("stand_in", True, "stand_in", "none needed (stand_in)"),
         ("scripted", True, "scripted", "none needed (scripted)"),
         ("openai", False, "api.openai.com", "OPENAI_API_KEY is set"),
+        ("llama_cpp", False, "llama_cpp/baseline", "none needed (llama_cpp)"),
     ],
 )
 def test_what_differs_between_providers_is_asked_of_them(
@@ -85,7 +86,7 @@ def test_what_differs_between_providers_is_asked_of_them(
     monkeypatch.setenv("OPENAI_API_KEY", "very-secret")
     provider = get_provider(LLMConfig(provider=name))
     assert (provider.embedded, provider.endpoint_id, provider.check_access()) == (embedded, endpoint, access)
-    assert provider.prices().priced == embedded
+    assert provider.prices().priced == (embedded or name == "llama_cpp")
     assert (provider.banner is not None) == embedded
     assert provider.negotiates == (not embedded)
 
@@ -198,7 +199,9 @@ def test_what_is_not_a_provider_is_refused_before_a_market_is_loaded(
 
 @pytest.mark.parametrize("name", ["my module:X", "module:", ":Class", "a:b:c", "nobody", ""])
 def test_a_name_that_cannot_be_a_provider_is_refused_when_the_config_is_read(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"llm\.provider: .* is not one of openai, scripted, stand_in, or module"):
+    with pytest.raises(
+        ConfigError, match=r"llm\.provider: .* is not one of llama_cpp, openai, scripted, stand_in, or module"
+    ):
         load_config(None, [f"llm.provider={name!r}"], env={})
 
 

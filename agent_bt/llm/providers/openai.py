@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from agent_bt.core.errors import ConfigError
 from agent_bt.core.protocols import LLM
 from agent_bt.llm.address import OPENAI_BASE_URL, api_key_from_env
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.provider import Provider, provider
+
+WantedFormat = Literal["auto", "json_schema", "json_object", "text", "grammar"]
 
 
 @provider("openai")
@@ -40,9 +43,20 @@ class OpenAIProvider(Provider):
         return llm.endpoint_id or (urlsplit(llm.base_url).netloc if llm.base_url else "api.openai.com")
 
     @property
+    def wanted_format(self) -> WantedFormat:
+        """The response format to ask for, or `auto`: the best the endpoint accepts."""
+        return self.config.response_format
+
+    @property
     def address(self) -> str:
         """`llm.base_url`, or the host of OpenAI's own endpoint."""
         return self.config.base_url or "api.openai.com"
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the body of a request as configured, without messages and response format."""
+        if self.wanted_format == "grammar" and "grammar" in self.config.params:
+            raise ConfigError("llm.params.grammar is set by agent-bt itself; remove it from llm.params")
+        return super().parameters()
 
     def check_access(self) -> str:
         """Return the name of the environment variable with the key, and whether it is set."""
@@ -83,7 +97,7 @@ class OpenAIProvider(Provider):
         return negotiate(
             llm,
             self.parameters(),
-            wanted=self.config.response_format,
+            wanted=self.wanted_format,
             schema=schema,
             provider=self.config.provider,
             endpoint_id=self.endpoint_id,
@@ -94,7 +108,7 @@ class OpenAIProvider(Provider):
         """Return the first step of the negotiation: JSON Schema, unless `llm.response_format` says otherwise."""
         from agent_bt.llm.negotiation import NegotiationResult
 
-        wanted = self.config.response_format
+        wanted = self.wanted_format
         return NegotiationResult(response_format="json_schema" if wanted == "auto" else wanted).to_dict()
 
     def prices(self) -> PriceTable:
