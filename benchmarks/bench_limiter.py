@@ -1,7 +1,7 @@
-"""The adaptive gate against a local server with hidden limits: share of the best throughput, share of refused calls.
+"""The adaptive limiter against a local server with hidden limits: ratio to the best throughput, refused calls.
 
 The server is a process of its own and speaks plain HTTP; the calls go through the OpenAI-compatible provider. The best
-throughput is measured too, by the same client behind a gate that is told the limit.
+throughput is measured too, by the same client behind a limiter that knows the limit.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ BODY = json.dumps(
 
 
 def main() -> dict[str, Any]:
-    """Every case with the adaptive gate and with a gate that knows the limit, one after the other."""
+    """Every case with the adaptive limiter and with a limiter that knows the limit, one after the other."""
     rows = []
     for work, limits in CASES.items():
-        best, _ = _measure(limits, told=True)
-        ours, refused = _measure(limits, told=False)
+        best, _ = _measure(limits, known=True)
+        ours, refused = _measure(limits, known=False)
         rows += [
             {
                 "work": f"hidden limit: {work}",
                 "ours": ours,
                 "unit": "answers/s",
-                "peer": "a gate that is told the limit",
+                "peer": "a limiter that knows the limit",
                 "theirs": best,
                 "ratio": ours / best,
                 "target": ">= 0.85",
@@ -64,8 +64,8 @@ def main() -> dict[str, Any]:
     return {"name": "limiter", "rows": rows, "calls": CALLS}
 
 
-class _Told:
-    """A gate that knows the limit of the endpoint."""
+class _FixedLimits:
+    """A limiter that knows the limit of the endpoint."""
 
     def __init__(self, at_once: float | None, per_s: float | None) -> None:
         self._places = asyncio.Semaphore(int(at_once) if at_once else MAX_IN_FLIGHT)
@@ -82,7 +82,7 @@ class _Told:
         self._places.release()
 
 
-def _measure(limits: Mapping[str, float], *, told: bool) -> tuple[float, float]:
+def _measure(limits: Mapping[str, float], *, known: bool) -> tuple[float, float]:
     """Answers per second, and the share of calls that were refused."""
     from agent_bt.core.types import Request
     from agent_bt.llm.limiter import AdaptiveLimiter
@@ -93,8 +93,10 @@ def _measure(limits: Mapping[str, float], *, told: bool) -> tuple[float, float]:
         assert server.stdin is not None and server.stdout is not None
         try:
             port = int(server.stdout.readline())
-            gate = _Told(limits.get("at_once"), limits.get("per_s")) if told else AdaptiveLimiter(MAX_IN_FLIGHT)
-            llm = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", retries=20, limiter=gate)
+            limiter = (
+                _FixedLimits(limits.get("at_once"), limits.get("per_s")) if known else AdaptiveLimiter(MAX_IN_FLIGHT)
+            )
+            llm = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", retries=20, limiter=limiter)
             body = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
             began = time.perf_counter()
             futures = [llm.submit(Request(provider="p", endpoint_id="e", body=body, replicate=n)) for n in range(CALLS)]

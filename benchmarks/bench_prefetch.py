@@ -47,7 +47,7 @@ class Spec:
     max_waste: float = 1.0
     max_in_flight: int = 32
     decisions: int = DECISIONS
-    gate: str = "plain"
+    limiter: str = "plain"
     store: str = ""
 
     @property
@@ -89,7 +89,7 @@ FULL = {
     ],
     200: [
         hold(0.8, 200, 1.0), *SMALL, hold(0.95, 200, 1.0), hold(0.9, 200, 1.0, shows="v1"), states(0.9, 200),
-        rare(200, gate="adaptive"),
+        rare(200, limiter="adaptive"),
     ],
 }  # fmt: skip
 
@@ -163,7 +163,7 @@ def compare(specs: Sequence[Spec], port: int, folder: str, at_once: int) -> dict
         for latency in dict.fromkeys(spec.latency_ms for spec in specs)
     }
     same = {
-        spec: replace(spec, latency_ms=0, depth=0, max_in_flight=1, guess="hold", max_waste=1.0, gate="plain")
+        spec: replace(spec, latency_ms=0, depth=0, max_in_flight=1, guess="hold", max_waste=1.0, limiter="plain")
         for spec in specs
     }
     wanted = [*waiting.values(), *dict.fromkeys(same.values()), *specs]
@@ -196,7 +196,7 @@ def compare(specs: Sequence[Spec], port: int, folder: str, at_once: int) -> dict
 def target(spec: Spec, rate: float) -> tuple[float, float]:
     """How many times faster, for how many calls per decision; 0 where nothing was set. `rate`: of HOLD, as it came."""
     policy, _, share = spec.policy.rpartition("-")
-    if policy != "hold" or spec.gate != "plain":
+    if policy != "hold" or spec.limiter != "plain":
         return 0.0, 0.0
     if spec.guess == "states":
         return (STATES_TARGET, STATES_CALLS) if spec.latency_ms == 1_000 else (0.0, 0.0)
@@ -216,8 +216,8 @@ def describe(spec: Spec) -> str:
     policy, _, share = spec.policy.rpartition("-")
     who = f"{float(share):.0%} HOLD" if policy == "hold" else "real months, the policy that ships"
     shown = {"cash": "absolute cash shown", "v1": "v1", "v1-states": "v1-states"}[spec.shows]
-    gate = "" if spec.gate == "plain" else ", adaptive gate"
-    return f"{who}, {spec.latency_ms} ms, {shown}, guess {spec.guess}, max_waste {spec.max_waste:g}{gate}"
+    limiter = "" if spec.limiter == "plain" else ", adaptive limiter"
+    return f"{who}, {spec.latency_ms} ms, {shown}, guess {spec.guess}, max_waste {spec.max_waste:g}{limiter}"
 
 
 def measure_all(specs: Sequence[Spec], port: int, folder: str, at_once: int) -> list[dict[str, Any]]:
@@ -248,7 +248,7 @@ def measure(spec: Spec, port: int, folder: str) -> dict[str, Any]:
     from agent_bt.llm import limiter
     from agent_bt.llm.openai_client import FixedLimiter
 
-    if spec.gate == "plain":
+    if spec.limiter == "plain":
         limiter.AdaptiveLimiter = FixedLimiter  # type: ignore[assignment,misc]
     work = Path(folder) / spec.name
     work.mkdir()

@@ -17,7 +17,7 @@ from agent_bt.agents.prompt import Prompt
 from agent_bt.agents.rank_reply import RANK_SCHEMA
 from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
-from agent_bt.backtest.model import form_of, negotiation_key, reply_schema
+from agent_bt.backtest.model import build_form, negotiation_key, reply_schema
 from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
 from agent_bt.config.model import Config
@@ -135,7 +135,7 @@ class _Counter:
 
 
 def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) -> None:
-    form = form_of(config, counter.negotiated(config))
+    form = build_form(config, counter.negotiated(config))
     strategy = build_strategy(config, prompt, form, counter)
     prepared = prepare_market(config, load_bars(config).bars, strategy, limit)
     simulate(

@@ -91,7 +91,7 @@ def open_model(
         model = provider.open()
         opened = ExitStack()
         opened.callback(model.close)
-        return Model(llm=model, form=form_of(config, None), requested=provider.parameters(), _opened=opened)
+        return Model(llm=model, form=build_form(config, None), requested=provider.parameters(), _opened=opened)
     if offline:
         return _open_cached(config, provider, negotiated)
     return _open_endpoint(config, provider, negotiated, ledger_path, endpoints)
@@ -103,17 +103,17 @@ def reply_schema(strategy: StrategyConfig) -> Mapping[str, Any]:
     return RANK_SCHEMA if ranks else trader_schema(strategy.sizes or ())
 
 
-def form_of(config: Config, negotiated: Mapping[str, Any] | None) -> RequestForm:
+def build_form(config: Config, negotiated: Mapping[str, Any] | None) -> RequestForm:
     """Return what all requests of a run have in common.
 
     Args:
         config: the run's.
         negotiated: result of the negotiation; None: parameters are sent as configured.
     """
-    return request_form(config.llm, negotiated, reply_schema(config.strategy))
+    return build_request_form(config.llm, negotiated, reply_schema(config.strategy))
 
 
-def request_form(
+def build_request_form(
     llm: LLMConfig, negotiated: Mapping[str, Any] | None, schema: Mapping[str, Any] = REPLY_SCHEMA
 ) -> RequestForm:
     """Return what all requests to a model have in common.
@@ -165,7 +165,7 @@ def _open_endpoint(
         found, prices = endpoints.connect(provider, known=negotiated, key=negotiation_key(config), negotiate=negotiate)
         return Model(
             llm=endpoints.llm,
-            form=form_of(config, found),
+            form=build_form(config, found),
             requested=requested,
             negotiated=found,
             prices=prices.version,
@@ -190,7 +190,7 @@ def _open_cached(config: Config, provider: Provider, negotiated: Mapping[str, An
             )
         return Model(
             llm=OfflineLLM(store, config.cache.offline_miss),
-            form=form_of(config, found),
+            form=build_form(config, found),
             requested=provider.parameters(),
             negotiated=found,
             _opened=opened.pop_all(),

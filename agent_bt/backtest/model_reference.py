@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from agent_bt.agents.agent import RequestForm
-from agent_bt.backtest.model import form_of
+from agent_bt.backtest.model import build_form
 from agent_bt.config.model import Config
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
@@ -23,7 +23,7 @@ class ModelReference:
     """
 
     def __init__(self, config: Config) -> None:
-        configured = form_of(config, None)
+        configured = build_form(config, None)
         self._body = configured.body
         self._llm: LLM | None = None
         self.form = replace(configured, body=lambda messages: self._body(messages))

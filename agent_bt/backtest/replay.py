@@ -18,7 +18,7 @@ from typing import Any
 
 from agent_bt.agents.prompt import SUFFIX, Prompt, load_prompt
 from agent_bt.backtest.account import build_execution
-from agent_bt.backtest.model import form_of
+from agent_bt.backtest.model import build_form
 from agent_bt.backtest.prepare import PreparedMarket, prepare_market
 from agent_bt.backtest.strategy import build_strategy
 from agent_bt.config.load import load_config
@@ -253,7 +253,7 @@ def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
     if kept is None:
         return build_strategy(config, None, None, None)
     negotiated = (run.manifest.get("llm") or {}).get("effective")
-    return build_strategy(config, recorded_prompt(kept), form_of(config, negotiated), llm)
+    return build_strategy(config, recorded_prompt(kept), build_form(config, negotiated), llm)
 
 
 def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:

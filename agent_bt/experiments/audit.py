@@ -10,7 +10,7 @@ import polars as pl
 from agent_bt.agents.prompt import Prompt
 from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
-from agent_bt.backtest.model import form_of
+from agent_bt.backtest.model import build_form
 from agent_bt.backtest.prepare import prepare_market
 from agent_bt.backtest.replay import recorded_prompt
 from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
@@ -53,7 +53,7 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
     setup = build_execution(config)
 
     def strategy() -> Strategy:
-        form = None if prompt is None else form_of(config, None)
+        form = None if prompt is None else build_form(config, None)
         return build_strategy(config, prompt, form, None if prompt is None else RandomReplyLLM())
 
     def prepare(bars: pl.DataFrame, strategy: Strategy) -> tuple[Market, np.ndarray]:

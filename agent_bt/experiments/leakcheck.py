@@ -23,7 +23,7 @@ import polars as pl
 
 from agent_bt.agents.prompt import Prompt
 from agent_bt.backtest.bars import LoadedBars
-from agent_bt.backtest.model import Model, open_model, request_form
+from agent_bt.backtest.model import Model, build_request_form, open_model
 from agent_bt.backtest.plan import RunPlan, plan_run
 from agent_bt.backtest.prepare import build_market, prepare_market
 from agent_bt.backtest.run import run_plan
@@ -203,7 +203,7 @@ def ask_recall(config: Config, bars: pl.DataFrame, model: Model) -> Recall | Non
     probes = choose_probes(times, inside["close"].to_numpy(), PROBES)
     if not probes:
         return None
-    form = request_form(config.llm, model.negotiated, SCHEMA)
+    form = build_request_form(config.llm, model.negotiated, SCHEMA)
     replies = [model.llm.submit(form.request(probe.messages(config.market.symbol))) for probe in probes]
     return score(probes, [read_price(reply.result()) for reply in replies])
 
@@ -236,7 +236,7 @@ def _moved(instant: str, shift: int) -> str:
 
 def _agent(config: Config, prompt: Prompt, model: Model, replicate: int) -> AgentStrategy:
     llm = config.llm.model_copy(update={"replicate": config.llm.replicate + replicate})
-    agent = build_strategy(config, prompt, request_form(llm, model.negotiated), model.llm)
+    agent = build_strategy(config, prompt, build_request_form(llm, model.negotiated), model.llm)
     assert isinstance(agent, AgentStrategy)
     return agent
 

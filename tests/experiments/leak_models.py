@@ -13,7 +13,7 @@ import polars as pl
 
 from agent_bt.agents.prompt import Prompt, load_prompt
 from agent_bt.backtest.bars import LoadedBars, load_bars
-from agent_bt.backtest.model import Model, request_form
+from agent_bt.backtest.model import Model, build_request_form
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
 from agent_bt.core.clock import iso
@@ -54,7 +54,7 @@ def make(folder: Path, seed: int) -> tuple[Config, Prompt, LoadedBars]:
 def verdict_on(answer: Callable[[Request], str | Reply], folder: Path, seed: int) -> LeakVerdict:
     """The verdict of the leak check on a model."""
     config, prompt, loaded = make(folder, seed)
-    model = Model(llm=ScriptedLLM(answer), form=request_form(config.llm, None), requested={})
+    model = Model(llm=ScriptedLLM(answer), form=build_request_form(config.llm, None), requested={})
     return probe_memory(
         config,
         prompt,
