@@ -182,7 +182,7 @@ def _trigger_levels(positions, rules):
 
 @njit
 def _halt_at_limits(account, positions, queue, rules, events, bar, closes, traded):
-    """Where a limit is passed, drop all orders and close everything, now if the bar traded, else at the next open."""
+    """Drop all orders and close everything where a limit is passed, now if the bar traded, else at the next open."""
     if account[0].halted != RUNNING:
         return False
     rule, equity = rules[0], account[0].equity
@@ -234,7 +234,7 @@ def run(
     opens, highs, lows, closes, traded, funding, ends, special,
     account, positions, queue, rules, events, equity, exposure, first, last,
 ):  # fmt: skip
-    """Do what `advance` does, for compiled callers."""
+    """Do what `advance` does, for compiled callers that have the arrays."""
     rule = rules[0]
     protected = rule.stop_loss > 0.0 or rule.take_profit > 0.0
     bar = first
@@ -275,7 +275,18 @@ def _write_mark(closes, account, positions, equity, exposure, bar):
 
 @njit
 def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
-    """Queue an order made at the close of `bar`; without a free slot it is added to the order that waits longest."""
+    """Queue an order; without a free slot it is added to the order that waits longest.
+
+    Args:
+        account: see the module, as are `positions`, `queue` and `rules`.
+        positions: changed.
+        queue: changed.
+        rules: give the delay.
+        bar: row of the bar at whose close the order is made.
+        symbol: number of the symbol.
+        lots: signed lots.
+        forced: 1 if the order may be below the smallest size, else 0.
+    """
     slot = 0
     for candidate in range(queue.shape[1]):
         if queue[symbol, candidate].lots == 0:

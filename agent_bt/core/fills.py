@@ -1,7 +1,9 @@
 # mypy: allow-untyped-defs, allow-untyped-calls
 """Fill orders, stops and take-profits: the part of the accounting step that changes positions.
 
-Arguments are those of `core.accounting`: the records of the state, and one bar's prices, float64 (N,).
+Arguments are those of `core.accounting`: the records of the state, which are changed, and the prices of one bar,
+float64 (N,). `bar` is the row of the bar, `symbol` the number of a symbol, `slot` its place in the queue, `lots` are
+signed, `reference` is a price before slippage (quote units), `reason` one of `records.ORDERED` and following.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from agent_bt.core.records import (
 
 @njit
 def record_event(account, events, kind, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason):
+    """Append an event (`records.EVENT`) to the buffer; without room it is only counted."""
     at = account[0].events
     if at < len(events):
         events[at].kind = kind
@@ -94,7 +97,12 @@ def _affordable_lots(account, rules, lots, reference):
 
 @njit
 def lots_opened(lots, held):
-    """Return how many lots an order opens: those it adds to a position, all of them where it changes sides, else 0."""
+    """Return how many lots an order opens: those it adds to a position, all of them where it changes sides, else 0.
+
+    Args:
+        lots: signed lots of the order.
+        held: signed lots of the position.
+    """
     after = held + lots
     if (held > 0 and after < 0) or (held < 0 and after > 0):
         return abs(after)

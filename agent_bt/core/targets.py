@@ -61,7 +61,12 @@ def next_change(targets, last, on_change, at):
 
 @njit
 def remember(last, targets):
-    """Write the targets of one decision (float64 (N,), NaN: left alone) over those given last (float64 (N,))."""
+    """Write the targets of one decision over those given last.
+
+    Args:
+        last: the target weights given last, float64 (N,); changed.
+        targets: those of the decision, float64 (N,), NaN: left alone.
+    """
     for symbol in range(len(targets)):
         if targets[symbol] == targets[symbol]:
             last[symbol] = targets[symbol]
@@ -89,9 +94,11 @@ def changed_rows(targets, on_change):
 
 @njit
 def changed_cells(targets, start):
-    """Return `targets` (float64 (D, N)) with NaN wherever a target equals the one given last.
+    """Return the targets with NaN wherever one equals the one given last; float64 (D, N).
 
-    `start`: the target of every symbol before the first row.
+    Args:
+        targets: target weights, float64 (D, N), NaN: left alone.
+        start: the target of every symbol before the first row.
     """
     changed = np.full(targets.shape, np.nan)
     for symbol in range(targets.shape[1]):

@@ -33,7 +33,13 @@ def as_strategy_error(error: BaseException, strategy: str, index: int, now: int)
 
 @contextmanager
 def strategy_errors(strategy: str, index: int, now: int) -> Iterator[None]:
-    """Raise what the strategy's code raises inside the block as a StrategyError (see `as_strategy_error`)."""
+    """Raise what the strategy's code raises inside the block as a StrategyError.
+
+    Args:
+        strategy: name of the strategy.
+        index: number of the decision.
+        now: instant of the decision, UTC us.
+    """
     try:
         yield
     except (Exception, SystemExit) as error:

@@ -40,7 +40,7 @@ def run_targets(
 def run_targets_without_fills(
     *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
 ) -> None:
-    """Do what `run_targets` does, without making fills of the events, where only the equity is needed."""
+    """Do what `run_targets` does (see there for the arguments), but make no fills, where only the equity is needed."""
     # An order gives one event, a position at most one more, and there are no more positions than orders.
     broker.resize_events(2 * (targets.size + len(broker.prices.symbols)))
     openings = day_opening_rows(broker, limits, bars)
@@ -51,7 +51,13 @@ def run_targets_without_fills(
 
 
 def day_opening_rows(broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray) -> np.ndarray:
-    """Return the last row of the day before each decision, int64 (D,); empty if no limit needs it."""
+    """Return the last row of the day before each decision, int64 (D,); empty if no limit needs it.
+
+    Args:
+        broker: the account.
+        limits: `LIMITS`, (1,).
+        bars: rows of the decision bars, int64 (D,).
+    """
     if np.isinf(limits[0]["max_daily_loss"]):
         return np.empty(0, np.int64)
     return opening_rows(broker.prices.times, bars)
@@ -92,7 +98,7 @@ def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targ
         if len(openings) > 0:
             opening = equity[openings[at]] if openings[at] >= start else cash
         sizing.size_targets(account, positions, rules, limits, closes[bar], targets[at], on_change, lots)
-        sizing.check(account, positions, rules, limits, closes[bar], eligible[bar], opening, lots, verdicts)
+        sizing.apply_limits(account, positions, rules, limits, closes[bar], eligible[bar], opening, lots, verdicts)
         remember(given, targets[at])
         ordered = False
         for symbol in range(symbols):

@@ -163,7 +163,7 @@ def size_decision(account, positions, rules, limits, closes, eligible, opening, 
     else:
         size_trades(account, positions, rules, closes, wanted, basis, lots)
     asked = lots.copy()
-    check(account, positions, rules, limits, closes, eligible, opening, lots, verdicts)
+    apply_limits(account, positions, rules, limits, closes, eligible, opening, lots, verdicts)
     for symbol in range(len(wanted)):
         if asked[symbol] != 0 or verdicts[symbol] != NOTHING:
             continue
@@ -177,7 +177,17 @@ def size_decision(account, positions, rules, limits, closes, eligible, opening, 
 
 @njit
 def size_trades(account, positions, rules, closes, trades, sizing, lots):
-    """Write the signed `lots` (int64 (N,)) of the fractions `trades` (float64 (N,), NaN: none)."""
+    """Write the lots that the fractions of a decision with trades amount to; other arguments as of `size_decision`.
+
+    Args:
+        account: cash and equity are read.
+        positions: what is held.
+        rules: costs and lots.
+        closes: float64 (N,).
+        trades: signed fractions, float64 (N,), NaN: none.
+        sizing: `AVAILABLE` or `EQUITY`.
+        lots: receives the signed lots, int64 (N,).
+    """
     rule = rules[0]
     cash, equity = account[0].cash, account[0].equity
     for symbol in range(len(trades)):
@@ -208,10 +218,19 @@ def _lots_after_orders(positions, rules, symbol):
 
 @njit
 def size_targets(account, positions, rules, limits, closes, targets, on_change, lots):
-    """Write the signed `lots` (int64 (N,)) that move each symbol to its target weight (float64 (N,), NaN: left alone).
+    """Write the lots that move each symbol to its target weight.
 
-    Waiting orders count as filled: a weight that is wanted twice while nothing trades is bought once. With `on_change`,
-    a target equal to the one given last is left alone.
+    Waiting orders count as filled: a weight that is wanted twice while nothing trades is bought once.
+
+    Args:
+        account: the equity is read.
+        positions: what is held, ordered, and the targets given last.
+        rules: lots.
+        limits: the no-trade band.
+        closes: float64 (N,).
+        targets: target weights, float64 (N,), NaN: left alone.
+        on_change: whether a target equal to the one given last is left alone.
+        lots: receives the signed lots, int64 (N,).
     """
     rule = rules[0]
     equity = account[0].equity
@@ -234,14 +253,24 @@ def size_targets(account, positions, rules, limits, closes, targets, on_change, 
 
 
 @njit
-def check(account, positions, rules, limits, closes, eligible, opening, lots, verdicts):
-    """Clip or reject `lots` in place; `verdicts` (int64 (N,)) gets the code of the rule that cut, 0 where none did.
+def apply_limits(account, positions, rules, limits, closes, eligible, opening, lots, verdicts):
+    """Clip or reject orders.
 
-    `eligible` (bool (N,)): symbols whose position may grow; `opening`: equity at the beginning of the UTC day.
     An order that reduces a position is cut by the limit on turnover only. One that opens or increases a position is
     clipped to `max_position`, then all of them in proportion to `max_gross`, `max_leverage` and `max_net`; it is not
     allowed once the daily loss is passed. Orders below the smallest size are rejected: those that reduce before the
     limits, so that the others do not rely on them, those that open after the clipping. Waiting orders count as filled.
+
+    Args:
+        account: the equity is read.
+        positions: what is held and ordered.
+        rules: lots and the smallest order.
+        limits: `LIMITS`, (1,).
+        closes: float64 (N,).
+        eligible: bool (N,), symbols whose position may grow.
+        opening: equity at the beginning of the UTC day.
+        lots: signed lots, int64 (N,); changed.
+        verdicts: receives the code of the rule that cut each order, int64 (N,), 0 where none did.
     """
     rule, limit = rules[0], limits[0]
     equity = account[0].equity
