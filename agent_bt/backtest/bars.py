@@ -94,12 +94,14 @@ def open_source(config: Config) -> DataSource:
     """The data source of one symbol that `market.source` names."""
     from agent_bt.data.sample import SampleSource
     from agent_bt.data.sources import ParquetSource, StoreSource
+    from agent_bt.data.store import root_of
 
     market = config.market
     if market.source == "sample":
         return SampleSource(market.symbol, config.seed, gaps=market.gaps)
     if market.source == "store":
-        return StoreSource(Path(config.data.root), market.symbol, kind=market.kind, gaps=market.gaps)
+        root = root_of(config.data.root, config.data.exchange)
+        return StoreSource(root, market.symbol, kind=market.kind, gaps=market.gaps)
     return ParquetSource(Path(market.source), market.symbol, gaps=market.gaps)
 
 
@@ -115,13 +117,13 @@ def open_panel(config: Config) -> Panel:
     """
     from agent_bt.data.panel import PanelSource, StorePanel
     from agent_bt.data.sample_panel import SamplePanel
-    from agent_bt.data.store import series_in
+    from agent_bt.data.store import root_of, series_in
 
     market = config.market
     if market.source == "sample":
         return SamplePanel(market.symbols or SAMPLE_SYMBOLS, config.seed, gaps=market.gaps)
     if market.source == "store":
-        root = Path(config.data.root)
+        root = root_of(config.data.root, config.data.exchange)
         symbols = market.symbols or sorted({store.symbol for store in series_in(root) if store.kind == market.kind})
         if not symbols:
             raise DataError(

@@ -23,6 +23,7 @@ from agent_bt.cli.data_common import (
     StartOption,
     SymbolOption,
     format_span,
+    open_archive,
     open_rest,
     open_settlements,
     open_store,
@@ -66,7 +67,6 @@ def backfill(
     """Fetch missing data: monthly archives, then daily ones, then REST; for perpetuals also funding."""
     from agent_bt.core.errors import DataError, UsageError
     from agent_bt.data import backfill as filling
-    from agent_bt.data.archive import Archive
     from agent_bt.data.funding_backfill import backfill_funding
     from agent_bt.data.transport import Transport
 
@@ -79,7 +79,7 @@ def backfill(
     spans = [requested_span(months, start, end, now)]
     transport = Transport()
     try:
-        archive = Archive(settings.data.archive_url, transport)
+        archive = open_archive(settings, transport)
         endpoint = open_rest(settings, store.kind, transport) if rest else None
         with Bar(progress, f"{store.symbol} 1m") as shown:
             results = [
@@ -133,7 +133,6 @@ def verify(
     from agent_bt.core.clock import DAY
     from agent_bt.core.errors import DataError, MissingData
     from agent_bt.data import verify as checking
-    from agent_bt.data.archive import Archive
     from agent_bt.data.transport import Transport
 
     settings = read_settings(config, root, archive_url, rest_url)
@@ -144,7 +143,7 @@ def verify(
     if not (store.offsets().covered or store.months_on_disk() or span):
         raise MissingData(f"{store.folder}: the store is empty; fetch data with\n  {store.command()}")
     transport = Transport()
-    archive = Archive(settings.data.archive_url, transport)
+    archive = open_archive(settings, transport)
     findings: list[checking.Finding] = []
     repaired: dict[str, BackfillResult | None] = {}
     try:

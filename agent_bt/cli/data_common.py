@@ -13,6 +13,7 @@ from agent_bt.cli import common
 
 if TYPE_CHECKING:
     from agent_bt.config.model import Config
+    from agent_bt.data.archive import Archive
     from agent_bt.data.backfill import Progress
     from agent_bt.data.rest import Rest
     from agent_bt.data.spans import Span
@@ -93,7 +94,14 @@ def open_store(settings: Config, symbol: str | None, kind: str | None) -> Store:
     symbol = symbol or settings.market.symbol
     if not (symbol.isalnum() and symbol.isascii()):
         raise UsageError(f"--symbol {symbol!r} is not a symbol; write it as the exchange does: BTCUSDT")
-    return Store(settings.data.root, symbol.upper(), kind or settings.market.kind)
+    return Store(store_root(settings), symbol.upper(), kind or settings.market.kind)
+
+
+def store_root(settings: Config) -> Path:
+    """Return the folder of the store: `data.root`, with a folder of its own for every exchange but Binance."""
+    from agent_bt.data.store import root_of
+
+    return root_of(settings.data.root, settings.data.exchange)
 
 
 def open_settlements(store: Store) -> Store | None:
@@ -111,9 +119,30 @@ def open_rest(settings: Config, kind: str, transport: Transport) -> Rest:
         kind: `spot` or `um`.
         transport: sends the requests.
     """
+    from agent_bt.data.exchange import exchange_of
     from agent_bt.data.rest import Rest
 
-    return Rest(settings.data.rest_url_um if kind == "um" else settings.data.rest_url, transport, kind)
+    exchange = exchange_of(settings.data.exchange)
+    key = "rest_url_um" if kind == "um" else "rest_url"
+    url = getattr(settings.data, key)
+    if key not in settings.data.model_fields_set:
+        url = exchange.rest_urls.get(kind, url)
+    return Rest(url, transport, kind, exchange)
+
+
+def open_archive(settings: Config, transport: Transport) -> Archive:
+    """Open the archive that `data.archive_url` names, by default the one of the exchange.
+
+    Args:
+        settings: the config.
+        transport: sends the requests.
+    """
+    from agent_bt.data.archive import Archive
+    from agent_bt.data.exchange import exchange_of
+
+    exchange = exchange_of(settings.data.exchange)
+    own = "archive_url" in settings.data.model_fields_set
+    return Archive(settings.data.archive_url if own else exchange.archive_url, transport, exchange)
 
 
 def format_span(span: Span) -> list[str]:

@@ -16,6 +16,7 @@ from agent_bt.cli.data_common import (
     open_settlements,
     open_store,
     read_settings,
+    store_root,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def list_series(
 
     settings = read_settings(config, root)
     rows: list[dict[str, Any]] = []
-    for store in series_in(settings.data.root):
+    for store in series_in(store_root(settings)):
         known = store.offsets()
         rows.append(
             {

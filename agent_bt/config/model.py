@@ -83,6 +83,7 @@ class DataConfig(Section):
     """Where market data is stored, and where it is downloaded from."""
 
     root: str = Field("data", description="Folder of the store.")
+    exchange: str = Field("binance", description="Exchange to download from: binance, or module:Class.")
     archive_url: Url = Field("https://data.binance.vision/data", description="Archive; http(s):// or file://.")
     rest_url: WebUrl = Field(
         "https://data-api.binance.vision", description="REST endpoint, for data that no archive has."

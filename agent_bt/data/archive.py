@@ -1,4 +1,4 @@
-"""Binance Vision: which file holds what, and its content once checksum and ZIP have been checked."""
+"""Archives of exchanges: which file holds what, and its content once checksum and ZIP have been checked."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent_bt.core.clock import DAY, time_us
 from agent_bt.core.errors import ArchiveError, DataError
+from agent_bt.data.exchange import Exchange, exchange_of
 from agent_bt.data.spans import Span, month_span
 from agent_bt.data.transport import Transport
 
@@ -22,58 +23,57 @@ MAX_TEXT = 64 * 2**20
 _CHECKSUM = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(\S+)")
 
 
-FOLDERS = {"spot": "spot", "um": "futures/um"}
-"""Kind of market -> where the archive keeps it; `um` are perpetuals margined in USD."""
-
-FUNDING = "fundingRate"
-"""What stands in the place of the interval for the settlements of a perpetual."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveFile:
     """One ZIP of the archive: a month (`2024-07`) or a day (`2024-07-01`) of one symbol.
 
-    `interval` is that of the klines, or `FUNDING`.
+    Attributes:
+        period: the month or the day.
+        span: the time it covers.
+        path: where the archive keeps it, below its base URL.
     """
 
-    kind: str
-    symbol: str
-    interval: str
     period: str
     span: Span
+    path: str
 
     @property
     def name(self) -> str:
         """The file's name without its ending."""
-        return f"{self.symbol}-{self.interval}-{self.period}"
-
-    @property
-    def path(self) -> str:
-        """Where the archive keeps it, below its base URL."""
-        frequency = "monthly" if len(self.period) == len("2024-07") else "daily"
-        below = f"{FUNDING}/{self.symbol}" if self.interval == FUNDING else f"klines/{self.symbol}/{self.interval}"
-        return f"{FOLDERS[self.kind]}/{frequency}/{below}/{self.name}.zip"
+        return self.path.rpartition("/")[2].removesuffix(".zip")
 
 
-def monthly_file(kind: str, symbol: str, interval: str, month: str) -> ArchiveFile:
-    """The ZIP of one month."""
-    return ArchiveFile(kind=kind, symbol=symbol, interval=interval, period=month, span=month_span(month))
+def archive_file(exchange: Exchange, kind: str, symbol: str, interval: str, period: str) -> ArchiveFile:
+    """Return the ZIP of one month or one UTC day.
 
-
-def daily_file(kind: str, symbol: str, interval: str, day: str) -> ArchiveFile:
-    """The ZIP of one UTC day."""
-    start = time_us(day)
-    return ArchiveFile(kind=kind, symbol=symbol, interval=interval, period=day, span=Span(start, start + DAY))
+    Args:
+        exchange: keeps the archive.
+        kind, symbol, interval, period: see `Exchange.archive_path`.
+    """
+    path = exchange.archive_path(kind, symbol, interval, period)
+    return ArchiveFile(period=period, span=_span_of(period), path=path)
 
 
 def file_at(path: str) -> ArchiveFile:
-    """The file that the archive keeps at `path` (the reverse of `ArchiveFile.path`)."""
-    kind = next(kind for kind, folder in FOLDERS.items() if path.startswith(f"{folder}/"))
-    frequency, table, symbol, *between, name = path.removeprefix(f"{FOLDERS[kind]}/").split("/")
-    [interval] = between or [table]
-    period = name.removeprefix(f"{symbol}-{interval}-").removesuffix(".zip")
-    make = monthly_file if frequency == "monthly" else daily_file
-    return make(kind, symbol, interval, period)
+    """Return the file that an archive keeps at a path; its period stands at the end of its name.
+
+    Raises:
+        DataError: its name does not end with a month or a day.
+    """
+    found = _PERIOD.search(path)
+    if found is None:
+        raise DataError(f"{path}: its name must end with a month or a day, as in BTCUSDT-1m-2024-07.zip")
+    return ArchiveFile(period=found[0], span=_span_of(found[0]), path=path)
+
+
+def _span_of(period: str) -> Span:
+    if len(period) == len("2024-07"):
+        return month_span(period)
+    start = time_us(period)
+    return Span(start, start + DAY)
+
+
+_PERIOD = re.compile(r"\d{4}-\d{2}(-\d{2})?(?=\.zip$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +87,15 @@ class Table:
 
 
 class Archive:
-    """A copy of Binance Vision behind a base URL: the original, a mirror, or a folder."""
+    """An exchange's archive behind a base URL: the original, a mirror, or a folder."""
 
-    def __init__(self, base_url: str, transport: Transport) -> None:
-        """`base_url` ends where `spot/monthly/...` begins: http(s):// or file://.
+    def __init__(self, base_url: str, transport: Transport, exchange: Exchange | None = None) -> None:
+        """Open an archive.
+
+        Args:
+            base_url: ends where the paths of the exchange begin (Binance: `spot/monthly/...`); http(s):// or file://.
+            transport: sends the requests.
+            exchange: whose archive it is; default: Binance.
 
         Raises:
             DataError: it names a folder that is not there.
@@ -100,6 +105,7 @@ class Archive:
             raise DataError(f"there is no folder {unquote(parts.path)}; check data.archive_url (--archive-url)")
         self.base_url = base_url.rstrip("/")
         self.transport = transport
+        self.exchange = exchange or exchange_of("binance")
 
     def fetch(self, file: ArchiveFile) -> Table | None:
         """The table in `file`; None if the archive has no such file.
@@ -121,6 +127,8 @@ class Archive:
         Raises:
             ArchiveError: what came back is not a checksum of this file.
         """
+        if not self.exchange.has_checksums:
+            return None
         answer = self.transport.get(f"{self.base_url}/{file.path}.CHECKSUM")
         if answer is None:
             return None
@@ -134,10 +142,10 @@ class Archive:
         if answer is None:
             return None
         stated = self.checksum(file)
-        if stated is None:
+        if stated is None and self.exchange.has_checksums:
             raise ArchiveError(f"{file.path}: the archive has no CHECKSUM for it")
         found = hashlib.sha256(answer.body).hexdigest()
-        if found != stated:
+        if stated is not None and found != stated:
             hint = "" if answer.body.startswith(b"PK") else "; what came back is not even a ZIP"
             raise ArchiveError(f"{file.path}: SHA-256 is {found[:12]}..., the archive says {stated[:12]}...{hint}")
         return Table(file=file, text=unzip(answer.body, file), sha256=found, size=len(answer.body))

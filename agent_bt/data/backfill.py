@@ -23,9 +23,9 @@ import polars as pl
 from agent_bt.core.clock import DAY, MINUTE, SECOND, iso
 from agent_bt.core.errors import ArchiveError, DataError, Interrupted, UsageError
 from agent_bt.core.schema import STORE_SCHEMA
-from agent_bt.data.archive import Archive, ArchiveFile, Table, daily_file, monthly_file
+from agent_bt.data.archive import Archive, ArchiveFile, Table, archive_file
 from agent_bt.data.files import write_whole
-from agent_bt.data.klines import describe, parse_csv
+from agent_bt.data.klines import describe
 from agent_bt.data.offsets import Offsets, SourceFile
 from agent_bt.data.rest import Rest
 from agent_bt.data.spans import (
@@ -271,8 +271,11 @@ class _Month:
             failures=tuple(failures),
         )
 
+    def _file(self, period: str) -> ArchiveFile:
+        return archive_file(self._archive.exchange, self._store.kind, self._store.symbol, "1m", period)
+
     def _take_month(self) -> None:
-        file = monthly_file(self._store.kind, self._store.symbol, "1m", self.month)
+        file = self._file(self.month)
         over = self._whole.end <= self._today
         if over and file.path not in self._known_sources and subtract(self._wanted, self._covered):
             self._take(file, self._fetch(file), replaces=True)
@@ -282,7 +285,7 @@ class _Month:
             return None if stop.is_set() else self._fetch(file)
 
         days = {day for hole in self.todo for day in days_in(hole) if day.end <= self._today}
-        files = [daily_file(self._store.kind, self._store.symbol, "1m", iso(day.start)[:10]) for day in sorted(days)]
+        files = [self._file(iso(day.start)[:10]) for day in sorted(days)]
         files = [file for file in files if file.path not in self._known_sources]
         for file, table in zip(files, pool.map(fetch, files), strict=True):
             self._take(file, table, replaces=False)
@@ -324,7 +327,7 @@ class _Month:
         if table is None:
             return
         try:
-            klines = parse_csv(table.text, file.span, file.path)
+            klines = self._archive.exchange.parse_klines(table.text, file.span, file.path)
         except ArchiveError as error:
             self._problems.append(str(error))
             return

@@ -16,8 +16,9 @@ import polars as pl
 
 from agent_bt.core.clock import DAY, MINUTE, SECOND, iso
 from agent_bt.core.errors import ArchiveError, DataError, Interrupted
-from agent_bt.data.archive import FUNDING, Archive, ArchiveFile, Table, monthly_file
+from agent_bt.data.archive import Archive, ArchiveFile, Table, archive_file
 from agent_bt.data.backfill import BackfillResult, MonthResult
+from agent_bt.data.exchange import FUNDING
 from agent_bt.data.klines import describe
 from agent_bt.data.offsets import Offsets, SourceFile
 from agent_bt.data.rest import Rest
@@ -157,7 +158,7 @@ class _Work:
         today = self._now // DAY * DAY
         months = sorted({month for hole in self.todo for month in months_in(hole)})
         files = [
-            monthly_file(self._store.kind, self._store.symbol, FUNDING, month)
+            archive_file(self._archive.exchange, self._store.kind, self._store.symbol, FUNDING, month)
             for month in months
             if month_span(month).end <= today
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,33 +13,15 @@ import polars as pl
 from agent_bt.core.clock import MINUTE
 from agent_bt.core.errors import ArchiveError
 from agent_bt.core.schema import STORE_SCHEMA
+from agent_bt.data.exchange import Exchange, exchange_of
 from agent_bt.data.klines import parse_rows
 from agent_bt.data.settlements import FUNDING_SCHEMA, parse_funding_rows
 from agent_bt.data.spans import Span
 from agent_bt.data.transport import Transport
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """What differs between the markets of the exchange.
-
-    `path` of the klines; `page`: most rows of one answer; `weight_limit`: what an address may use in a minute, which
-    the endpoint reports in its headers (a page weighs 2 on the spot market, 10 on the other).
-    """
-
-    path: str
-    page: int
-    weight_limit: int
-
-
-ENDPOINTS = {
-    "spot": Endpoint(path="/api/v3/klines", page=1000, weight_limit=6000),
-    "um": Endpoint(path="/fapi/v1/klines", page=1500, weight_limit=2400),
-}
 FUNDING_PATH = "/fapi/v1/fundingRate"
 FUNDING_PAGE = 1000
 
-_USED = "x-mbx-used-weight-1m"
 _COURTESY = 0.8
 
 
@@ -56,11 +38,30 @@ class Rest:
     """The endpoints of one kind of market behind a base URL."""
 
     def __init__(
-        self, base_url: str, transport: Transport, kind: str = "spot", *, clock: Callable[[], float] = time.time
+        self,
+        base_url: str,
+        transport: Transport,
+        kind: str = "spot",
+        exchange: Exchange | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """Open the endpoints of a kind of market.
+
+        Args:
+            base_url: http(s)://, below which the paths of the exchange lie.
+            transport: sends the requests.
+            kind: `spot` or `um`; default `spot`.
+            exchange: whose endpoint it is; default: Binance.
+            clock: seconds since 1970; default: the system's.
+
+        Raises:
+            ConfigError: the exchange has no REST API.
+        """
         self.base_url = base_url.rstrip("/")
-        self.page = ENDPOINTS[kind].page
-        self._endpoint = ENDPOINTS[kind]
+        self._exchange = exchange or exchange_of("binance")
+        self._endpoint = self._exchange.rest(kind)
+        self.page = self._endpoint.page
         self._transport = transport
         self._clock = clock
 
@@ -73,7 +74,7 @@ class Rest:
         """
         frames, notes, pages, start = [STORE_SCHEMA.to_frame()], dict[str, int](), 0, span.start
         while start < span.end:
-            query = _query(symbol, start, span.end, interval="1m")
+            query = self._exchange.rest_query(symbol, start, span.end, self.page)
             rows = self._ask(self._endpoint.path, query, self.page)
             pages += 1
             if rows:
@@ -94,7 +95,7 @@ class Rest:
         """
         frames, pages, start = [FUNDING_SCHEMA.to_frame()], 0, span.start
         while start < span.end:
-            rows = self._ask(FUNDING_PATH, _query(symbol, start, span.end), FUNDING_PAGE)
+            rows = self._ask(FUNDING_PATH, _funding_query(symbol, start, span.end), FUNDING_PAGE)
             pages += 1
             if rows:
                 name = f"{self.base_url}: page of funding from {start // 1000} ms"
@@ -104,26 +105,28 @@ class Rest:
             start = int(frames[-1]["funding_time"].cast(pl.Int64)[-1]) + MINUTE
         return RestRows(frame=pl.concat(frames), pages=pages, notes={})
 
-    def _ask(self, path: str, query: dict[str, str | int], limit: int) -> list[Any]:
+    def _ask(self, path: str, query: dict[str, str | int], limit: int) -> Sequence[Any]:
+        klines = path == self._endpoint.path
         for _ in range(2):
-            answer = self._transport.get(f"{self.base_url}{path}", {**query, "limit": limit})
+            answer = self._transport.get(f"{self.base_url}{path}", query)
             if answer is None:
                 break
-            self._spare(answer.headers.get(_USED, ""))
+            self._spare(answer.headers.get(self._endpoint.used_header, "") if self._endpoint.used_header else "")
             try:
-                rows = orjson.loads(answer.body)
+                decoded = orjson.loads(answer.body)
             except orjson.JSONDecodeError:
                 continue
+            rows = self._exchange.rest_rows(decoded) if klines else decoded
             if isinstance(rows, list) and len(rows) <= limit:
                 return rows
-        what = "klines" if path == self._endpoint.path else "settlements"
+        what = "klines" if klines else "settlements"
         raise ArchiveError(f"{self.base_url}{path}: the answer is not a page of {what}; is this the endpoint?")
 
     def _spare(self, used: str) -> None:
         # The count starts anew with each minute of the clock.
-        if used.isdigit() and int(used) >= _COURTESY * self._endpoint.weight_limit:
+        if used.isdigit() and int(used) >= _COURTESY * self._endpoint.used_limit:
             self._transport.pause(60.0 - self._clock() % 60.0)
 
 
-def _query(symbol: str, start: int, end: int, **more: str) -> dict[str, str | int]:
-    return {"symbol": symbol, **more, "startTime": start // 1000, "endTime": end // 1000 - 1}
+def _funding_query(symbol: str, start: int, end: int) -> dict[str, str | int]:
+    return {"symbol": symbol, "startTime": start // 1000, "endTime": end // 1000 - 1, "limit": FUNDING_PAGE}

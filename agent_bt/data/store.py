@@ -215,6 +215,16 @@ class Store:
         return "" if self.kind == "spot" else f" --kind {self.kind}"
 
 
+def root_of(root: Path | str, exchange: str) -> Path:
+    """Return the folder of an exchange's series: `root` for Binance, else a folder of the exchange's name below it.
+
+    Args:
+        root: `data.root`.
+        exchange: `data.exchange`.
+    """
+    return Path(root) if exchange == "binance" else Path(root) / exchange.replace(":", ".")
+
+
 def series_in(root: Path | str) -> list[Store]:
     """The stores below `root`, by kind and symbol."""
     found = sorted(Path(root).glob("*/*/metadata/offsets.json"))

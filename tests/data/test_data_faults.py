@@ -37,8 +37,9 @@ from fake_exchange import (
 from agent_bt.core.errors import ArchiveError, DataError
 from agent_bt.data import archive as archive_module
 from agent_bt.data import transport as transport_module
-from agent_bt.data.archive import ArchiveFile, daily_file, unzip
+from agent_bt.data.archive import ArchiveFile, archive_file, unzip
 from agent_bt.data.backfill import BackfillResult
+from agent_bt.data.exchange import exchange_of
 from agent_bt.data.files import TEMPORARY, write_whole
 from agent_bt.data.rest import Rest
 from agent_bt.data.spans import Span
@@ -160,7 +161,7 @@ UNSOUND_ZIPS = {
 @pytest.mark.parametrize("what", UNSOUND_ZIPS)
 def test_a_zip_is_opened_defensively(exchange: FakeExchange, store: Store, fill: Fill, what: str) -> None:
     with pytest.raises(ArchiveError):
-        unzip(UNSOUND_ZIPS[what], daily_file("spot", "BTCUSDT", "1m", DAY))
+        unzip(UNSOUND_ZIPS[what], archive_file(exchange_of("binance"), "spot", "BTCUSDT", "1m", DAY))
     exchange.publish(DAY, UNSOUND_ZIPS[what])
     result = fill(DAY, "2021-02-02")
     assert result.failures
@@ -169,7 +170,7 @@ def test_a_zip_is_opened_defensively(exchange: FakeExchange, store: Store, fill:
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_module, "MAX_TEXT", 2**20)
-    file: ArchiveFile = daily_file("spot", "BTCUSDT", "1m", DAY)
+    file: ArchiveFile = archive_file(exchange_of("binance"), "spot", "BTCUSDT", "1m", DAY)
     bomb = zipped(f"{NAME}.csv", b"1" * 50 * 2**20)
     assert len(bomb) < 2**20
     with pytest.raises(ArchiveError, match="more than 1 MiB"):

@@ -35,9 +35,10 @@ from agent_bt.cli.data import app
 from agent_bt.core.clock import HOUR, MINUTE
 from agent_bt.core.errors import ArchiveError, DataError, Interrupted, MissingData
 from agent_bt.core.schema import BAR_SCHEMA, TIME
-from agent_bt.data.archive import FUNDING as FUNDING_RATE
-from agent_bt.data.archive import Archive, daily_file, file_at, monthly_file
+from agent_bt.data.archive import Archive, archive_file, file_at
 from agent_bt.data.backfill import BackfillResult
+from agent_bt.data.exchange import FUNDING as FUNDING_RATE
+from agent_bt.data.exchange import exchange_of
 from agent_bt.data.funding import fetch_funding, load_funding, load_panel_funding, with_funding
 from agent_bt.data.funding_backfill import backfill_funding
 from agent_bt.data.panel import PanelSource, StorePanel
@@ -81,15 +82,15 @@ def times(frame: pl.DataFrame) -> list[int]:
 
 
 def test_the_archive_has_them_where_the_exchange_publishes_them() -> None:
-    file = monthly_file("um", "BTCUSDT", FUNDING_RATE, "2024-07")
+    file = archive_file(exchange_of("binance"), "um", "BTCUSDT", FUNDING_RATE, "2024-07")
     assert file.path == "futures/um/monthly/fundingRate/BTCUSDT/BTCUSDT-fundingRate-2024-07.zip"
-    klines = monthly_file("um", "BTCUSDT", "1m", "2024-07")
+    klines = archive_file(exchange_of("binance"), "um", "BTCUSDT", "1m", "2024-07")
     assert klines.path == "futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-07.zip"
     for each in (
         file,
         klines,
-        daily_file("um", "BTCUSDT", "1m", "2024-07-02"),
-        daily_file("spot", "X", "1m", "2024-07-02"),
+        archive_file(exchange_of("binance"), "um", "BTCUSDT", "1m", "2024-07-02"),
+        archive_file(exchange_of("binance"), "spot", "X", "1m", "2024-07-02"),
     ):
         assert file_at(each.path) == each
 

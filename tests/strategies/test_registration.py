@@ -1,8 +1,9 @@
-"""A strategy preset and a kind of feature are each one file that registers itself."""
+"""A strategy preset and a kind of feature are each one file that registers itself, as docs/extending.md shows."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,36 +13,11 @@ import pytest
 from agent_bt.core.errors import StrategyError
 from agent_bt.strategies.registration import register_strategy, registered
 
-PRESET = '''
-from agent_bt.strategies.base import Strategy
-from agent_bt import Decision, FeatureSpec
-from agent_bt.strategies.registration import register_strategy
-
-
-@register_strategy("donchian")
-class Donchian(Strategy):
-    """Long above the highest close of the last bars."""
-
-    def __init__(self, period: int = 20) -> None:
-        self.features = (FeatureSpec(column="top", kind="top_close", params=(("period", period),)),)
-
-    def decide(self, view, portfolio):
-        above = view.latest("close") >= view.latest("top")
-        return Decision.to({view.symbols[0]: 1.0 if above else 0.0}, on_change=True)
-'''
-KIND = '''
-import numpy as np
-from agent_bt.features.specs import register
-
-
-@register("top_close", inputs=("close",), params=("period",), lookback=lambda period: period)
-def top_close(close, period):
-    """The highest close of the last bars."""
-    top = np.full(len(close), np.nan)
-    for row in range(period - 1, len(close)):
-        top[row] = close[row - period + 1 : row + 1].max()
-    return top
-'''
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+PRESET, KIND = (
+    re.findall(rf"```python\n# agent_bt/{place}\n(.*?)```", PAGE, flags=re.DOTALL)[0]
+    for place in ("strategies/donchian.py", "features/kinds/top_close.py")
+)
 USE = """
 import agent_bt.features.kinds, agent_bt.strategies
 agent_bt.features.kinds.__path__.append({kinds!r})

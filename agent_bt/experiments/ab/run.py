@@ -149,7 +149,8 @@ def _loading_once() -> Callable[[Config], LoadedBars]:
 
     def load(config: Config) -> LoadedBars:
         key = content_hash(
-            "agent-bt/bars/v1", [config.market.model_dump(), config.data.root, config.seed, *_shape(config)]
+            "agent-bt/bars/v1",
+            [config.market.model_dump(), config.data.model_dump(), config.seed, *_shape(config)],
         )
         if key not in loaded:
             loaded[key] = load_bars(config)

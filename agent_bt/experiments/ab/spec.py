@@ -36,7 +36,7 @@ from agent_bt.experiments.spec import (
 
 PAIRED = (
     "market.kind", "market.symbol", "market.symbols", "market.interval", "market.source", "market.start", "market.end",
-    "market.gaps", "data.root", "seed", "cache.path", "budget", "output",
+    "market.gaps", "data.root", "data.exchange", "seed", "cache.path", "budget", "output",
 )  # fmt: skip
 """What all arms share: the data that they are compared on, and what they spend and keep together."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -92,12 +93,9 @@ def test_an_unknown_metric_lists_what_there_is_and_the_nearest() -> None:
 def test_a_metric_of_the_users_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    Path("downside_metric.py").write_text(
-        "import numpy as np\n"
-        "from agent_bt.evaluation.stats.metric import Metric\n"
-        "LOSSES = Metric(name='losses', unit='bps a day', daily=True, values=lambda r: 1e4 * np.minimum(r, 0.0))\n"
-        "NOTHING = 3\n"
-    )
+    page = (Path(__file__).parents[3] / "docs" / "extending.md").read_text()
+    (code,) = re.findall(r"```python\n# losses\.py\n(.*?)```", page, flags=re.DOTALL)
+    Path("downside_metric.py").write_text(code + "NOTHING = 3\n")
     metric = find_metric("downside_metric:LOSSES")
     returns, times = np.array([[0.01, -0.02, 0.0]]), START + np.arange(1, 4) * DAY
     values = values_over_time(metric, returns, times, bars_per_decision=1)

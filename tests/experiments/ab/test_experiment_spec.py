@@ -98,6 +98,6 @@ def test_a_missing_prompt_is_told_with_its_arm_before_anything_runs(folder: Path
     from agent_bt.experiments.ab.run import run_experiment
 
     experiment = load(folder, GOOD.replace("trader/v2", "trader/v9"))
-    with pytest.raises(AgentBtError, match="arm v2: no prompt"):
+    with pytest.raises(AgentBtError, match="arm v2: there is no prompt"):
         run_experiment(experiment, progress=SilentProgress())
     assert not (folder / "runs").exists()
