@@ -75,7 +75,7 @@ class Provider(ABC):
         """
         self.parameters()
         if not self.starts_server and self.config.server != ServerConfig():
-            raise ConfigError("llm.server: only llm.provider llama_cpp starts a server; remove it")
+            raise ConfigError(f"llm.server: llm.provider {self.config.provider} starts no server; remove it")
 
     def check_ready(self) -> None:  # noqa: B027 - most providers need nothing
         """Check that what `open` needs is on this machine: packages and files.

@@ -139,7 +139,11 @@ def test_a_run_is_continued_by_the_file_it_began_with(tmp_path: Path, starts: li
         ({"llm__server": {"port": 70_000}}, 2, "llm.server.port must be at most 65535, got 70000"),
         ({"llm__server": {"ports": 1}}, 2, "did you mean"),
         ({"llm__params": {"grammar": "root"}}, 2, "llm.params.grammar is set by agent-bt itself"),
-        ({"llm__provider": "stand_in", "llm__model": "baseline", "llm__server": {"port": 1}}, 2, "llm.server: only"),
+        (
+            {"llm__provider": "stand_in", "llm__model": "baseline", "llm__server": {"port": 1}},
+            2,
+            "llm.server: llm.provider stand_in starts no server",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_starts(

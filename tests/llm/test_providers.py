@@ -25,8 +25,6 @@ from agent_bt.llm.provider import Provider, get_provider, is_embedded
 from agent_bt.records.read import load_run
 from agent_bt.records.run_folder import RunFolder
 
-SHIPPED = ("llama_cpp", "openai", "scripted", "stand_in")
-
 OWN = '''
 """A provider of one's own, in one file."""
 
@@ -66,7 +64,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
 
 
 def test_every_module_of_the_package_registers_a_provider_of_its_name() -> None:
-    assert tuple(PROVIDERS.names()) == SHIPPED
+    assert set(PROVIDERS.names()) >= {"openai", "scripted", "stand_in"}
     for name in PROVIDERS.names():
         assert issubclass(PROVIDERS.load(name), Provider)
 
@@ -199,9 +197,7 @@ def test_what_is_not_a_provider_is_refused_before_a_market_is_loaded(
 
 @pytest.mark.parametrize("name", ["my module:X", "module:", ":Class", "a:b:c", "nobody", ""])
 def test_a_name_that_cannot_be_a_provider_is_refused_when_the_config_is_read(name: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"llm\.provider: .* is not one of llama_cpp, openai, scripted, stand_in, or module"
-    ):
+    with pytest.raises(ConfigError, match=r"llm\.provider: .* is not one of .*openai.*, or module"):
         load_config(None, [f"llm.provider={name!r}"], env={})
 
 
