@@ -94,9 +94,6 @@ PARSED = {
     "agent-bt ab run configs/ab_rankers.yaml": "tests/experiments/ab/test_ab_kinds.py runs it",
     "agent-bt data backfill --symbol BTCUSDT --months 3": "needs the network: tests/data",
     "agent-bt data backfill --kind um": "needs the network: tests/data",
-    "agent-bt data backfill --symbol BTCUSDT --start 2024-07-01 --end 2024-07-02 --no-rest --config toy.yaml": (
-        "tests/data/test_exchanges.py runs it"
-    ),
     "agent-bt aggregate BTCUSDT trades.parquet --bar-type dollar_bar --threshold 1e6": "tests/bars runs it",
     "agent-bt ab report": "needs an experiment: tests/experiments",
     "agent-bt ab list": "needs an experiment: tests/experiments",
