@@ -1,4 +1,4 @@
-"""`agent-bt ab`: run an experiment, show what it found, list them."""
+"""`agent-bt ab`: runs an experiment, shows its verdicts, lists experiments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
     """Run an experiment; the same command continues an unfinished one. Exit code 0 whatever the verdict."""
     from agent_bt.experiments.ab.spec import load_experiment
 
-    # Before anything heavy is loaded: a wrong config is told at once.
+    # Before anything heavy is loaded: a wrong config is reported at once.
     experiment = load_experiment(config, overrides or ())
     from agent_bt.cli.progress import make_progress
     from agent_bt.experiments.ab.run import run_experiment
@@ -66,7 +66,7 @@ def show_report(
         typer.Option("--output", "-o", help="Where to; default: in the experiment's folder.", show_default=False),
     ] = None,
 ) -> None:
-    """Show the verdicts of an experiment and what they rest on, and write its HTML report; with --json only show."""
+    """Show the verdicts of an experiment and their evidence, and write its HTML report; with --json only show."""
     from agent_bt.experiments.ab.folder import FINISHED, resolve
 
     folder = resolve(runs.find_root(root), experiment)

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 GROUPS = {
     "ab": "Compare prompts, models or strategies with evidence.",
-    "sweep": "Try many parameters of a rule or ranker; says what the best of so many is worth.",
+    "sweep": "Try many parameters of a rule or ranker, and judge the best of them.",
     "aggregate": "Aggregate ticks to time, tick, volume or dollar bars.",
     "data": "Fetch, list, verify and export market data.",
     "features": "List, compute and check features.",

@@ -1,4 +1,4 @@
-"""`agent-bt sweep`: try many parameters of a rule or ranker, and say what the best of so many is worth."""
+"""`agent-bt sweep`: tries many parameters of a rule or ranker, and judges the best of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent_bt.cli import common
 
 app = typer.Typer(
     name="sweep",
-    help="Try many parameters of a rule or ranker; says what the best of so many is worth.",
+    help="Try many parameters of a rule or ranker, and judge the best of them.",
     add_completion=False,
 )
 
@@ -30,15 +30,15 @@ def sweep(
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
-    """Try many parameters of a rule or ranker; says what the best of so many is worth.
+    """Try many parameters of a rule or ranker, and judge the best of them.
 
-    Every combination goes through the same account as a run, and counts as a trial: the best is deflated by them.
+    Every combination uses the account of a run and counts as a trial; the Sharpe ratio of the best is deflated by them.
 
-    With walk_forward it is chosen in one stretch of time and reported in the next.
+    With walk_forward it is chosen in a training period and reported in the test period after it.
     """
     from agent_bt.experiments.sweep.spec import load_sweep
 
-    # Before anything heavy is loaded: a wrong config is told at once.
+    # Before anything heavy is loaded: a wrong config is reported at once.
     declared = load_sweep(config, overrides or ())
     from agent_bt.cli.progress import make_progress
     from agent_bt.experiments.sweep.run import run_sweep

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from agent_bt.config.secrets import ADVICE_ON_KEYS, holds_secret, names_secret, refuse_secrets
-from agent_bt.core.clock import DAY, duration_us, iso, time_us
+from agent_bt.core.clock import date_or_time, duration_us, time_us
 from agent_bt.core.extensions import ExtensionPoint
 from agent_bt.core.frequency import fixed_period
 
@@ -21,8 +21,7 @@ PROVIDERS = ExtensionPoint[Any]("llm.provider", "agent_bt.llm.providers")
 def _instant(value: Any) -> str:
     if not isinstance(value, str | date | datetime):
         raise ValueError(f"must be a date or time such as 2024-07-01 or 2024-07-01T12:00:00Z, got {value!r}")
-    us = time_us(value)
-    return iso(us)[:10] if us % DAY == 0 else iso(us)
+    return date_or_time(time_us(value))
 
 
 def _duration(value: Any) -> str:

@@ -71,6 +71,11 @@ def iso(us: int) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
 
 
+def date_or_time(us: int) -> str:
+    """Format microseconds since 1970 as a configuration writes them: `2024-07-01` at midnight UTC, else as `iso`."""
+    return iso(us)[:10] if us % DAY == 0 else iso(us)
+
+
 def now_iso() -> str:
     """Return the current time as ISO 8601 in UTC, to the second."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -65,7 +65,7 @@ def find_warnings(
         trades = _trades_per_run(side)
         if trades is not None and trades < FEW_TRADES:
             warnings.append(f"too few trades ({side.name}: {trades:.3g} in a run)")
-    if _hangs_on_one(_contributions(arm, baseline, effect, differences)):
+    if _depends_on_one_trade(_contributions(arm, baseline, effect, differences)):
         warnings.append("one trade makes the whole difference")
     formats = (arm.response_format, baseline.response_format)
     if all(formats) and formats[0] != formats[1]:
@@ -121,7 +121,7 @@ def _contributions(arm: Arm, baseline: Arm, effect: Effect, differences: np.ndar
     return [part if effect.value >= 0.0 else -part for part in parts]
 
 
-def _hangs_on_one(contributions: list[np.ndarray]) -> bool:
+def _depends_on_one_trade(contributions: list[np.ndarray]) -> bool:
     """Whether without its largest part a sum has no longer its sign, and this part is also most of the scatter."""
     for parts in contributions:
         largest = float(np.max(parts, initial=0.0))

@@ -1,4 +1,4 @@
-"""An experiment taken apart into cells: one arm, one replicate, one window, each an ordinary run."""
+"""Splits an experiment into cells, each an ordinary run of one arm, one replicate and one window."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent_bt.config.model import Config
-from agent_bt.core.clock import DAY, duration_us, iso, time_us
+from agent_bt.core.clock import date_or_time, duration_us, time_us
 from agent_bt.core.frequency import instants
 from agent_bt.experiments.ab.spec import Experiment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One run of an experiment; `window` counts from 0."""
+    """One run of an experiment.
+
+    Attributes:
+        arm: its name.
+        replicate: from 0.
+        window: from 0.
+        config: the run's.
+    """
 
     arm: str
     replicate: int
@@ -21,13 +28,13 @@ class Cell:
     config: Config
 
     @property
-    def place(self) -> str:
-        """Folder of its run inside the experiment's: `v2/w0-r1`."""
+    def relative_path(self) -> str:
+        """Folder of its run below `runs` of the experiment: `v2/w0-r1`."""
         return f"{self.arm}/w{self.window}-r{self.replicate}"
 
     @property
     def expected_decisions(self) -> int:
-        """Decisions in its window, the few that warm-up or outages take away included."""
+        """Scheduled decisions in its window, including the few that warm-up or outages remove."""
         config, start, end = self.config, time_us(self.config.market.start), time_us(self.config.market.end)
         if config.mode == "cross_sectional":
             return len(instants(config.rebalance, start + 1, end))
@@ -35,7 +42,7 @@ class Cell:
 
 
 def cells_of(experiment: Experiment) -> list[Cell]:
-    """Every cell, arm by arm within a window, so that all arms of a window come to their end about together."""
+    """Return every cell, window by window; the arms of a window come together, so that they finish together."""
     return [
         Cell(arm=arm, replicate=replicate, window=window, config=_config_of(config, arm, replicate, start, end))
         for window, (start, end) in enumerate(windows_of(experiment))
@@ -45,7 +52,7 @@ def cells_of(experiment: Experiment) -> list[Cell]:
 
 
 def windows_of(experiment: Experiment) -> list[tuple[str, str]]:
-    """Start (inclusive) and end (exclusive) of every window, as in a config."""
+    """Return the start (inclusive) and end (exclusive) of every window, as a configuration writes them."""
     market, windows = experiment.shared.market, experiment.declared.windows
     if windows is None:
         return [(market.start, market.end)]
@@ -54,16 +61,11 @@ def windows_of(experiment: Experiment) -> list[tuple[str, str]]:
 
 def _cut(start: int, end: int, every: int) -> Iterator[tuple[str, str]]:
     for begin in range(start, end, every):
-        yield _instant(begin), _instant(min(begin + every, end))
-
-
-def _instant(us: int) -> str:
-    """As a config writes it."""
-    return iso(us)[:10] if us % DAY == 0 else iso(us)
+        yield date_or_time(begin), date_or_time(min(begin + every, end))
 
 
 def _config_of(config: Config, arm: str, replicate: int, start: str, end: str) -> Config:
-    # Replicates of an arm that fixes llm.replicate itself go on from there.
+    # An arm may set llm.replicate itself: its replicates count from there.
     number = config.llm.replicate + replicate
     return config.model_copy(
         update={

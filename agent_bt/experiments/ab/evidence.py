@@ -1,4 +1,4 @@
-"""What the runs of an arm are evidence of: returns over common bars, and decisions beside each other."""
+"""Turns the runs of an experiment into the inputs of its statistics: returns over common bars, paired decisions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from agent_bt.evaluation.stats import decisions as compared
 from agent_bt.evaluation.stats.caveats import Arm
 from agent_bt.experiments.ab.pairs import (
     Grid,
-    alike_in_silence,
-    at_once,
+    common_times,
     compare_targets,
-    made,
+    count_unrecorded_pairs,
+    decision_count,
     multi_symbol,
     pairs_of,
-    silent_count,
+    unchanged_count,
 )
 from agent_bt.records.direction import direction_column
 from agent_bt.records.read import Run
@@ -33,7 +33,13 @@ from agent_bt.records.read import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bars:
-    """Bars that all runs of a comparison walked over, window by window: close times (UTC us), the market's returns."""
+    """The bars that all runs of a comparison cover.
+
+    Attributes:
+        windows: close times of each window, int64, ascending, UTC us.
+        market_returns: simple returns of the market, float64 (T,), all windows one after another.
+        dropped: bars of the longest runs that not all runs have.
+    """
 
     windows: tuple[np.ndarray, ...]
     market_returns: np.ndarray
@@ -41,15 +47,18 @@ class Bars:
 
     @property
     def times(self) -> np.ndarray:
-        """Close times of all windows; int64 (T,), ascending."""
+        """Close times of all windows; int64 (T,), ascending, UTC us."""
         return np.concatenate(self.windows)
 
 
 def common_bars(arms: Mapping[str, Grid]) -> Bars:
-    """The bars of all arms, and how many of the longest run's are not among them.
+    """Return the bars that all runs of all arms cover.
+
+    Args:
+        arms: name -> runs.
 
     Raises:
-        UsageError: they have fewer than two bars in common.
+        UsageError: the runs have fewer than two bars in common.
     """
     grids = list(arms.values())
     windows, returns, longest = [], [], 0
@@ -66,7 +75,13 @@ def common_bars(arms: Mapping[str, Grid]) -> Bars:
 
 
 def arm_evidence(name: str, grid: Grid, bars: Bars) -> Arm:
-    """An arm as the statistics want it."""
+    """Return the returns, trades and counts of an arm, as `evaluation.stats` takes them.
+
+    Args:
+        name: of the arm.
+        grid: its runs.
+        bars: those of all arms.
+    """
     returns = [
         np.concatenate([_returns(run, times) for run, times in zip(replicate, bars.windows, strict=True)])
         for replicate in grid
@@ -77,14 +92,14 @@ def arm_evidence(name: str, grid: Grid, bars: Bars) -> Arm:
         name=name,
         returns=np.stack(returns),
         trade_results=[[result for run in replicate for result in _trades(run)] for replicate in grid],
-        decisions=sum(map(made, runs)),
+        decisions=sum(map(decision_count, runs)),
         failed=sum(count["total"] - count["model"] for count in counts),
         response_format=_response_format(runs[0]),
     )
 
 
 def bars_per_decision(runs: Sequence[Run]) -> int:
-    """Bars from one decision to the next, at most."""
+    """Return the largest number of bars between two decisions of any of the runs."""
     identities = [run.manifest["identity"] for run in runs]
     return max(_longest_us(each) // duration_us(each["market"]["interval"]) for each in identities)
 
@@ -96,7 +111,12 @@ def _longest_us(identity: Mapping[str, Any]) -> int:
 
 
 def describe_arm(grid: Grid, *, alpha: float) -> dict[str, Any]:
-    """How an arm did by itself: measures averaged over replicates, failures, cost and latency of a decision."""
+    """Return the results of one arm: measures of each replicate, failure rate, cost and latency per decision.
+
+    Args:
+        grid: its runs.
+        alpha: 1 - confidence of the limits of the failure rate.
+    """
     runs = [run for replicate in grid for run in replicate]
     counts = [run.summary["decisions"] for run in runs]
     total, model = (sum(count[key] for count in counts) for key in ("total", "model"))
@@ -120,9 +140,13 @@ _COUNTS = ("total", "model", "invalid", "transport", "budget", "buy", "sell", "h
 
 
 def compare_decisions(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, Any]:
-    """Where two arms decided differently, and what came of it; PnL in quote units, averaged over replicates.
+    """Return where two arms decided differently, and the PnL of it in quote units, averaged over replicates.
 
-    Over many symbols there is no one action: their targets are compared instead (`pairs.compare_targets`).
+    A decision over several symbols has no single action: `pairs.compare_targets` compares target weights instead.
+
+    Args:
+        baseline, arm: their runs.
+        alpha: 1 - confidence of the limits.
     """
     if multi_symbol(baseline[0][0]) or multi_symbol(arm[0][0]):
         return compare_targets(baseline, arm, alpha=alpha)
@@ -130,9 +154,9 @@ def compare_decisions(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, A
     by_flip, before, unpaired = np.zeros((3, 3)), 0.0, 0
     for one, other in pairs_of(baseline, arm):
         first, second = _actions(one), _actions(other)
-        times = at_once(one, other, _physical(first), _physical(second))
-        unchanged = alike_in_silence(one, other, len(times))
-        unpaired += made(one) + made(other) - 2 * (len(times) + unchanged)
+        times = common_times(one, other, _physical(first), _physical(second))
+        unchanged = count_unrecorded_pairs(one, other, len(times))
+        unpaired += decision_count(one) + decision_count(other) - 2 * (len(times) + unchanged)
         matrix[_HOLD, _HOLD] += unchanged
         if not len(times):
             continue
@@ -171,10 +195,10 @@ def _physical(frame: pl.DataFrame) -> np.ndarray:
 
 
 def _at(run: Run, actions: pl.DataFrame, times: np.ndarray) -> pl.DataFrame:
-    """Action and equity before the decision at each of `times`; where it was silent, HOLD and the equity then."""
+    """Return action and equity before the decision at each of `times`; HOLD where the decision is not recorded."""
     wanted = pl.DataFrame({"time": pl.Series(times).cast(actions.schema["time"])})
     found = wanted.join(actions, on="time", how="left", maintain_order="left")
-    if not silent_count(run):
+    if not unchanged_count(run):
         return found
     held = run.equity.select(pl.col("time").cast(actions.schema["time"]), held="equity")
     return found.join(held, on="time", how="left", maintain_order="left").select(
@@ -183,7 +207,7 @@ def _at(run: Run, actions: pl.DataFrame, times: np.ndarray) -> pl.DataFrame:
 
 
 def _market_returns(run: Run, times: np.ndarray) -> np.ndarray:
-    """Simple returns of the market from one of `times` to the next; of many symbols, the mean of theirs."""
+    """Return the simple returns of the market between successive `times`; of several symbols, their mean."""
     if not multi_symbol(run):
         prices = run.equity["price"].to_numpy()[np.searchsorted(_times(run), times)]
         return _changes(prices[:, np.newaxis])
@@ -195,7 +219,7 @@ def _market_returns(run: Run, times: np.ndarray) -> np.ndarray:
 
 
 def _changes(prices: np.ndarray) -> np.ndarray:
-    """The mean over the columns of price / price before - 1, 0 in the first row; float64 (T,) of float64 (T, N)."""
+    """Return the mean over columns of price / previous price - 1, 0 in the first row; (T,) from (T, N)."""
     changes = np.zeros(prices.shape)
     changes[1:] = prices[1:] / prices[:-1] - 1.0
     known = np.isfinite(changes)
@@ -209,7 +233,7 @@ def _cash(run: Run) -> float:
 
 
 def _returns(run: Run, times: np.ndarray) -> np.ndarray:
-    """Simple returns from one common bar to the next; the first is from the bar before it."""
+    """Return the simple returns between successive common bars; the first is from the run's bar before it."""
     rows = np.searchsorted(_times(run), times)
     equity = np.concatenate([[_cash(run)], run.equity["equity"].to_numpy()])
     after, before = equity[rows + 1], equity[np.concatenate([rows[:1], rows[:-1] + 1])]
@@ -230,8 +254,8 @@ def _response_format(run: Run) -> str:
 
 
 def _actions(run: Run) -> pl.DataFrame:
-    """Time, action (BUY, SELL, HOLD; target shares by what they ordered) and equity before each decision."""
-    # Only what is needed: the prompts and windows of many runs do not fit into memory together.
+    """Return time, action (BUY, SELL, HOLD; of target weights the direction of their orders) and equity before it."""
+    # Only the needed columns: the prompts and windows of many runs do not fit into memory together.
     wanted = pl.scan_parquet(run.folder.decisions).select(
         "time",
         action=direction_column(),
@@ -241,14 +265,14 @@ def _actions(run: Run) -> pl.DataFrame:
 
 
 def _gains(equity: pl.Series, run: Run) -> np.ndarray:
-    """What the account gained from each decision to the next, the last one's to the end of the run."""
+    """Return the change of equity from each decision to the next, and from the last one to the end of the run."""
     final = run.summary["performance"]["final_equity"]
     gains: np.ndarray = np.diff(equity.to_numpy(), append=final)
     return gains
 
 
 def _calls(run: Run) -> pl.DataFrame:
-    """Cost and latency of every decision that asked a model; null where unknown."""
+    """Return cost and latency of every decision with a model call; null where unknown."""
     call = pl.col("telemetry").struct
     asked = pl.scan_parquet(run.folder.decisions).filter(pl.col("request").is_not_null())
     return asked.select(cost_usd=call.field("cost_usd"), latency_ms=call.field("latency_ms")).collect()

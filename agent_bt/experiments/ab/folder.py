@@ -30,36 +30,36 @@ class ExperimentFolder:
 
     @property
     def record(self) -> Path:
-        """What was asked and what came out."""
+        """The declaration and the results."""
         return self.path / "experiment.json"
 
     @property
     def ledger(self) -> Path:
-        """What all its runs have spent together."""
+        """What all its runs have spent so far."""
         return self.path / "ledger.jsonl"
 
-    def cell(self, place: str) -> Path:
-        """Folder that the run of a cell is made in."""
-        return self.path / "runs" / place
+    def cell(self, relative_path: str) -> Path:
+        """Return the folder that holds the run of a cell; `relative_path` as of `Cell`."""
+        return self.path / "runs" / relative_path
 
-    def finished_run(self, place: str) -> Run | None:
-        """The run of a cell, once it is finished."""
-        for manifest in sorted(self.cell(place).glob("*/manifest.json")):
+    def finished_run(self, relative_path: str) -> Run | None:
+        """Return the run of a cell, None while it is not finished."""
+        for manifest in sorted(self.cell(relative_path).glob("*/manifest.json")):
             folder = RunFolder(manifest.parent)
             if not folder.unfinished:
                 return load_run(folder.path)
         return None
 
     def read(self) -> dict[str, Any]:
-        """`experiment.json`.
+        """Return the content of `experiment.json`.
 
         Raises:
-            RecordError: there is none, or it is damaged.
+            RecordError: the file is missing or damaged.
         """
         return read_json(self.record)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Replace `experiment.json`.
+        """Replace `experiment.json` with `record`.
 
         Raises:
             RecordError: it cannot be written.
@@ -68,27 +68,36 @@ class ExperimentFolder:
 
 
 def home(root: Path) -> Path:
-    """Where experiments lie under a folder of runs."""
+    """Return the folder of all experiments below a folder of runs."""
     return root / "ab"
 
 
 def find_unfinished(root: Path, identity: str) -> ExperimentFolder | None:
-    """The newest unfinished experiment of this identity, if there is one."""
+    """Return the newest unfinished experiment of an identity, None if there is none.
+
+    Args:
+        root: the folder of runs.
+        identity: the hash in `experiment.json`.
+    """
     for folder in reversed(all_experiments(root)):
         try:
             record = folder.read()
         except RecordError:
-            continue  # a damaged one is nothing to continue; `ab list` shows it
+            continue  # a damaged one cannot be continued; `ab list` shows it
         if record.get("status") != FINISHED and record.get("identity") == identity:
             return folder
     return None
 
 
 def create(root: Path, name: str) -> ExperimentFolder:
-    """Make `root/ab/<utc>-<name>-<random>/`.
+    """Create `root/ab/<utc>-<name>-<random>/`.
+
+    Args:
+        root: the folder of runs.
+        name: of the experiment.
 
     Raises:
-        RecordError: it cannot be made.
+        RecordError: the folder cannot be created.
     """
     path = home(root) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
     try:
@@ -99,33 +108,39 @@ def create(root: Path, name: str) -> ExperimentFolder:
 
 
 def all_experiments(root: Path) -> list[ExperimentFolder]:
-    """Every experiment under a folder of runs, oldest first."""
+    """Return every experiment below a folder of runs, oldest first."""
     return [ExperimentFolder(path.parent) for path in sorted(home(root).glob("*/experiment.json"))]
 
 
 def resolve(root: Path, reference: str) -> ExperimentFolder:
-    """The experiment somebody means: `latest`, an id, the start or end of one, a name, or its folder.
+    """Return the experiment that a reference names.
+
+    Args:
+        root: the folder of runs.
+        reference: `latest`, an id, the start or end of an id, a name, or the experiment's folder.
 
     Raises:
-        UsageError: none or several fit.
+        UsageError: none or several match.
     """
     if (Path(reference) / "experiment.json").is_file():
         return ExperimentFolder(Path(reference))
     there = all_experiments(root)
     if reference == "latest" and there:
         return there[-1]
-    fitting = [each for each in there if each.experiment_id.startswith(reference)]
-    fitting = fitting or [each for each in there if each.experiment_id.endswith(reference)]
-    fitting = fitting or [each for each in there if f"-{reference}-" in each.experiment_id][-1:]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise UsageError(f"{reference!r} fits {', '.join(each.experiment_id for each in fitting)}; give more of the id")
+    matching = [each for each in there if each.experiment_id.startswith(reference)]
+    matching = matching or [each for each in there if each.experiment_id.endswith(reference)]
+    matching = matching or [each for each in there if f"-{reference}-" in each.experiment_id][-1:]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise UsageError(
+            f"{reference!r} matches {', '.join(each.experiment_id for each in matching)}; give more of the id"
+        )
     raise UsageError(f"there is no experiment {reference!r} in {home(root)}; `agent-bt ab list` shows what there is")
 
 
 def summary_line(record: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of a list of experiments."""
+    """Return the keys of `experiment.json` that a list of experiments shows."""
     verdicts = {name: arm["verdict"] for name, arm in record.get("arms", {}).items()}
     keys = ("experiment_id", "name", "status", "started", "baseline", "metric")
     return {**{key: record.get(key) for key in keys}, "verdicts": verdicts}

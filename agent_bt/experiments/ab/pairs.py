@@ -1,7 +1,7 @@
-"""The decisions of two runs beside each other: which were made at the same time, and what a silent run held to then.
+"""Pairs the decisions of two runs in time, and compares the target weights of multi-symbol runs.
 
-A strategy whose targets are known beforehand records only the decisions that say something new; where it is silent, it
-decided to hold, and its targets stand as they were.
+A strategy that computes all its targets in one call records only the decisions that change them. A decision that is
+not recorded is HOLD, and the targets stay as they were.
 """
 
 from __future__ import annotations
@@ -22,55 +22,73 @@ Grid = Sequence[Sequence[Run]]
 
 
 def multi_symbol(run: Run) -> bool:
-    """Whether a run held several symbols in one account."""
+    """Return whether a run trades several symbols in one account."""
     identity = run.manifest["identity"]
     return identity.get("mode") == "cross_sectional" or bool(identity["market"].get("symbols"))
 
 
-def silent_count(run: Run) -> int:
-    """Decisions that a run made without recording them, because they said nothing new."""
+def unchanged_count(run: Run) -> int:
+    """Return how many decisions a run made without recording them, because its targets were unchanged."""
     return int(run.summary["decisions"].get("silent", 0))
 
 
-def made(run: Run) -> int:
-    """All decisions of a run, the silent ones included."""
-    return int(run.summary["decisions"]["total"]) + silent_count(run)
+def decision_count(run: Run) -> int:
+    """Return the number of all decisions of a run, unchanged ones included."""
+    return int(run.summary["decisions"]["total"]) + unchanged_count(run)
 
 
-def at_once(one: Run, other: Run, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The times at which both decided and at least one recorded it; int64, ascending.
+def common_times(one: Run, other: Run, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the times at which both runs decided and at least one recorded it; int64, ascending, UTC us.
 
-    `first`, `second`: the recorded times of each, int64, ascending, UTC us.
+    Args:
+        one, other: the runs.
+        first, second: the recorded decision times of each, int64, ascending, UTC us.
     """
     union = np.union1d(first, second)
-    paired: np.ndarray = union[decided(one, first, union) & decided(other, second, union)]
+    paired: np.ndarray = union[decided_at(one, first, union) & decided_at(other, second, union)]
     return paired
 
 
-def alike_in_silence(one: Run, other: Run, paired: int) -> int:
-    """At how many more times both decided to hold, and neither recorded it."""
-    if not (silent_count(one) and silent_count(other)):
+def count_unrecorded_pairs(one: Run, other: Run, paired: int) -> int:
+    """Return at how many more times both runs decided to hold and neither recorded it.
+
+    Args:
+        one, other: the runs.
+        paired: number of `common_times`.
+    """
+    if not (unchanged_count(one) and unchanged_count(other)):
         return 0
-    return max(0, min(made(one), made(other)) - paired)
+    return max(0, min(decision_count(one), decision_count(other)) - paired)
 
 
 def pairs_of(baseline: Grid, arm: Grid) -> list[tuple[Run, Run]]:
-    """The runs of the same replicate and window."""
+    """Return the pairs of runs (baseline, arm) of the same replicate and window."""
     rows = zip(baseline, arm, strict=True)
     return [(one, other) for first, second in rows for one, other in zip(first, second, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """The target shares that stood after each recorded decision: times int64 (D,), UTC us; shares float64 (D, N)."""
+    """The target weights in effect after each recorded decision.
+
+    Attributes:
+        times: decision times, int64 (D,), UTC us, ascending.
+        symbols: N names.
+        weights: signed fraction of equity, float64 (D, N).
+    """
 
     times: np.ndarray
     symbols: tuple[str, ...]
-    shares: np.ndarray
+    weights: np.ndarray
 
     def at(self, times: np.ndarray, symbols: Sequence[str]) -> np.ndarray:
-        """Those that stood at `times`, in the order of `symbols`; float64, 0 before the first and for a stranger."""
-        table = np.vstack([np.zeros((1, len(self.symbols))), self.shares])
+        """Return the weights in effect at `times`; float64 (T, M), 0 before the first decision and for unknown symbols.
+
+        Args:
+            times: int64 (T,), UTC us.
+            symbols: M names, the order of the columns.
+        """
+        table = np.vstack([np.zeros((1, len(self.symbols))), self.weights])
         standing = table[np.searchsorted(self.times, times, side="right")]
         places = {symbol: at for at, symbol in enumerate(self.symbols)}
         wanted = np.zeros((len(times), len(symbols)))
@@ -81,33 +99,36 @@ class Targets:
 
 
 def read_targets(run: Run) -> Targets:
-    """The standing targets of a run over many symbols; what a decision leaves alone stays as it was."""
+    """Read the target weights of a multi-symbol run; a symbol that a decision does not name keeps its weight."""
     frame = pl.scan_parquet(run.folder.decisions).select("time", "targets").collect()
     given = (
         frame.with_row_index("row").select("row", "targets").explode("targets").drop_nulls("targets").unnest("targets")
     )
     symbols = tuple(sorted(given["symbol"].unique().to_list()))
     places = {symbol: at for at, symbol in enumerate(symbols)}
-    shares = np.full((len(frame), len(symbols)), np.nan)
-    shares[given["row"].to_numpy(), [places[symbol] for symbol in given["symbol"]]] = given["share"].to_numpy()
+    weights = np.full((len(frame), len(symbols)), np.nan)
+    weights[given["row"].to_numpy(), [places[symbol] for symbol in given["symbol"]]] = given["share"].to_numpy()
     return Targets(
         times=frame["time"].to_physical().to_numpy(),
         symbols=symbols,
-        shares=standing_targets(shares, len(shares) + 1),
+        weights=standing_targets(weights, len(weights) + 1),
     )
 
 
-def whole_percent(shares: np.ndarray) -> np.ndarray:
-    """Shares in whole per cent, by which weights are called the same: a third is 0.3333 to one and 0.33 to another."""
-    whole: np.ndarray = np.rint(100.0 * shares) + 0.0
+def whole_percent(weights: np.ndarray) -> np.ndarray:
+    """Round weights to whole per cent, at which two weights count as equal: 0.3333 and 0.33 are both a third."""
+    whole: np.ndarray = np.rint(100.0 * weights) + 0.0
     return whole
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How much of two portfolios is the same, in [0, 1]; float64 (D,) of two float64 (D, N).
+    """Return the overlap of two portfolios, in [0, 1]; float64 (D,).
 
-    The weight that both hold of the same symbol on the same side, as a share of the larger one's gross weight; 1
+    The overlap is the weight that both hold of the same symbol on the same side, divided by the larger gross weight; 1
     where both hold nothing.
+
+    Args:
+        first, second: weights, float64 (D, N).
     """
     common = np.where(first * second > 0.0, np.minimum(np.abs(first), np.abs(second)), 0.0).sum(axis=1)
     gross = np.maximum(np.abs(first).sum(axis=1), np.abs(second).sum(axis=1))
@@ -116,13 +137,22 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def compare_targets(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, Any]:
-    """How far two arms over many symbols want the same: at equal times, the shares that stood after the decision."""
+    """Compare the target weights of two multi-symbol arms after the decisions that they made at the same time.
+
+    Args:
+        baseline, arm: their runs.
+        alpha: 1 - confidence of the limits.
+    """
     equal = unpaired = 0
     shared: list[np.ndarray] = []
     for one, other in pairs_of(baseline, arm):
         mine, theirs = read_targets(one), read_targets(other)
-        times = at_once(one, other, mine.times, theirs.times)
-        unpaired += made(one) + made(other) - 2 * (len(times) + alike_in_silence(one, other, len(times)))
+        times = common_times(one, other, mine.times, theirs.times)
+        unpaired += (
+            decision_count(one)
+            + decision_count(other)
+            - 2 * (len(times) + count_unrecorded_pairs(one, other, len(times)))
+        )
         symbols = sorted({*mine.symbols, *theirs.symbols})
         first, second = mine.at(times, symbols), theirs.at(times, symbols)
         equal += int((whole_percent(first) == whole_percent(second)).all(axis=1).sum())
@@ -134,35 +164,41 @@ def compare_targets(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, Any
         "unpaired": unpaired,
         "equal": asdict(compared.wilson_rate(equal, len(common), alpha=alpha)) if len(common) else None,
         "overlap": float(common.mean()) if len(common) else None,
-        "baseline": _habits(baseline),
-        "arm": _habits(arm),
+        "baseline": _target_statistics(baseline),
+        "arm": _target_statistics(arm),
     }
 
 
-def _habits(grid: Grid) -> Mapping[str, float | None]:
-    """Symbols wanted, their gross weight, and one-way turnover a decision as a share of equity; means over all runs."""
+def _target_statistics(grid: Grid) -> Mapping[str, float | None]:
+    """Return means over all runs: symbols with a target, gross weight, one-way turnover per decision over equity."""
     runs = [run for replicate in grid for run in replicate]
-    shares = [read_targets(run).shares for run in runs]
-    count = sum(map(len, shares))
+    weights = [read_targets(run).weights for run in runs]
+    count = sum(map(len, weights))
     turnovers = [_turnover(run) for run in runs]
     return {
-        "positions": sum(float((whole_percent(each) != 0.0).sum()) for each in shares) / count if count else None,
-        "gross": sum(float(np.abs(each).sum()) for each in shares) / count if count else None,
+        "positions": sum(float((whole_percent(each) != 0.0).sum()) for each in weights) / count if count else None,
+        "gross": sum(float(np.abs(each).sum()) for each in weights) / count if count else None,
         "turnover": float(np.mean(turnovers)),
     }
 
 
 def _turnover(run: Run) -> float:
-    """One-way turnover of a decision: half of what was traded, over the mean equity and all decisions."""
+    """Return the one-way turnover per decision: half of the traded notional over mean equity and all decisions."""
     fills = pl.scan_parquet(run.folder.fills).select((pl.col("quantity") * pl.col("price")).abs().sum()).collect()
     traded, equity = float(fills.item() or 0.0), float(np.mean(run.equity["equity"].to_numpy()))
-    decisions = made(run)
+    decisions = decision_count(run)
     return traded / 2.0 / equity / decisions if decisions and equity > 0.0 else 0.0
 
 
-def decided(run: Run, recorded: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """At which of `times` a run decided, the silent decisions included; bool. `recorded`: times of the others."""
-    if not silent_count(run) or not len(recorded):
+def decided_at(run: Run, recorded: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return at which of `times` a run decided, unrecorded decisions included; bool (T,).
+
+    Args:
+        run: the run.
+        recorded: its recorded decision times, int64, ascending, UTC us.
+        times: int64 (T,), UTC us.
+    """
+    if not unchanged_count(run) or not len(recorded):
         return np.isin(times, recorded)
     end = int(run.equity["time"].to_physical()[-1])
     inside: np.ndarray = (times >= recorded[0]) & (times <= end)

@@ -18,7 +18,7 @@ import orjson
 import polars as pl
 
 from agent_bt.core.errors import RecordError
-from agent_bt.experiments.ab.pairs import decided, multi_symbol, read_targets, whole_percent
+from agent_bt.experiments.ab.pairs import decided_at, multi_symbol, read_targets, whole_percent
 from agent_bt.records.direction import buys, direction_column, sells
 from agent_bt.records.read import Run
 from agent_bt.reports.html_decisions import SIDES, SOURCES
@@ -55,7 +55,7 @@ class Cells:
         self.by_targets = bool(lanes) and multi_symbol(lanes[0].runs[0])
         self._decided = [
             np.concatenate(
-                [decided(run, _times(frame), at) for run, frame, at in zip(lane.runs, frames, times, strict=True)]
+                [decided_at(run, _times(frame), at) for run, frame, at in zip(lane.runs, frames, times, strict=True)]
             )
             for lane, frames in zip(lanes, self._frames, strict=True)
         ]
@@ -100,14 +100,14 @@ class Cells:
         """For lane i `group<i>`, equal where the weights wanted are the same, and `held<i>`, of how many symbols."""
         told = [[read_targets(run) for run in lane.runs] for lane in self.lanes]
         symbols = sorted({symbol for runs in told for each in runs for symbol in each.symbols})
-        shares = np.zeros((len(told), self.count, len(symbols)))
+        weights = np.zeros((len(told), self.count, len(symbols)))
         for lane, runs in enumerate(told):
             for window, targets in enumerate(runs):
                 inside = self.windows == window
-                shares[lane, inside] = whole_percent(targets.at(self.times[inside], symbols))
-        groups = np.unique(shares.reshape(-1, len(symbols)), axis=0, return_inverse=True)[1]
+                weights[lane, inside] = whole_percent(targets.at(self.times[inside], symbols))
+        groups = np.unique(weights.reshape(-1, len(symbols)), axis=0, return_inverse=True)[1]
         groups = groups.reshape(len(told), self.count)
-        held = (shares != 0.0).sum(axis=2)
+        held = (weights != 0.0).sum(axis=2)
         return [
             Column(name=f"{name}{lane}", codes=codes[lane].astype(np.int64))
             for lane in range(len(told))

@@ -310,12 +310,12 @@ def _targets(arm: Mapping[str, Any], found: Mapping[str, Any], names: Sequence[s
             {
                 "name": name,
                 "cells": [
-                    DASH if habits["positions"] is None else f"{habits['positions']:.1f}",
-                    percent(habits["gross"], 1),
-                    percent(habits["turnover"], 1),
+                    DASH if statistics["positions"] is None else f"{statistics['positions']:.1f}",
+                    percent(statistics["gross"], 1),
+                    percent(statistics["turnover"], 1),
                 ],
             }
-            for name, habits in ((arm["baseline"], found["baseline"]), (arm["arm"], found["arm"]))
+            for name, statistics in ((arm["baseline"], found["baseline"]), (arm["arm"], found["arm"]))
         ],
     }
 

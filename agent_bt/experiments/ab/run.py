@@ -1,7 +1,7 @@
-"""A/B experiments from their file to their verdicts, and the comparison of two runs that exist.
+"""Runs A/B experiments, and compares two finished runs.
 
-1. `load_experiment` validates; every cell is planned, so that a missing prompt or bar is told before anything runs
-2. The unfinished experiment of the same identity is continued, or a new folder made         `_open_folder`
+1. Every cell is planned first, so that a missing prompt or bar is reported before a run      `_plan_all`
+2. The unfinished experiment of the same identity is continued, or a new one created         `find_unfinished`
 3. All cells run on a few threads behind one cache, budget and ledger                        `_run_cells`
 4. The verdicts go to `experiment.json`                                                      `judge_runs`
 """
@@ -54,11 +54,16 @@ class _Planned:
 
 
 def run_experiment(experiment: Experiment, *, progress: Progress, offline: bool = False) -> dict[str, Any]:
-    """Run an experiment, or continue the unfinished one of the same identity; returns what `experiment.json` holds.
+    """Run an experiment, or continue the unfinished one of the same identity; return the content of `experiment.json`.
+
+    Args:
+        experiment: as loaded by `load_experiment`.
+        progress: shows the decisions of all cells together.
+        offline: take replies from the cache alone.
 
     Raises:
-        AgentBtError: a cell could not run; everything is resumable by the same command.
-        Interrupted: the user stopped it; likewise.
+        AgentBtError: a cell could not run; the same command continues the experiment.
+        Interrupted: the user stopped it; the same command continues the experiment.
     """
     planned = _plan_all(experiment)
     identity = _identity(experiment, planned)
@@ -91,7 +96,13 @@ def run_experiment(experiment: Experiment, *, progress: Progress, offline: bool 
 
 
 def compare(baseline: Run, other: Run, *, metric: str = "mean_return", alpha: float = 0.05) -> dict[str, Any]:
-    """Judge one finished run against another over the bars that both walked over.
+    """Judge one finished run against another over the bars that both cover.
+
+    Args:
+        baseline: the run that `other` is compared with.
+        other: the run that is judged.
+        metric: see `evaluation.stats.metric.find_metric`.
+        alpha: chance of a false verdict.
 
     Raises:
         UsageError: they are the same run, of different markets, or have no bars in common.
@@ -99,10 +110,10 @@ def compare(baseline: Run, other: Run, *, metric: str = "mean_return", alpha: fl
     identities = [run.manifest["identity"] for run in (baseline, other)]
     one, two = (identify_trial(identity) for identity in identities)
     if baseline.run_id == other.run_id:
-        raise UsageError(f"both names mean the run {baseline.run_id}; give two runs")
+        raise UsageError(f"both names refer to the run {baseline.run_id}; give two different runs")
     if (one.series, identities[0]["market"]["interval"]) != (two.series, identities[1]["market"]["interval"]):
         raise UsageError(
-            f"the runs walked over different markets ({one.series}, bars of {identities[0]['market']['interval']}, and "
+            f"the runs are over different markets ({one.series}, bars of {identities[0]['market']['interval']}, and "
             f"{two.series}, bars of {identities[1]['market']['interval']}); compare runs on the same one"
         )
     configs = [load_config(run.folder.config, env={}) for run in (baseline, other)]
@@ -119,13 +130,13 @@ def compare(baseline: Run, other: Run, *, metric: str = "mean_return", alpha: fl
 
 
 def _registry_above(path: Path) -> Registry:
-    """The registry of the folder that a run lies in, however deep."""
+    """Return the registry of the nearest folder above a run that has one."""
     roots = path.resolve().parents
     return next((found for found in map(Registry, roots) if found.path.exists()), Registry(roots[0]))
 
 
 def _cutoff(configs: Iterable[Config]) -> int | None:
-    """The latest cutoff of the models that are asked; of a generated market nobody has read anything."""
+    """Return the latest cutoff of the models; None on a generated market, which no model can have seen."""
     asked = [c for c in configs if asks_model(c.strategy.kind, c.strategy.params) and c.market.source != "sample"]
     return latest_instant(find_cutoff(config.llm) for config in asked)
 
@@ -144,7 +155,7 @@ def _plan_all(experiment: Experiment) -> list[_Planned]:
 
 
 def _loading_once() -> Callable[[Config], LoadedBars]:
-    """Load the bars of each window once, for all arms and replicates."""
+    """Return a loader that reads the bars of each window once for all arms and replicates."""
     loaded: dict[str, LoadedBars] = {}
 
     def load(config: Config) -> LoadedBars:
@@ -160,14 +171,14 @@ def _loading_once() -> Callable[[Config], LoadedBars]:
 
 
 def _shape(config: Config) -> tuple[bool, bool]:
-    """What else the bars depend on: whether there are several symbols, and whether funding comes with them."""
+    """Return what else the bars depend on: whether there are several symbols, and whether they carry funding."""
     return config.multi_symbol, config.execution.funding
 
 
 def _identity(experiment: Experiment, planned: Sequence[_Planned]) -> str:
-    """What makes an experiment this experiment: its runs, and the question that was asked of them."""
+    """Return the hash of an experiment: its runs, baseline, metric and alpha."""
     declared = experiment.declared
-    cells = [[each.cell.place, config_hash(each.plan.identity)] for each in planned]
+    cells = [[each.cell.relative_path, config_hash(each.plan.identity)] for each in planned]
     return content_hash("agent-bt/experiment/v1", [cells, declared.baseline, declared.metric, declared.alpha])
 
 
@@ -202,7 +213,7 @@ def _record(
 def _cells(folder: ExperimentFolder, planned: Sequence[_Planned]) -> list[dict[str, Any]]:
     rows = []
     for each in planned:
-        cell, run = each.cell, folder.finished_run(each.cell.place)
+        cell, run = each.cell, folder.finished_run(each.cell.relative_path)
         rows.append(
             {
                 "arm": cell.arm,
@@ -220,7 +231,7 @@ def _grid(folder: ExperimentFolder, planned: Sequence[_Planned], arm: str) -> li
     rows: dict[int, list[Run]] = {}
     for each in planned:
         if each.cell.arm == arm:
-            run = folder.finished_run(each.cell.place)
+            run = folder.finished_run(each.cell.relative_path)
             assert run is not None  # all cells have run
             rows.setdefault(each.cell.replicate, []).append(run)
     return list(rows.values())
@@ -233,7 +244,7 @@ def _run_cells(
     progress: Progress,
     offline: bool,
 ) -> None:
-    left = [each for each in planned if folder.finished_run(each.cell.place) is None]
+    left = [each for each in planned if folder.finished_run(each.cell.relative_path) is None]
     done = sum(each.cell.expected_decisions for each in planned) - sum(e.cell.expected_decisions for e in left)
     asking = [each for each in left if each.plan.prompt and not get_provider(each.plan.config.llm).embedded]
     with ExitStack() as opened:
@@ -245,7 +256,7 @@ def _run_cells(
             opened.callback(endpoints.close)
         tasks = [
             Task(
-                key=each.cell.place,
+                key=each.cell.relative_path,
                 expected=each.cell.expected_decisions,
                 run=partial(_run_cell, each, folder, offline, endpoints),
             )
@@ -265,11 +276,11 @@ def _run_cells(
 def _run_cell(
     planned: _Planned, folder: ExperimentFolder, offline: bool, endpoints: Endpoints | None, progress: Progress
 ) -> AgentBtError | None:
-    """Run a cell; the error that ended it early, if any, says which one it was."""
+    """Run a cell; return the error that ended it early, if any, naming the cell."""
     cell = planned.cell
-    plan = replace(planned.plan, root=folder.cell(cell.place))
+    plan = replace(planned.plan, root=folder.cell(cell.relative_path))
     error: AgentBtError | None
-    logger.info("cell %s", cell.place)
+    logger.info("cell %s", cell.relative_path)
     try:
         error = run_plan(plan, progress=progress, offline=offline, report=False, endpoints=endpoints).error
     except AgentBtError as raised:

@@ -108,12 +108,12 @@ def _targets(arm: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Rende
         f"{found['overlap']:.1%} of them are in common"
     )
     table = _table("arm", "symbols wanted", "gross weight", "turnover/decision")
-    for name, habits in ((arm["baseline"], found["baseline"]), (arm["arm"], found["arm"])):
+    for name, statistics in ((arm["baseline"], found["baseline"]), (arm["arm"], found["arm"])):
         table.add_row(
             _short(name),
-            _number(habits["positions"], ".1f"),
-            _number(habits["gross"], ".1%"),
-            _number(habits["turnover"], ".1%"),
+            _number(statistics["positions"], ".1f"),
+            _number(statistics["gross"], ".1%"),
+            _number(statistics["turnover"], ".1%"),
         )
     yield table
 

@@ -1,4 +1,4 @@
-"""From the runs of all arms to what `experiment.json` says about them, the same for an experiment and for two runs."""
+"""Judges the runs of all arms: the part of `experiment.json` that `ab run` and `compare` have in common."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agent_bt.experiments.ab.pairs import Grid
 from agent_bt.records.read import Run
 
 SEED = 20140101
-"""Of the resampling: the same runs always get the same verdict."""
+"""Seed of the resampling: the same runs always get the same verdict."""
 
 
 def judge_runs(
@@ -32,13 +32,15 @@ def judge_runs(
     trials: int,
     knowledge_cutoff: int | None,
 ) -> dict[str, Any]:
-    """The verdict about every arm, and what it rests on, as plain data.
+    """Return the verdict on every arm, and the numbers behind it, as plain data.
 
     Args:
         grids: the runs of each arm.
-        baseline, metric, alpha: as declared.
+        baseline: the arm that the others are compared with.
+        metric: see `stats.metric.find_metric`.
+        alpha: chance of any false verdict.
         trials: variants tried on this data, as the registry counts them.
-        knowledge_cutoff: the latest of the models', UTC us; None if unknown.
+        knowledge_cutoff: the latest knowledge cutoff of the models, UTC us; None if unknown.
 
     Raises:
         UsageError: the runs have no bars in common.
@@ -71,7 +73,7 @@ def judge_runs(
         "pbo_blocks": comparison.pbo_blocks,
         "banners": sorted({banner for each in runs.values() for run in each for banner in run.summary["banners"]}),
     }
-    # As it will be read from its file: lists for tuples, null for what is no number.
+    # As it will be read from its file: lists for tuples, null for NaN.
     plain: dict[str, Any] = orjson.loads(orjson.dumps(judged))
     return plain
 

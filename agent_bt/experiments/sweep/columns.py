@@ -1,4 +1,4 @@
-"""Features that many strategies share: each is computed once over the market, and kept as long as it is used."""
+"""Computes the features of many strategies once over a market, and keeps each as long as it is used."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Lookup = Callable[[str], np.ndarray]
 
 
 class SharedColumns:
-    """Feature columns over all rows of a market, the same that the market would have had of its own."""
+    """Feature columns over all rows of a market, equal to those that `Market` computes itself."""
 
     def __init__(self, market: Market) -> None:
-        """`market`: its bars; features that it has itself are not looked at."""
+        """Share columns over `market`; features that it already has are not used."""
         self._market = market
         bars = market.bars
         many = "symbol" in bars.columns and len(market.symbols) > 1
@@ -28,7 +28,11 @@ class SharedColumns:
         self._defined: dict[str, np.ndarray] = {}
 
     def load(self, specs: Iterable[FeatureSpec], workers: Executor) -> None:
-        """Compute what of `specs` is not there yet, and forget every other column.
+        """Compute the features that are missing, and drop those that are no longer needed.
+
+        Args:
+            specs: the features needed from now on.
+            workers: threads to compute in.
 
         Raises:
             StrategyError: a feature cannot be computed.
@@ -43,12 +47,17 @@ class SharedColumns:
             self._defined[spec.column] = ~np.isnan(column)
 
     def column(self, name: str) -> np.ndarray:
-        """A feature or a column of the bars; float64 (T, N)."""
+        """Return a feature or a column of the bars; float64 (T, N)."""
         found = self._columns.get(name)
         return self._market.column(name) if found is None else found
 
     def ready(self, specs: Sequence[FeatureSpec], lookback: int) -> int:
-        """The first row with a whole window of every feature, as of `Market`; T if there is none."""
+        """Return the first row with a complete window of every feature, as `Market` does; T if there is none.
+
+        Args:
+            specs: features that have been loaded.
+            lookback: rows of a window.
+        """
         market = self._market
         defined = ~np.isnan(market.close) if not specs else self._defined[specs[0].column]
         starts = []
@@ -56,7 +65,7 @@ class SharedColumns:
             row = _first(defined[:, symbol], market.close[:, symbol])
             for spec in specs[1:]:
                 row = max(row, _first(self._defined[spec.column][:, symbol], market.close[:, symbol]))
-            # A feature may be undefined again later: then the first row that has them all lies further on.
+            # A feature may be undefined again later: then the first row that has them all comes after that.
             if row < len(market) and not all(self._defined[spec.column][row, symbol] for spec in specs):
                 every = np.logical_and.reduce([self._defined[spec.column][:, symbol] for spec in specs])
                 row = _first(every, market.close[:, symbol])
@@ -65,7 +74,7 @@ class SharedColumns:
         return max(market.first, min(starts) + lookback - 1) if starts else len(market)
 
     def market(self) -> Market:
-        """The market with these columns, for `decide_all`."""
+        """Return the market with these columns, for `decide_all`."""
         return _Columned(self._market, self.column, self._columns)
 
     def _compute(self, spec: FeatureSpec) -> np.ndarray:
@@ -77,12 +86,14 @@ class SharedColumns:
         column = np.full((len(market), len(market.symbols)), np.nan)
         for part in self._parts:
             symbol = market.symbols.index(str(part["symbol"][0]))
-            _lay_out(column[:, symbol], compute(part, [spec])[:, 0], market, part, int(market.ends[symbol]))
+            _write_on_common_rows(
+                column[:, symbol], compute(part, [spec])[:, 0], market, part, int(market.ends[symbol])
+            )
         return column
 
 
 class _Columned(Market):
-    """A market that looks its columns up elsewhere."""
+    """A market that takes its columns from a function."""
 
     def __init__(self, market: Market, lookup: Lookup, more: Mapping[str, np.ndarray]) -> None:
         self.__dict__.update(market.__dict__)
@@ -90,12 +101,12 @@ class _Columned(Market):
         self._lookup = lookup
 
     def column(self, name: str) -> np.ndarray:
-        """As of the market, or one of the shared ones."""
+        """Return a column of the market or a shared one; float64 (T, N)."""
         return self._lookup(name)
 
 
 def _first(defined: np.ndarray, close: np.ndarray) -> int:
-    """The first row that is defined and has a close; the number of rows if there is none."""
+    """Return the first row that is defined and has a close; the number of rows if there is none."""
     row = int(np.argmax(defined))
     if defined[row] and not np.isnan(close[row]):
         return row
@@ -104,8 +115,8 @@ def _first(defined: np.ndarray, close: np.ndarray) -> int:
     return row if both[row] else len(both)
 
 
-def _lay_out(column: np.ndarray, values: np.ndarray, market: Market, part: pl.DataFrame, end: int) -> None:
-    """Write a symbol's own values on the common rows: a missing bar repeats the one before it, as `Market` fills it."""
+def _write_on_common_rows(column: np.ndarray, values: np.ndarray, market: Market, part: pl.DataFrame, end: int) -> None:
+    """Write the values of a symbol to the common rows; a missing bar repeats the previous value, as in `Market`."""
     there = np.searchsorted(market.times, part["close_time"].to_physical().to_numpy())
     rows = np.arange(there[0], min(len(market) - 1, end) + 1)
     column[rows] = values[np.searchsorted(there, rows, side="right") - 1]

@@ -16,35 +16,40 @@ from agent_bt.records.run_folder import read_json, write_json
 
 @dataclass(frozen=True, slots=True)
 class SweepFolder:
-    """Paths of one sweep; the same sweep has the same folder, and writes it anew."""
+    """Paths of one sweep; the same sweep has the same folder, and overwrites it."""
 
     path: Path
 
     @property
     def record(self) -> Path:
-        """What was asked and what came out."""
+        """The declaration and the results."""
         return self.path / "sweep.json"
 
     @property
     def results(self) -> Path:
-        """One row for each combination that was tried."""
+        """One row for each combination tried."""
         return self.path / "results.parquet"
 
     @property
     def curves(self) -> Path:
-        """Equity at the end of each UTC day: of the best, of the walk-forward, of holding."""
+        """Equity at the end of each UTC day: of the best, of the walk-forward, of buy and hold."""
         return self.path / "curves.parquet"
 
     def read(self) -> dict[str, Any]:
-        """`sweep.json`.
+        """Return the content of `sweep.json`.
 
         Raises:
-            RecordError: there is none, or it is damaged.
+            RecordError: the file is missing or damaged.
         """
         return read_json(self.record)
 
     def write(self, record: Mapping[str, Any], results: pl.DataFrame, curves: pl.DataFrame) -> None:
-        """Write all three, the record last: where it is, the others are.
+        """Write all three files, the record last: where it exists, so do the tables.
+
+        Args:
+            record: content of `sweep.json`.
+            results: see `tables.results_frame`.
+            curves: see `tables.curves_frame`.
 
         Raises:
             RecordError: a file cannot be written.
@@ -59,10 +64,10 @@ class SweepFolder:
         write_json(self.record, record)
 
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Results and curves.
+        """Return results and curves.
 
         Raises:
-            RecordError: one cannot be read.
+            RecordError: a table cannot be read.
         """
         try:
             return pl.read_parquet(self.results), pl.read_parquet(self.curves)
@@ -71,5 +76,5 @@ class SweepFolder:
 
 
 def folder_of(root: Path, sweep_id: str) -> SweepFolder:
-    """The folder of a sweep under a folder of runs."""
+    """Return the folder of a sweep: `root` is the folder of runs."""
     return SweepFolder(root / "sweeps" / sweep_id)

@@ -1,4 +1,4 @@
-"""The measures of many accounts from what was kept of each: the same functions that measure a run."""
+"""Computes the measures of many accounts from their outcomes, with the functions that measure a run."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from agent_bt.evaluation.performance import Performance, assemble
 CHOOSABLE = (
     "sharpe", "sortino", "calmar", "total_return", "annualised_return", "max_drawdown", "win_rate", "profit_factor",
 )  # fmt: skip
-"""What a sweep may choose by: of each, more is better (a drawdown is negative)."""
+"""Measures that the best combination can be chosen by: larger is better (a drawdown is negative)."""
 
 
 def returns_of(marks: np.ndarray, cash: float) -> np.ndarray:
-    """Returns from one day's last mark to the next; float64 (..., D) of marks (..., D), the first from `cash` on."""
+    """Return daily returns, float64 (..., D); the first is from `cash`.
+
+    Args:
+        marks: equity at the end of each day, float64 (..., D), quote units.
+        cash: equity before the first day.
+    """
     before = np.concatenate([np.full((*marks.shape[:-1], 1), cash), marks[..., :-1]], axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The way `metrics.daily_returns` writes it, for the same bits.
+        # In the order of operations of `metrics.daily_returns`, for equal bits.
         returns: np.ndarray = (marks - before) / before
     return returns
 
 
 def measure(outcome: np.void, marks: np.ndarray, *, cash: float, elapsed_us: int) -> Performance:
-    """The performance of one account.
+    """Return the performance of one account.
 
     Args:
-        outcome: an `engine.many.OUTCOME` record.
-        marks: equity at the end of each UTC day, float64 (D,).
-        cash: what it began with.
-        elapsed_us: from its beginning to its last mark.
+        outcome: an `engine.batch.OUTCOME` record.
+        marks: equity at the end of each UTC day, float64 (D,), quote units.
+        cash: at the start, quote units.
+        elapsed_us: from the start to the last mark, microseconds.
     """
     (final, deepest, realised, fees, slippage, funding, turnover, exposure, gains, losses, _, trades, wins, *_) = (
         outcome.item()
@@ -56,22 +61,22 @@ def measure(outcome: np.void, marks: np.ndarray, *, cash: float, elapsed_us: int
 
 
 def choose(values: np.ndarray) -> int | None:
-    """The index of the largest value; of equals the first; None where all are NaN."""
+    """Return the index of the largest value, the first of equal ones; None where all are NaN."""
     return None if np.isnan(values).all() else int(np.nanargmax(values))
 
 
 def column(performances: list[Performance], name: str) -> np.ndarray:
-    """One measure of many accounts, NaN where undefined; float64 (C,)."""
+    """Return one measure of C accounts, NaN where undefined; float64 (C,)."""
     return np.array([math.nan if (value := getattr(each, name)) is None else value for each in performances], float)
 
 
 def sharpe_per_day(returns: np.ndarray) -> float | None:
-    """The Sharpe ratio that is not annualised, None where undefined."""
+    """Return the Sharpe ratio per day, not annualised; None where undefined."""
     return metrics.sharpe_ratio(returns, 1.0)
 
 
 def plain(measures: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
-    """Measures as JSON takes them: what is not finite is null."""
+    """Return measures as JSON takes them: None where not finite."""
     return {
         key: value if value is None or isinstance(value, int) or math.isfinite(value) else None
         for key, value in measures.items()

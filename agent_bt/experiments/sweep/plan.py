@@ -1,4 +1,4 @@
-"""Every combination of a sweep as config, strategy and identity; what contradicts itself is counted and skipped."""
+"""Plans a sweep: every combination as config, strategy and identity; invalid combinations are counted and skipped."""
 
 from __future__ import annotations
 
@@ -24,17 +24,32 @@ _INNER = "strategy.params."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedSetup:
-    """What combinations share that differ in parameters of the strategy alone."""
+    """What combinations share that differ only in parameters of the strategy.
+
+    Attributes:
+        config: with the strategy's parameters as in the base.
+        setup: execution and risk limits.
+        identity: of a run, without the combination's own parameters.
+        group_key: equal where combinations can be evaluated together: same market, schedule and fill delay.
+    """
 
     config: Config
     setup: ExecutionSetup
     identity: Mapping[str, Any]
-    ground: bytes
+    group_key: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """One combination that can be tried."""
+    """One valid combination.
+
+    Attributes:
+        values: parameter path -> value.
+        shared: see `SharedSetup`.
+        config: of a run of this combination.
+        strategy: built from it.
+        identity: of the run.
+    """
 
     values: Mapping[str, Any]
     shared: SharedSetup
@@ -45,16 +60,18 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
+    """The valid combinations in order, how many were skipped for which reason, and the bars by interval."""
+
     combinations: list[Planned]
     skipped: Counter[str]
     loaded: Mapping[str, LoadedBars]
 
 
 def plan_sweep(sweep: Sweep) -> SweepPlan:
-    """Every combination that makes sense, in order; bars are loaded once for each interval.
+    """Return every valid combination, in order; bars are loaded once for each interval.
 
     Raises:
-        ConfigError: there is none, or one would ask a model.
+        ConfigError: no combination is valid, or one would call a model.
     """
     shared_setups: dict[bytes, SharedSetup | str] = {}
     loaded: dict[str, LoadedBars] = {}
@@ -72,7 +89,7 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
         if isinstance(shared, str):
             skipped[shared] += 1
             continue
-        params = _with(shared.config.strategy.params, inner)
+        params = _params_with(shared.config.strategy.params, inner)
         _refuse_agents(shared.config.strategy.kind, params)
         try:
             strategy = make_strategy(shared.config.strategy.kind, params)
@@ -81,13 +98,13 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
             continue
         chosen = shared.config.strategy.model_copy(update={"params": params})
         config = shared.config.model_copy(update={"strategy": chosen})
-        identity = _own(shared, config, strategy, hashes)
+        identity = _identity_of(shared, config, strategy, hashes)
         planned.append(Planned(values=values, shared=shared, config=config, strategy=strategy, identity=identity))
         if len(planned) == wanted:
             break
     if not planned:
         reason, count = skipped.most_common(1)[0]
-        raise ConfigError(f"none of {sum(skipped.values()):,} combinations can be tried; {count:,} times: {reason}")
+        raise ConfigError(f"none of {sum(skipped.values()):,} combinations is valid; {count:,} times: {reason}")
     if sweep.declared.search == "random":
         planned.sort(key=lambda each: [sweep.params[path].index(value) for path, value in each.values.items()])
     return SweepPlan(combinations=planned, skipped=skipped, loaded=loaded)
@@ -96,7 +113,7 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
 def _shared_setup(
     base: Config, changes: Mapping[str, Any], loaded: dict[str, LoadedBars], hashes: dict[str, str]
 ) -> SharedSetup | str:
-    """The shared part, or why it cannot be."""
+    """Return the shared part, or why it is not valid."""
     try:
         config = config_with(base, changes) if changes else base
         setup = build_execution(config)
@@ -107,24 +124,26 @@ def _shared_setup(
         loaded[interval] = load_bars(config)
         hashes[interval] = data_hash(loaded[interval].bars)
     _refuse_agents(config.strategy.kind, {})
-    plainly = config if ":" not in config.strategy.kind else config_with(config, {"strategy.kind": "stay_out"})
+    comparable = config if ":" not in config.strategy.kind else config_with(config, {"strategy.kind": "stay_out"})
     parts = config.model_dump(include={"mode", "market", "pool", "rebalance"}, mode="json")
     return SharedSetup(
         config=config,
         setup=setup,
-        identity=derive_identity(plainly, strategy=None, prompt=None, data=hashes[interval], limit=None),
-        ground=canonical([parts, config.strategy.every, int(setup.rules[0]["delay"])]),
+        identity=derive_identity(comparable, strategy=None, prompt=None, data=hashes[interval], limit=None),
+        group_key=canonical([parts, config.strategy.every, int(setup.rules[0]["delay"])]),
     )
 
 
-def _own(shared: SharedSetup, config: Config, strategy: Strategy, hashes: Mapping[str, str]) -> Mapping[str, Any]:
-    """The identity that a run of this combination has; of a registered strategy, without dumping the config again."""
+def _identity_of(
+    shared: SharedSetup, config: Config, strategy: Strategy, hashes: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Return the identity of a run of this combination; for a registered strategy without dumping the config again."""
     if ":" in config.strategy.kind:
         return derive_identity(config, strategy=strategy, prompt=None, data=hashes[config.market.interval], limit=None)
     return {**shared.identity, "strategy": {**shared.identity["strategy"], "params": config.strategy.params}}
 
 
-def _with(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _params_with(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     changed: dict[str, Any] = dict(params)
     for path, value in changes.items():
         *above, last = path.split(".")
@@ -140,6 +159,6 @@ def _with(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 def _refuse_agents(kind: str, params: Mapping[str, Any]) -> None:
     if asks_model(kind, params):
         raise ConfigError(
-            f"strategy.kind {kind} asks a model; a sweep tries rules and rankers: set strategy.kind, such as "
+            f"strategy.kind {kind} calls a model; a sweep tries rules and rankers: set strategy.kind, such as "
             "ma_cross. Prompts and models are compared with `agent-bt ab run`"
         )

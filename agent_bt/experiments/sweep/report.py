@@ -39,7 +39,7 @@ MEASURES = {
     "out_of_sample_return": ("Tested return", "share"),
     "times_chosen": ("Times chosen", "count"),
 }
-"""What the heat map and the table can show: title, and how it is written."""
+"""Measures of the heat map and the table: title and format."""
 
 
 def write_sweep_report(folder: Path, *, single_file: bool = False, out: Path | None = None) -> Path:
@@ -105,14 +105,14 @@ def _pack_results(record: Mapping[str, Any], results: pl.DataFrame) -> str:
     for name, (_, form) in MEASURES.items():
         if name in results.columns:
             found = results[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-            # A few good days can amount to any number a year.
+            # Annualising a few good days can give an astronomical number.
             shown = np.clip(found, -_MOST, _MOST)
             columns.append(quantise(name, shown, min(6 if form == "share" else 8, significant_decimals(shown, 12))))
     return pack_columns(columns)
 
 
 def _key(value: Any) -> str:
-    """What a value of a parameter is found by, as it was given or as the table holds it (numbers as floats)."""
+    """Return the key of a parameter's value, equal for the value as given and as in the table (numbers as floats)."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(float(value))
     return value if isinstance(value, str) else canonical(value).decode()
@@ -137,13 +137,15 @@ def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "sweep_id": record["sweep_id"],
         "banners": [text.split(": ", 1) for text in record["banners"]],
         "warnings": record["warnings"],
-        "headline": "No combination can be told from another." if best is None else record["evidence"]["sentence"],
+        "headline": "No combination has the metric: none traded, or there are too few days."
+        if best is None
+        else record["evidence"]["sentence"],
         "heading": (
             f"{about['strategy']} on {about['source']}, {', '.join(symbols[:4])}{' ...' if len(symbols) > 4 else ''} "
             f"{about['interval']}, {about['start']} to {about['end']}, decisions {about['rhythm']} · "
             f"{counts['tried']:,} of {counts['all']:,} combinations tried, chosen by {record['metric']}"
         ),
-        "best": None if best is None else _told(best["params"], names),
+        "best": None if best is None else _params_text(best["params"], names),
         "evidence": [] if best is None else _evidence(record["evidence"]),
         "accounts": _accounts(record),
         "forward": None if forward is None else _forward(record, names),
@@ -160,18 +162,18 @@ def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(params: Mapping[str, Any], names: Mapping[str, str]) -> str:
+def _params_text(params: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return ", ".join(f"{names[path]} {value_text(value)}" for path, value in params.items())
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[dict[str, str]]:
-    expected = "the best Sharpe expected of as many worthless ones"
-    halves = "share of splits in which the best of one half of the days is below the median in the other"
+    expected = "expected maximum Sharpe ratio of that many variants without skill"
+    halves = "fraction of splits in which the best of one half of the days is below the median in the other"
     rows = [
         ("Sharpe of the best", ratio(evidence["sharpe"]), "annualised, on the data that it was chosen on"),
-        ("Luck alone would show", ratio(evidence["expected_best"]), expected),
-        ("Variants tried", f"{evidence['trials']:,}", "as the registry counts them: on these data, ever"),
-        ("More than luck", percent(evidence["dsr"], 1), "deflated Sharpe ratio (Bailey & Lopez de Prado 2014)"),
+        ("Expected by chance", ratio(evidence["expected_best"]), expected),
+        ("Variants tried", f"{evidence['trials']:,}", "on this data so far, as the registry counts them"),
+        ("Deflated Sharpe", percent(evidence["dsr"], 1), "probability of skill (Bailey & Lopez de Prado 2014)"),
         ("Overfitting", percent(evidence["pbo"], 0), halves),
     ]
     return [{"title": title, "value": value, "note": note} for title, value, note in rows]
@@ -180,12 +182,12 @@ def _evidence(evidence: Mapping[str, Any]) -> list[dict[str, str]]:
 def _accounts(record: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     if record["best"] is not None:
-        rows.append(("best", "Best of all, on the data it was chosen on (biased)", record["best"]["performance"]))
-    rows.append(("buy_and_hold", "Buying and holding", record["buy_and_hold"]))
+        rows.append(("best", "Best, on the data it was chosen on (biased)", record["best"]["performance"]))
+    rows.append(("buy_and_hold", "Buy and hold", record["buy_and_hold"]))
     if record["walk_forward"] is not None:
         forward = record["walk_forward"]
-        rows.append(("walk_forward", "Walk-forward: chosen before, reported after", forward["performance"]))
-        rows.append(("held_forward", "Buying and holding, in those windows", forward["buy_and_hold"]))
+        rows.append(("walk_forward", "Walk-forward (out of sample)", forward["performance"]))
+        rows.append(("held_forward", "Buy and hold, same windows", forward["buy_and_hold"]))
     return [
         {
             "key": key,
@@ -202,18 +204,18 @@ def _accounts(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _forward(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     forward = record["walk_forward"]
-    from_start = "from the start" if forward["anchored"] else f"in {forward['train']}"
+    from_start = "on all data before" if forward["anchored"] else f"in {forward['train']}"
     return {
         "words": (
-            f"Chosen {from_start}, reported in the {forward['test']} after it. Each window begins flat, with the "
-            "capital that the one before left; nothing after a training stretch was looked at for its choice. "
+            f"Chosen {from_start}, tested in the {forward['test']} after it. Each test period starts flat, with the "
+            "final equity of the previous one; a choice uses no data after its training period. "
             f"The probability that the true Sharpe ratio of this curve is above 0: {percent(_psr(forward), 0)}."
         ),
         "windows": [
             {
                 "train": f"{_day(row['train']['start'])} to {_day(row['train']['end'])}",
                 "test": f"{_day(row['test']['start'])} to {_day(row['test']['end'])}",
-                "chosen": "nothing" if row["params"] is None else _told(row["params"], names),
+                "chosen": "nothing" if row["params"] is None else _params_text(row["params"], names),
                 "in_sample": _figure(row["in_sample"]),
                 "out_of_sample": _figure(row["out_of_sample"]),
                 "total_return": signed_percent(row["total_return"]),

@@ -1,4 +1,4 @@
-"""How a sweep's parameters are named and written, in the terminal and on the page."""
+"""Names and formats the parameters of a sweep, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from agent_bt.core.canonical import canonical
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Each path with the shortest ending that no other path has: `strategy.params.fast` is `fast`."""
+    """Return for each path its shortest unique ending.
+
+    >>> short_names(["strategy.params.fast", "risk.stop_loss"])
+    {'strategy.params.fast': 'fast', 'risk.stop_loss': 'stop_loss'}
+    """
     left, parts = list(paths), 1
     names: dict[str, str] = {}
     while left:
@@ -23,7 +27,7 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def value_text(value: Any) -> str:
-    """A value as a reader writes it: 5, 0.1, sma, and anything else as JSON."""
+    """Format a value of a parameter: 5, 0.1, sma, and anything else as JSON."""
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else canonical(value).decode()

@@ -1,7 +1,7 @@
-"""Rules as small programs over shared columns: a compiled loop tells what thousands of them say, and when.
+"""Compiles rules to small programs over shared columns, and computes the signals of thousands of them in one loop.
 
-A rule's conditions are comparisons of two columns, or of a column with a number, joined by and and or; a cross is two
-comparisons, now and one row before. `strategies.states` says what the sides that hold amount to, here as there.
+A rule's conditions compare two columns, or a column and a number, joined by AND and OR; a cross is two comparisons, now
+and one row before. `strategies.states` maps the sides that are true to a weight, as for a rule that runs by itself.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -22,21 +22,26 @@ from agent_bt.strategies.states import share_of_cell
 from agent_bt.strategies.technical import TechnicalRuleGenerator
 
 Key = tuple[str, int]
-"""A column by its name, and how many rows before (0 or 1)."""
+"""Name of a column, and its lag in rows (0 or 1)."""
 
 SIDES = ("long", "exit", "short", "cover")
 _OPERATORS = ("<", "<=", ">", ">=", "==", "!=")
 _AND, _OR = 6, 7
 _TILE = 4096
-"""Cells that are looked at together: their masks stay in the processor's nearest memory."""
+"""Cells evaluated together: their masks stay in the L1 cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """A rule as steps on a stack of masks.
 
-    `steps`: (code, left, right, number): compares two keys, or, where right is None, a key with the number; `_AND` and
-    `_OR` join the two masks on top. `sides`: how many steps each of `SIDES` has. `deepest`: masks on the stack at once.
+    Attributes:
+        steps: (code, left, right, number): compares two keys, or, where right is None, a key with the number; `_AND`
+            and `_OR` join the two masks on top.
+        sides: number of steps of each of `SIDES`.
+        deepest: largest number of masks on the stack.
+        size: target weight of a position; None: 1 / number of symbols.
+        allow_short: whether negative weights are allowed.
     """
 
     steps: tuple[tuple[int, Key | None, Key | None, float], ...]
@@ -47,12 +52,12 @@ class Program:
 
     @property
     def keys(self) -> list[Key]:
-        """The columns that are read."""
+        """The columns that the program reads."""
         return [key for _, left, right, _ in self.steps for key in (left, right) if key is not None]
 
 
 def program_of(strategy: Strategy) -> Program | None:
-    """The program of a rule over all symbols; None for any other strategy."""
+    """Return the program of a rule over all symbols; None for any other strategy."""
     if type(strategy) not in (RuleSignalGenerator, TechnicalRuleGenerator):
         return None
     assert isinstance(strategy, RuleSignalGenerator)
@@ -77,7 +82,7 @@ def program_of(strategy: Strategy) -> Program | None:
 
 
 def _add(steps: list[tuple[int, Key | None, Key | None, float]], condition: Condition) -> int:
-    """Append the steps of a condition; returns how many masks it needs at once."""
+    """Append the steps of a condition; return the number of masks that it needs at once."""
     if isinstance(condition, RuleCondition):
         value = condition.value
         if condition.operator.startswith("crosses"):
@@ -105,14 +110,20 @@ def _add_comparison(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """What C strategies say over N symbols, in the form of `engine.many.Accounts`: starts (C + 1,), rows, targets."""
+    """The changes of target weights of C strategies over N symbols, in the form of `engine.batch.Accounts`.
+
+    Attributes:
+        starts: where the changes of each strategy begin in the other arrays, int64 (C + 1,).
+        rows: bars of the changes, int64 (S,).
+        targets: weights of all symbols from then on, float64 (S, N).
+    """
 
     starts: np.ndarray
     rows: np.ndarray
     targets: np.ndarray
 
 
-def listen(
+def run_programs(
     programs: Sequence[Program],
     *,
     columns: Mapping[Key, np.ndarray],
@@ -120,7 +131,7 @@ def listen(
     rows: np.ndarray,
     begins: np.ndarray,
 ) -> Signals:
-    """What the programs say, each at the decisions from its own begin on.
+    """Return the signals of every program at the decisions from its own first one on.
 
     Args:
         programs: C rules; their targets act on change.
@@ -133,7 +144,7 @@ def listen(
     places = {key: at for at, key in enumerate(columns)}
     addresses = np.array([column.ctypes.data for column in columns.values()], np.int64)
     if any(column.shape != eligible.shape or not column.flags.c_contiguous for column in columns.values()):
-        raise ValueError("a column is not contiguous, or has other rows than the decisions")
+        raise ValueError("every column must be contiguous and have the rows of the decisions")
     steps = np.array(
         [
             (code, -1 if left is None else places[left], -1 if right is None else places[right])
@@ -147,27 +158,29 @@ def listen(
     sizes = np.array([1.0 / symbols if program.size is None else program.size for program in programs])
     shorts = np.array([program.allow_short for program in programs])
     deepest = max((program.deepest for program in programs), default=1)
-    starts, found, targets = _listen(addresses, eligible, rows, begins, steps, numbers, sides, sizes, shorts, deepest)
+    starts, found, targets = _run_programs(
+        addresses, eligible, rows, begins, steps, numbers, sides, sizes, shorts, deepest
+    )
     return Signals(starts=starts, rows=found, targets=targets)
 
 
 @njit
-def _listen(addresses, eligible, rows, begins, steps, numbers, sides, sizes, shorts, deepest):
+def _run_programs(addresses, eligible, rows, begins, steps, numbers, sides, sizes, shorts, deepest):
     decisions, symbols = eligible.shape
     tile = max(1, _TILE // symbols)
     cells = eligible.ravel()
     stack = np.empty((deepest, tile * symbols), np.uint8)
     held = np.empty((4, tile * symbols), np.uint8)
-    cases = np.empty((tile * symbols + 7) // 8 * 8, np.uint8)
-    answers = np.empty(8)
+    states = np.empty((tile * symbols + 7) // 8 * 8, np.uint8)
+    weights = np.empty(8)
     last = np.empty(symbols)
     starts = np.zeros(len(begins) + 1, np.int64)
     found = np.empty(1024, np.int64)
     targets = np.empty((1024, symbols))
     count = step = 0
     for at in range(len(begins)):
-        for case in range(8):
-            answers[case] = share_of_cell(case & 1 > 0, case & 2 > 0, case & 4 > 0, sizes[at])
+        for state in range(8):
+            weights[state] = share_of_cell(state & 1 > 0, state & 2 > 0, state & 4 > 0, sizes[at])
         last[:] = np.nan
         begin, first = step, begins[at]
         while first < decisions:
@@ -175,15 +188,17 @@ def _listen(addresses, eligible, rows, begins, steps, numbers, sides, sizes, sho
             low, high = first * symbols, beyond * symbols
             step = begin
             for side in range(4):
-                _hold(addresses, low, high, steps, numbers, step, step + sides[at, side], stack, held[side])
+                _evaluate_side(addresses, low, high, steps, numbers, step, step + sides[at, side], stack, held[side])
                 step += sides[at, side]
-            _judge(held, cells[low:high], shorts[at], cases)
+            _combine_sides(held, cells[low:high], shorts[at], states)
             if count + beyond - first > len(found):
-                found, targets = _longer(found, targets, 2 * (count + beyond - first))
+                found, targets = _grown(found, targets, 2 * (count + beyond - first))
             if symbols == 1:
-                count = _note_one(cases, beyond - first, first, rows, answers, last, found, targets, count)
+                count = _record_changes_single(
+                    states, beyond - first, first, rows, weights, last, found, targets, count
+                )
             else:
-                count = _note(cases, beyond - first, first, rows, answers, last, found, targets, count)
+                count = _record_changes(states, beyond - first, first, rows, weights, last, found, targets, count)
             first = beyond
         step = begin + sides[at].sum()
         starts[at + 1] = count
@@ -191,8 +206,8 @@ def _listen(addresses, eligible, rows, begins, steps, numbers, sides, sizes, sho
 
 
 @njit
-def _hold(addresses, low, high, steps, numbers, first, beyond, stack, held):
-    """Write where the steps of one side hold in the cells low..high - 1; a side without steps holds nowhere."""
+def _evaluate_side(addresses, low, high, steps, numbers, first, beyond, stack, held):
+    """Write where the condition of one side is true in the cells low..high - 1; without steps it is true nowhere."""
     count = high - low
     if first == beyond:
         held[:count] = 0
@@ -234,7 +249,7 @@ def _cells(addresses, place, low, high):
 
 @njit
 def _compare_columns(code, left, right, mask):
-    # One loop an operator, so that each compares many cells at once; what is undefined holds nowhere.
+    # One loop per operator, so that each is vectorised; a comparison with NaN is false.
     if code == 0:
         for cell in range(len(left)):
             mask[cell] = left[cell] < right[cell]
@@ -278,8 +293,8 @@ def _compare_number(code, left, number, mask):
 
 
 @njit
-def _judge(held, eligible, allow_short, cases):
-    """Write the case of each cell, 1 up + 2 down + 4 flat, as `RuleSignalGenerator` makes it of its sides."""
+def _combine_sides(held, eligible, allow_short, states):
+    """Write the state of each cell, 1 up + 2 down + 4 flat, as `RuleSignalGenerator` derives it from its sides."""
     long, leave, short, cover = held[0], held[1], held[2], held[3]
     for cell in range(len(eligible)):
         may = np.uint8(eligible[cell])
@@ -288,23 +303,23 @@ def _judge(held, eligible, allow_short, cases):
         flat = leave[cell] | cover[cell] | (may ^ np.uint8(1))
         if not allow_short:
             up, flat, down = up & (down ^ np.uint8(1)), flat | down, np.uint8(0)
-        cases[cell] = up | (down << np.uint8(1)) | (flat << np.uint8(2))
+        states[cell] = up | (down << np.uint8(1)) | (flat << np.uint8(2))
 
 
 @njit
-def _note_one(cases, count_here, first, rows, answers, last, found, targets, count):
-    """Note the decisions at which the target of a single symbol changes; eight are passed over at once."""
-    words = cases.view(np.uint64)
+def _record_changes_single(states, count_here, first, rows, weights, last, found, targets, count):
+    """Record the decisions at which the target of a single symbol changes; eight equal states are skipped at once."""
+    words = states.view(np.uint64)
     before, pattern = 255, ~np.uint64(0)
     for word in range((count_here + 7) // 8):
         if words[word] == pattern:
             continue
         for at in range(8 * word, min(8 * word + 8, count_here)):
-            case = cases[at]
-            if case == before:
+            state = states[at]
+            if state == before:
                 continue
-            before, pattern = case, np.uint64(case) * np.uint64(0x0101010101010101)
-            target = answers[case]
+            before, pattern = state, np.uint64(state) * np.uint64(0x0101010101010101)
+            target = weights[state]
             if is_change(target, last[0], True):
                 last[0] = target
                 found[count] = rows[first + at]
@@ -314,26 +329,26 @@ def _note_one(cases, count_here, first, rows, answers, last, found, targets, cou
 
 
 @njit
-def _note(cases, count_here, first, rows, answers, last, found, targets, count):
-    """Note the decisions at which the target of any symbol changes, with the targets of all."""
+def _record_changes(states, count_here, first, rows, weights, last, found, targets, count):
+    """Record the decisions at which the target of any symbol changes, with the targets of all."""
     symbols = len(last)
     for at in range(count_here):
         new = False
         for symbol in range(symbols):
-            target = answers[cases[at * symbols + symbol]]
+            target = weights[states[at * symbols + symbol]]
             if is_change(target, last[symbol], True):
                 last[symbol] = target
                 new = True
         if new:
             found[count] = rows[first + at]
             for symbol in range(symbols):
-                targets[count, symbol] = answers[cases[at * symbols + symbol]]
+                targets[count, symbol] = weights[states[at * symbols + symbol]]
             count += 1
     return count
 
 
 @njit
-def _longer(found, targets, size):
+def _grown(found, targets, size):
     more = np.empty(size, np.int64)
     more[: len(found)] = found
     wider = np.empty((size, targets.shape[1]))

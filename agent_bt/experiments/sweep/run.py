@@ -1,9 +1,9 @@
-"""Parameter sweeps from their file to what the best is worth.
+"""Runs parameter sweeps, and judges the best combination.
 
-1. Every combination becomes a config and a strategy; those that contradict themselves are skipped     `plan_sweep`
-2. Strategies known beforehand are driven in compiled loops, others walk step by step in processes     `_evaluate`
-3. The registry counts every combination as a trial, and the best is deflated by them                  `_verdict`
-4. Walk-forward: chosen in each training stretch alone, its test stretches stitched together           `_walk_forward`
+1. Every combination becomes a config and a strategy; invalid ones are skipped                         `plan_sweep`
+2. Vectorised strategies run in compiled loops, others step by step in processes                       `_evaluate`
+3. The registry counts every combination as a trial; the best Sharpe ratio is deflated by them         `_verdict`
+4. Walk-forward: chosen in each training period alone, the test periods joined to one curve            `_walk_forward`
 5. Tables, `sweep.json`                                                                                `run_sweep`
 """
 
@@ -47,7 +47,13 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Results:
-    """What came of every combination in every stretch: `performances[stretch][combination]`, and daily marks."""
+    """The results of every combination in every period.
+
+    Attributes:
+        performances: by period, then by combination.
+        marks: equity at the end of each day, likewise.
+        fills: number of fills over the whole range, by combination.
+    """
 
     performances: list[list[Performance]]
     marks: list[list[np.ndarray]]
@@ -55,12 +61,16 @@ class _Results:
 
 
 def run_sweep(sweep: Sweep, *, progress: Progress) -> tuple[SweepFolder, dict[str, Any]]:
-    """Try every combination, write the folder of the sweep, and return it with what `sweep.json` holds.
+    """Try every combination, write the folder of the sweep, and return it with the content of `sweep.json`.
+
+    Args:
+        sweep: as loaded by `load_sweep`.
+        progress: shows how many combinations are done.
 
     Raises:
-        ConfigError: no combination can be tried, or one would ask a model.
-        DataError: the bars are not there.
-        Interrupted: the user stopped it; the same command begins anew.
+        ConfigError: no combination is valid, or one would call a model.
+        DataError: the bars are missing.
+        Interrupted: the user stopped it; the same command starts it again.
     """
     began = time.perf_counter()
     plan = plan_sweep(sweep)
@@ -79,23 +89,23 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> tuple[SweepFolder, dict[st
         try:
             results = _evaluate(plan, periods, cash, progress.update)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; a sweep is quick, the same command begins it anew") from None
+            raise Interrupted("interrupted; the same command starts the sweep again") from None
         finally:
             progress.stop()
         registry = Registry(Path(config.output))
         registry.add_many((each.identity for each in combinations), name=config.name, run_id=folder.path.name)
-        held = _alone(plan, combinations[0], BuyAndHold(), [periods[0], *periods[1 + len(windows) :]])
+        holding = _simulate(plan, combinations[0], BuyAndHold(), [periods[0], *periods[1 + len(windows) :]])
         best = choose(column(results.performances[0], sweep.declared.metric))
         forward, stitched = _walk_forward(sweep, plan, results, windows)
     table = results_frame([each.values for each in combinations], results.performances[0], results.fills)
-    curves = {"buy_and_hold": (held[0].days, held[0].marks)}
+    curves = {"buy_and_hold": (holding[0].days, holding[0].marks)}
     if best is not None:
-        alone = _alone(plan, combinations[best], combinations[best].strategy, periods[:1])[0]
-        curves["best"] = (alone.days, alone.marks)
+        account = _simulate(plan, combinations[best], combinations[best].strategy, periods[:1])[0]
+        curves["best"] = (account.days, account.marks)
     if forward is not None:
-        forward["buy_and_hold"] = plain(asdict(_measured(_chained(held[1:]), cash)))
+        forward["buy_and_hold"] = plain(asdict(_performance_of(_chained(holding[1:]), cash)))
         table = with_out_of_sample(
-            table, _tested(results, len(windows), cash), [row["chosen"] for row in forward["windows"]]
+            table, _test_returns(results, len(windows), cash), [row["chosen"] for row in forward["windows"]]
         )
         days, marks = ([getattr(each, part) for each in stitched] for part in ("days", "marks"))
         curves["walk_forward"] = (np.concatenate(days), np.concatenate(marks))
@@ -115,9 +125,9 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> tuple[SweepFolder, dict[st
             "skipped": sum(plan.skipped.values()),
             "reasons": [{"reason": reason, "count": count} for reason, count in plan.skipped.most_common(10)],
         },
-        "best": None if best is None else _described(combinations[best], best, results.performances[0][best]),
+        "best": None if best is None else _best_record(combinations[best], best, results.performances[0][best]),
         "evidence": None if best is None else _verdict(registry, combinations, results, best, cash),
-        "buy_and_hold": plain(asdict(_measured(held[:1], cash))),
+        "buy_and_hold": plain(asdict(_performance_of(holding[:1], cash))),
         "walk_forward": forward,
         "banners": _banners(config),
         "warnings": _warnings(sweep, plan, results, best, forward),
@@ -132,20 +142,20 @@ def _windows(sweep: Sweep) -> list[Window]:
     return [] if declared is None else windows_of(declared, time_us(market.start), time_us(market.end))
 
 
-def _evaluate(plan: SweepPlan, periods: Sequence[Period], cash: float, tell: Callable[[int], None]) -> _Results:
-    """Every combination over every stretch, in the order of the plan; `tell` hears how many have been walked."""
+def _evaluate(plan: SweepPlan, periods: Sequence[Period], cash: float, on_progress: Callable[[int], None]) -> _Results:
+    """Run every combination over every period; `on_progress` is called with the number done."""
     count = len(plan.combinations)
     performances: list[list[Any]] = [[None] * count for _ in periods]
     marks: list[list[Any]] = [[None] * count for _ in periods]
     fills = [0] * count
-    grounds: dict[bytes, list[int]] = {}
-    walking = []
+    groups: dict[bytes, list[int]] = {}
+    stepwise = []
     for at, each in enumerate(plan.combinations):
         if isinstance(each.strategy, VectorisedStrategy):
-            grounds.setdefault(each.shared.ground, []).append(at)
+            groups.setdefault(each.shared.group_key, []).append(at)
         else:
-            walking.append(at)
-    for members in grounds.values():
+            stepwise.append(at)
+    for members in groups.values():
         shared = plan.combinations[members[0]].shared
         market = _market(shared.config, plan.loaded[shared.config.market.interval])
         candidates = [_candidate(plan.combinations[at]) for at in members]
@@ -161,18 +171,18 @@ def _evaluate(plan: SweepPlan, periods: Sequence[Period], cash: float, tell: Cal
                 )
                 if number == 0:
                     fills[at] = int(found.outcomes[place]["fills"])
-    configs = [plan.combinations[at].config for at in walking]
+    configs = [plan.combinations[at].config for at in stepwise]
     bars = {interval: loaded.bars for interval, loaded in plan.loaded.items()}
-    for through, (at, walked) in enumerate(zip(walking, simulate_all(configs, bars, periods), strict=True), 1):
-        for number, alone in enumerate(walked):
-            performances[number][at] = _measured([alone], cash)
-            marks[number][at] = alone.marks
-        fills[at] = len(walked[0].fills)
-        tell(through)
+    for done, (at, accounts) in enumerate(zip(stepwise, simulate_all(configs, bars, periods), strict=True), 1):
+        for number, account in enumerate(accounts):
+            performances[number][at] = _performance_of([account], cash)
+            marks[number][at] = account.marks
+        fills[at] = len(accounts[0].fills)
+        on_progress(done)
     return _Results(performances=performances, marks=marks, fills=fills)
 
 
-def _alone(
+def _simulate(
     plan: SweepPlan, planned: Planned, strategy: Strategy, periods: Sequence[Period], cash: float | None = None
 ) -> list[SimulatedAccount]:
     return simulate_account(
@@ -180,8 +190,8 @@ def _alone(
     )
 
 
-def _tested(results: _Results, windows: int, cash: float) -> list[np.ndarray]:
-    """Daily returns of each combination in all test stretches, one after another."""
+def _test_returns(results: _Results, windows: int, cash: float) -> list[np.ndarray]:
+    """Return the daily returns of each combination in all test periods, one after another."""
     tests = results.marks[1 + windows :]
     return [
         np.concatenate([returns_of(test[at], cash) for test in tests]) for at in range(len(results.performances[0]))
@@ -194,12 +204,12 @@ def _candidate(planned: Planned) -> Candidate:
 
 
 def _market(config: Config, loaded: LoadedBars) -> Market:
-    """The market without features; those are shared."""
+    """Return the market without features, which are shared."""
     return build_market(config, loaded.bars, BuyAndHold())
 
 
-def _measured(parts: Sequence[SimulatedAccount], cash: float) -> Performance:
-    """The performance of an account whose parts follow each other."""
+def _performance_of(parts: Sequence[SimulatedAccount], cash: float) -> Performance:
+    """Return the performance of an account whose parts follow each other."""
     return performance(
         times=np.concatenate([part.times for part in parts]),
         equity=np.concatenate([part.equity for part in parts]),
@@ -223,7 +233,7 @@ def _verdict(
 def _walk_forward(
     sweep: Sweep, plan: SweepPlan, results: _Results, windows: Sequence[Window]
 ) -> tuple[dict[str, Any] | None, list[SimulatedAccount]]:
-    """Choose in each training stretch, go on with the choice in the stretch after it; the capital carries over."""
+    """Choose in each training period, run the choice in the test period after it; the capital carries over."""
     if not windows:
         return None, []
     metric, capital = sweep.declared.metric, sweep.config.account.cash
@@ -232,11 +242,11 @@ def _walk_forward(
         scores = column(results.performances[1 + number], metric)
         chosen = choose(scores)
         period = Period(start=window.cut, end=window.end)
-        # Where no combination has the measure (nothing traded, say), nothing is traded.
+        # Where no combination has the measure (nothing traded, for example), stay out.
         each = plan.combinations[0 if chosen is None else chosen]
         strategy = make_strategy("stay_out", {}) if chosen is None else each.strategy
-        (alone,) = _alone(plan, each, strategy, [period], cash=capital)
-        tested = _measured([alone], capital)
+        (account,) = _simulate(plan, each, strategy, [period], cash=capital)
+        measured_test = _performance_of([account], capital)
         rows.append(
             {
                 "train": {"start": iso(window.start), "end": iso(window.cut)},
@@ -244,14 +254,14 @@ def _walk_forward(
                 "chosen": chosen,
                 "params": None if chosen is None else dict(each.values),
                 "in_sample": None if chosen is None else float(scores[chosen]),
-                "out_of_sample": getattr(tested, metric),
-                "total_return": tested.total_return,
+                "out_of_sample": getattr(measured_test, metric),
+                "total_return": measured_test.total_return,
                 "capital": capital,
             }
         )
-        capital = tested.final_equity
-        stitched.append(alone)
-    measured = _measured(stitched, sweep.config.account.cash)
+        capital = measured_test.final_equity
+        stitched.append(account)
+    measured = _performance_of(stitched, sweep.config.account.cash)
     returns = returns_of(np.concatenate([each.marks for each in stitched]), sweep.config.account.cash)
     return {
         **sweep.declared.walk_forward.model_dump(),  # type: ignore[union-attr]
@@ -262,7 +272,7 @@ def _walk_forward(
 
 
 def _chained(parts: Sequence[SimulatedAccount]) -> list[SimulatedAccount]:
-    """Accounts that each began with the same cash, each scaled to go on where the one before ended."""
+    """Return the accounts, each scaled to start with the final equity of the one before."""
     chained, factor = [], 1.0
     for part in parts:
         chained.append(part.scaled(factor))
@@ -270,12 +280,12 @@ def _chained(parts: Sequence[SimulatedAccount]) -> list[SimulatedAccount]:
     return chained
 
 
-def _described(planned: Planned, index: int, performed: Performance) -> dict[str, Any]:
+def _best_record(planned: Planned, index: int, performed: Performance) -> dict[str, Any]:
     return {"index": index, "params": dict(planned.values), "performance": plain(asdict(performed))}
 
 
 def _identity(sweep: Sweep, plan: SweepPlan) -> str:
-    """What makes a sweep this sweep: the runs that it is made of, and how the best of them is chosen."""
+    """Return the hash of a sweep: its runs, and how the best of them is chosen."""
     declared = sweep.declared
     forward = None if declared.walk_forward is None else declared.walk_forward.model_dump()
     hashes = [config_hash(each.identity) for each in plan.combinations]
@@ -312,17 +322,17 @@ def _warnings(
     count, metric = len(plan.combinations), sweep.declared.metric
     if skipped := sum(plan.skipped.values()):
         reason = plan.skipped.most_common(1)[0][0]
-        warnings.append(f"{skipped:,} combinations make no sense and were not tried, such as: {reason}")
+        warnings.append(f"{skipped:,} combinations are not valid and were not tried, for example: {reason}")
     if best is None:
-        warnings.append(f"no combination has a {metric}: none traded, or there are too few days")
+        warnings.append(f"No combination has a {metric}: none traded, or there are too few days")
         return warnings
     if count > 1:
         warnings.append(
-            f"The best of {count:,} was selected because it looks best on these data: its figures are biased upwards"
+            f"The best of {count:,} was selected because it looks best on this data: its figures are biased upwards"
         )
     trades = results.performances[0][best].trades
     if trades < 30:
-        warnings.append(f"The best has {trades} closed trades: too few to tell skill from luck")
+        warnings.append(f"The best has {trades} closed trades: too few to distinguish skill from luck")
     if forward is None:
-        warnings.append("Nothing was held back to test the choice on; set walk_forward: {train: 60d, test: 30d}")
+        warnings.append("The choice was not tested out of sample; set walk_forward: {train: 60d, test: 30d}")
     return warnings

@@ -1,4 +1,4 @@
-"""One combination of a sweep alone, over stretches of time: vectorised where it can be, else walked step by step."""
+"""Simulates one combination of a sweep over periods of time: vectorised where possible, else step by step."""
 
 from __future__ import annotations
 
@@ -29,13 +29,21 @@ from agent_bt.strategies.registry import make_strategy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """Time over which an account lives, UTC us, the end exclusive."""
+    """A range of time with an account of its own.
+
+    Attributes:
+        start, end: UTC us, the end exclusive.
+    """
 
     start: int
     end: int
 
     def span(self, market: Market, cash: float) -> Span:
-        """Its rows in a market.
+        """Return its rows in a market.
+
+        Args:
+            market: the bars.
+            cash: of the account at the start, quote units.
 
         Raises:
             DataError: no bar lies in it.
@@ -48,7 +56,18 @@ class Period:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedAccount:
-    """An account over one stretch: per bar `times`, `equity`, `exposure` (T,), its `fills`, and equity by day."""
+    """An account over one period.
+
+    Attributes:
+        times: close times of the bars, int64 (T,), UTC us.
+        equity: at each, float64 (T,), quote units.
+        exposure: signed fraction of equity at each, float64 (T,).
+        fills: in order of time.
+        marks: equity at the end of each UTC day, float64 (D,).
+        funding: paid, quote units.
+        start: open time of the first bar, UTC us.
+        cash: at the start, quote units.
+    """
 
     times: np.ndarray
     equity: np.ndarray
@@ -61,19 +80,26 @@ class SimulatedAccount:
 
     @property
     def days(self) -> np.ndarray:
-        """The time of each daily mark, UTC us."""
+        """The time of each daily mark, int64 (D,), UTC us."""
         days: np.ndarray = self.times[last_rows_of_days(self.times, 0)]
         return days
 
     def scaled(self, factor: float) -> SimulatedAccount:
-        """The same with other cash, lots and minimum sizes apart; the fills are left out."""
+        """Return the account scaled to other cash, without its fills; lots and minimum sizes are ignored."""
         return replace(self, equity=self.equity * factor, marks=self.marks * factor, cash=self.cash * factor, fills=[])
 
 
 def simulate_account(
     config: Config, bars: pl.DataFrame, strategy: Strategy, periods: Sequence[Period], cash: float | None = None
 ) -> list[SimulatedAccount]:
-    """The account of one strategy over each stretch, each begun anew with `cash` (None: the config's).
+    """Simulate the account of one strategy over each period.
+
+    Args:
+        config: of the run.
+        bars: of its market.
+        strategy: runs in every period.
+        periods: each starts with fresh cash.
+        cash: at the start of each, quote units; None: that of `config`.
 
     Raises:
         StrategyError: the strategy failed.
@@ -111,7 +137,12 @@ def simulate_account(
 def simulate_all(
     configs: Sequence[Config], bars: Mapping[str, pl.DataFrame], periods: Sequence[Period]
 ) -> Iterator[list[SimulatedAccount]]:
-    """`simulate_account` of each config's strategy, on all processors; in order. `bars`: by interval.
+    """Yield `simulate_account` of each config's strategy, in order, computed in parallel processes.
+
+    Args:
+        configs: of the runs.
+        bars: interval -> bars.
+        periods: each starts with fresh cash.
 
     Raises:
         StrategyError: a strategy failed.
@@ -123,11 +154,11 @@ def simulate_all(
     with ProcessPoolExecutor(
         max_workers=processes,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_remember,
+        initializer=_set_inputs,
         initargs=(bars, periods),
     ) as pool:
         try:
-            yield from pool.map(_walk_one, configs, chunksize=1)
+            yield from pool.map(_simulate_one, configs, chunksize=1)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -136,11 +167,11 @@ def simulate_all(
 _given: dict[str, tuple[Mapping[str, pl.DataFrame], Sequence[Period]]] = {}
 
 
-def _remember(bars: Mapping[str, pl.DataFrame], periods: Sequence[Period]) -> None:
+def _set_inputs(bars: Mapping[str, pl.DataFrame], periods: Sequence[Period]) -> None:
     _given["all"] = (bars, periods)
 
 
-def _walk_one(config: Config) -> list[SimulatedAccount]:
+def _simulate_one(config: Config) -> list[SimulatedAccount]:
     bars, periods = _given["all"]
     strategy = make_strategy(config.strategy.kind, config.strategy.params)
     return simulate_account(config, bars[config.market.interval], strategy, periods)

@@ -37,21 +37,21 @@ from agent_bt.experiments.spec import (
 from agent_bt.experiments.sweep.measures import CHOOSABLE
 
 MOST = 50_000
-"""The most combinations of one sweep."""
+"""Largest number of combinations of one sweep."""
 
 VARIABLE = ("strategy.", "execution.", "risk.", "pool.", "rebalance", "market.interval")
-"""What may vary: what a rule decides, and how it is executed; the rest is shared, so that results can be compared."""
+"""Keys that may vary: the strategy and its execution. The rest is shared, so that results can be compared."""
 
 _DRAWS = 20
-"""Random search gives up after so many draws for each sample that it wants."""
+"""Random search stops after this number of draws for each sample wanted."""
 
 
 class WalkForwardConfig(Section):
-    """The range cut into windows: chosen in one stretch, reported in the next."""
+    """The range cut into windows: chosen in a training period, reported in the test period after it."""
 
-    train: Duration = Field(description="Length of the stretch that a combination is chosen in.")
-    test: Duration = Field(description="Length of the stretch after it, in which the choice is reported.")
-    anchored: bool = Field(False, description="Every training stretch begins at the start, so it grows.")
+    train: Duration = Field(description="Length of the training period, in which a combination is chosen.")
+    test: Duration = Field(description="Length of the test period after it, in which the choice is reported.")
+    anchored: bool = Field(False, description="Every training period begins at the start of the range, so it grows.")
 
 
 class SweepConfig(Section):
@@ -81,13 +81,13 @@ class Sweep:
 
     @property
     def size(self) -> int:
-        """Combinations there are."""
+        """Number of combinations of the grid."""
         return math.prod(len(values) for values in self.params.values())
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Combinations to try, path -> value; the last parameter varies fastest.
+        """Yield the combinations to try, path -> value; the last parameter varies fastest.
 
-        A random search gives more than it wants, in the order in which they were drawn: some may make no sense.
+        A random search yields more than it needs, in the order drawn: some may not be valid.
         """
         if self.declared.search == "grid":
             return map(self.combination, range(self.size))
@@ -95,7 +95,7 @@ class Sweep:
         return map(self.combination, random.Random(self.declared.seed).sample(range(self.size), most))
 
     def combination(self, number: int) -> dict[str, Any]:
-        """The combination of this number, 0 to size - 1."""
+        """Return the combination of a number, 0 to size - 1."""
         found = {}
         for path, values in reversed(list(self.params.items())):
             number, at = divmod(number, len(values))
@@ -104,7 +104,7 @@ class Sweep:
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep.
+    """Read and validate a sweep.
 
     Args:
         path: the YAML file.
@@ -162,10 +162,14 @@ def sweep_schema() -> dict[str, Any]:
 
 
 def config_with(config: Config, changes: Mapping[str, Any]) -> Config:
-    """The config with other values at dotted paths.
+    """Return the config with other values at dotted paths.
+
+    Args:
+        config: the base.
+        changes: dotted path -> value.
 
     Raises:
-        ConfigError: it is not valid with them.
+        ConfigError: the config is not valid with them.
     """
     data = config.model_dump()
     for name, value in changes.items():
@@ -184,11 +188,11 @@ def _message(details: ErrorDetails, where: tuple[Any, ...], name: str) -> str | 
     example = "{strategy.params.fast: [5, 10, 20]}"
     match details["type"]:
         case "missing" if where == ("params",):
-            return f"params is missing; a sweep varies something: params: {example}"
+            return f"params is missing; name what varies, such as params: {example}"
         case "missing":
             return f"{name} is missing"
         case "too_short":
-            return f"params: name what varies, such as {example}"
+            return f"params must name what varies, such as {example}"
         case "dict_type":
             return f"{name} must be settings by dotted path, such as {example}"
         case _:
@@ -203,7 +207,7 @@ def _check_path(name: str) -> None:
     if not free and (not name.startswith(VARIABLE) or path in (("strategy", "params"), ("strategy", "prompt"))):
         named = ", ".join(each + "..." if each.endswith(".") else each for each in VARIABLE)
         raise ValueError(
-            f"{name} cannot vary: it is the same for all combinations, or nothing that a rule heeds; put it into `set`"
+            f"{name} cannot vary: it must be equal in all combinations, or rules do not use it; put it into `set`"
             f" or the base (what may vary: {named}, strategy.params.NAME)"
         )
 
@@ -211,31 +215,31 @@ def _check_path(name: str) -> None:
 def _values_of(name: str, written: Any) -> tuple[Any, ...]:
     values = _range_of(name, written) if isinstance(written, Mapping) else written
     if not isinstance(values, list | tuple):
-        raise ValueError(f"{name}: {written!r} is one value; give a list, [5, 10, 20], or {{from: 5, to: 20, step: 5}}")
+        raise ValueError(f"{name} must be a list, [5, 10, 20], or {{from: 5, to: 20, step: 5}}, got {written!r}")
     if not values:
-        raise ValueError(f"{name}: the list is empty; give at least one value")
+        raise ValueError(f"{name} must have at least one value, got an empty list")
     seen = set()
     for value in values:
         if (key := canonical(value)) in seen:
-            raise ValueError(f"{name}: {value!r} is in the list twice")
+            raise ValueError(f"{name} must list every value once, got {value!r} twice")
         seen.add(key)
     return tuple(values)
 
 
 def _range_of(name: str, written: Mapping[str, Any]) -> list[Any]:
     if set(written) != {"from", "to", "step"}:
-        raise ValueError(f"{name}: a range has from, to and step, as in {{from: 20, to: 200, step: 10}}")
+        raise ValueError(f"{name}: a range must have from, to and step, as in {{from: 20, to: 200, step: 10}}")
     for key, value in written.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{name}: {key} is {value!r}, which is no number")
+            raise ValueError(f"{name}: {key} must be a number, got {value!r}")
     low, high, step = (Decimal(repr(written[key])) for key in ("from", "to", "step"))
     if step <= 0 or high < low:
         raise ValueError(
-            f"{name}: from {low} to {high} by {step} holds nothing; step is above 0, and to not below from"
+            f"{name}: the range from {low} to {high} by {step} is empty; step must be above 0, and to not below from"
         )
     count = int((high - low) / step) + 1
     if count > MOST:
-        raise ValueError(f"{name}: {count:,} values are too many; at most {MOST:,} combinations are tried")
+        raise ValueError(f"{name} must have at most {MOST:,} values, got {count:,}")
     whole = all(isinstance(value, int) for value in written.values())
     # Decimal steps: 0.1 + 0.1 + 0.1 is 0.3 here.
     return [int(low + at * step) if whole else float(low + at * step) for at in range(count)]
@@ -244,7 +248,7 @@ def _range_of(name: str, written: Mapping[str, Any]) -> list[Any]:
 def _check_size(sweep: Sweep, origins: Origins) -> None:
     tried = sweep.size if sweep.declared.search == "grid" else min(sweep.size, sweep.declared.samples)
     if tried > MOST:
-        message = f"params: {tried:,} combinations are more than {MOST:,}; take coarser steps, or search: random"
+        message = f"params must have at most {MOST:,} combinations, got {tried:,}; use coarser steps, or search: random"
         raise_all([Complaint(origin=origins.get(("params",), str(sweep.path)), message=message)])
 
 
@@ -257,7 +261,7 @@ def _check_windows(sweep: Sweep, origins: Origins) -> None:
     train, test = duration_us(windows.train), duration_us(windows.test)
     wrong = None
     if train < duration_us("2d") or test < duration_us("1d"):
-        wrong = f"train ({windows.train}) is at least 2d and test ({windows.test}) at least 1d: measures are of days"
+        wrong = f"train must be at least 2d and test at least 1d, got {windows.train} and {windows.test}"
     elif train + test > span:
         wrong = (
             f"train ({windows.train}) and test ({windows.test}) are longer than the data, {market.start} to "

@@ -1,4 +1,4 @@
-"""The tables of a sweep: one row for each combination, and daily equity curves."""
+"""Builds the tables of a sweep: one row for each combination, and daily equity curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from agent_bt.experiments.sweep.measures import plain
 def results_frame(
     combinations: Sequence[Mapping[str, Any]], performances: Sequence[Performance], fills: Sequence[int]
 ) -> pl.DataFrame:
-    """One row for each combination, in order: `index`, its parameters by their path, its measures, its fills."""
+    """Return one row for each combination, in order: `index`, parameters by their path, measures, `fills`.
+
+    Args:
+        combinations: path -> value of each.
+        performances: over the whole range.
+        fills: number of fills.
+    """
     frame: dict[str, Any] = {"index": np.arange(len(combinations))}
     for path in combinations[0]:
         frame[path] = _values([values[path] for values in combinations])
@@ -32,9 +38,12 @@ def results_frame(
 def with_out_of_sample(
     frame: pl.DataFrame, returns: Sequence[np.ndarray], chosen: Sequence[int | None]
 ) -> pl.DataFrame:
-    """The same with what each combination made in all test stretches together, and how often it was chosen.
+    """Return the table with the out-of-sample results of each combination, and how often it was chosen.
 
-    `returns`: daily returns of the test stretches one after another, for each combination; `chosen`: by window.
+    Args:
+        frame: as returned by `results_frame`.
+        returns: daily returns of all test periods one after another, for each combination.
+        chosen: index of the combination chosen in each window, None where there was none.
     """
     return frame.with_columns(
         pl.Series("out_of_sample_return", [float(np.prod(1.0 + each)) - 1.0 for each in returns]),
@@ -44,7 +53,7 @@ def with_out_of_sample(
 
 
 def curves_frame(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pl.DataFrame:
-    """Daily curves one after another: `curve`, `time`, `equity`; each given as times (UTC us) and equity."""
+    """Return daily curves one after another: `curve`, `time`, `equity`; each given as times (UTC us) and equity."""
     frames = [
         pl.DataFrame({"curve": [name] * len(times), "time": pl.Series(times).cast(TIME), "equity": equity})
         for name, (times, equity) in curves.items()
@@ -53,7 +62,7 @@ def curves_frame(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> pl.Data
 
 
 def _values(values: list[Any]) -> list[Any]:
-    """Values of a parameter as a column takes them: numbers, words, truths as they are; anything else as JSON."""
+    """Return the values of a parameter for a column: numbers, texts and booleans unchanged, others as JSON."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         return [None if value is None else float(value) for value in values]

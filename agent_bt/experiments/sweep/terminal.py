@@ -1,4 +1,4 @@
-"""A sweep as a terminal shows it: what the best is worth first, then the combinations, then the walk-forward."""
+"""Renders a sweep for a terminal: the evidence for the best, then the combinations, then the walk-forward."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ _MEASURES = (
 
 
 def render(record: Mapping[str, Any], results: pl.DataFrame, *, top: int = 10) -> RenderableType:
-    """A `sweep.json` and its `results.parquet`; `top`: rows of the table."""
+    """Render a sweep.
+
+    Args:
+        record: content of `sweep.json`.
+        results: content of `results.parquet`.
+        top: rows of the table.
+    """
     return Group(*_parts(record, results, top))
 
 
@@ -41,7 +47,7 @@ def _parts(record: Mapping[str, Any], results: pl.DataFrame, top: int) -> Iterat
         style="dim",
     )
     if record["best"] is not None:
-        yield Text.assemble("\n", ("BEST ON THESE DATA  ", "bold"), _params(record, record["best"]["params"]))
+        yield Text.assemble("\n", ("BEST ON THIS DATA  ", "bold"), _params(record, record["best"]["params"]))
         yield Text(record["evidence"]["sentence"])
         if record["evidence"]["pbo"] is not None:
             yield Text(f"probability of backtest overfitting: {record['evidence']['pbo']:.0%}")
@@ -73,7 +79,7 @@ def _forward(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         ("WALK-FORWARD  ", "bold"),
         f"chosen in {forward['train']}, reported in the {forward['test']} after: "
         f"return {_number(own['total_return'], '.2%')}, Sharpe {_number(own['sharpe'], '.2f')}, "
-        f"drawdown {_number(own['max_drawdown'], '.1%')}; holding: {_number(held['total_return'], '.2%')}; "
+        f"drawdown {_number(own['max_drawdown'], '.1%')}; buy and hold: {_number(held['total_return'], '.2%')}; "
         f"probability that its true Sharpe is above 0: {_number(forward['evidence']['psr'], '.0%')}",
     )
     table = _empty("from", "to", "chosen", f"{metric} in sample", "out of sample", "return")

@@ -1,4 +1,4 @@
-"""What the best of many is worth: its Sharpe ratio after deflation by the trials, and the odds of overfitting."""
+"""Judges the best of many combinations: deflated Sharpe ratio and probability of backtest overfitting."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _YEAR = math.sqrt(DAYS_PER_YEAR)
 
 
 def judge_best(returns: np.ndarray, all_returns: Sequence[np.ndarray], *, trials: int) -> dict[str, Any]:
-    """The evidence for the best of many.
+    """Return the evidence for the best of many (Bailey & Lopez de Prado 2014; Bailey et al. 2015 for `pbo`).
 
     Args:
         returns: daily returns of the best, float64 (D,).
-        all_returns: of every combination that was tried, itself included.
-        trials: how many variants have seen these data, as the registry counts; at least those of this sweep.
+        all_returns: of every combination tried, including the best.
+        trials: number of variants tried on this data, as the registry counts; at least those of this sweep.
 
     Returns:
-        `trials`; `sharpe` of the best, annualised; `expected_best`, the Sharpe ratio that the luckiest of so many
-        worthless ones is expected to show, annualised; `psr`, `dsr`; `pbo` (share of splits of the days in which the
-        best of one half is below the median in the other). None where there is too little to tell.
+        `trials`; `sharpe` of the best, annualised; `expected_best`, the expected maximum Sharpe ratio of that number
+        of variants without skill, annualised; `psr`, `dsr`; `pbo`, the fraction of splits of the days in which the
+        best of one half is below the median in the other. None where there is too little data.
     """
     ratios = [ratio for each in all_returns if (ratio := sharpe_per_day(each)) is not None]
     trials = max(trials, len(all_returns))
@@ -49,25 +49,27 @@ def judge_best(returns: np.ndarray, all_returns: Sequence[np.ndarray], *, trials
 
 
 def sentence(evidence: dict[str, Any]) -> str:
-    """The evidence in plain words."""
+    """Return the evidence as a sentence."""
     dsr, trials = evidence["dsr"], evidence["trials"]
     tried = "one variant was" if trials == 1 else f"{trials:,} variants were"
     if dsr is None or evidence["sharpe"] is None:
-        return "The best never traded, or there are too few days: nothing can be said about its Sharpe ratio."
+        return "The best never traded, or there are too few days: its Sharpe ratio is undefined."
     if evidence["expected_best"] is None:
-        return f"{tried} tried on these data; the probability that the true Sharpe ratio is above 0 is {dsr:.0%}."
+        return f"{tried} tried on this data; the probability that the true Sharpe ratio is above 0 is {dsr:.0%}."
     luck = (
-        f"{tried} tried on these data. The luckiest of so many that are worth nothing is expected to show a Sharpe "
-        f"ratio of {evidence['expected_best']:.2f}; the best here shows {evidence['sharpe']:.2f}. "
+        f"{tried} tried on this data. The best of that many variants without skill is expected to show a Sharpe ratio "
+        f"of {evidence['expected_best']:.2f}; the best here shows {evidence['sharpe']:.2f}. "
     )
     if evidence["sharpe"] <= 0.0:
-        return luck + "Even the best lost."
-    sure = luck + f"Deflated for that, the probability that it is more than luck is {dsr:.1%}"
-    return sure + ("." if dsr >= 0.95 else ": too little to rely on." if dsr >= 0.5 else ": luck explains it.")
+        return luck + "Even the best lost money."
+    sure = luck + f"The deflated Sharpe ratio, the probability of skill after that many trials, is {dsr:.1%}"
+    return sure + (
+        "." if dsr >= 0.95 else ": below the usual 95%." if dsr >= 0.5 else ": chance alone explains the result."
+    )
 
 
 def _overfitting(all_returns: Sequence[np.ndarray]) -> float | None:
-    """The probability of backtest overfitting; None for one variant, too many, too few days, or unequal ones."""
+    """Return the probability of backtest overfitting; None for one variant, too many, too few or unequal days."""
     days = {len(each) for each in all_returns}
     if len(days) != 1 or not 2 <= len(all_returns) <= _MOST_ARMS:
         return None

@@ -1,4 +1,4 @@
-"""Walk-forward windows: a stretch to choose in, and the stretch after it to report."""
+"""Cuts a range into walk-forward windows: a training period, and the test period after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from agent_bt.experiments.sweep.spec import WalkForwardConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Chosen in [start, cut), reported in [cut, end); UTC us."""
+    """A training period [start, cut) and a test period [cut, end).
+
+    Attributes:
+        start, cut, end: UTC us.
+    """
 
     start: int
     cut: int
@@ -20,7 +24,12 @@ class Window:
 
 
 def windows_of(declared: WalkForwardConfig, start: int, end: int) -> list[Window]:
-    """The windows that fit between two instants; the last test may be shorter, but not than a day."""
+    """Return the windows that fit between two instants; the last test period may be shorter, but at least a day.
+
+    Args:
+        declared: lengths of the periods.
+        start, end: of the range, UTC us, the end exclusive.
+    """
     train, test, day = duration_us(declared.train), duration_us(declared.test), duration_us("1d")
     cuts = range(start + train, end - day + 1, test)
     return [
@@ -29,9 +38,11 @@ def windows_of(declared: WalkForwardConfig, start: int, end: int) -> list[Window
 
 
 def rows_between(times: np.ndarray, start: int, end: int) -> tuple[int, int]:
-    """First and last row of the bars inside [start, end); last < first if there is none.
+    """Return the first and last row of the bars inside [start, end); last < first if there is none.
 
-    `times`: close times, int64 (T,), UTC us; a bar that closes at `end` is inside.
+    Args:
+        times: close times, int64 (T,), UTC us; a bar that closes at `end` is inside.
+        start, end: UTC us.
     """
     first, beyond = np.searchsorted(times, (start, end), side="right")
     return int(first), int(beyond) - 1

@@ -3,7 +3,7 @@
 const CURVES = {
   walk_forward: { name: "Walk-forward (chosen before)", colour: "strategy", width: 2 },
   buy_and_hold: { name: "Buying and holding", colour: "buy_and_hold", width: 1.3, dash: "dot" },
-  best: { name: "Best, chosen on these data", colour: "random", width: 1.3, dash: "dash" },
+  best: { name: "Best, chosen on this data", colour: "random", width: 1.3, dash: "dash" },
 };
 const FORMS = {
   ratio: (value) => number(value), share: (value) => percent(value), count: (value) => number(value, 0),

@@ -20,7 +20,7 @@ from agent_bt.config.yaml import parse_yaml
 from agent_bt.core.errors import ConfigError
 from agent_bt.experiments.ab.cells import cells_of
 from agent_bt.experiments.ab.evidence import bars_per_decision, common_bars
-from agent_bt.experiments.ab.pairs import overlap, read_targets, silent_count
+from agent_bt.experiments.ab.pairs import overlap, read_targets, unchanged_count
 from agent_bt.experiments.ab.report import write_ab_report
 from agent_bt.experiments.ab.spec import load_experiment
 from agent_bt.experiments.ab.terminal import render
@@ -84,8 +84,8 @@ def test_a_decision_that_a_rule_did_not_record_is_a_hold(folder: Path) -> None:
         "spoken_other": rule("spoken:Spoken", fast=6, slow=30),
     }
     found = {base: run(write_experiment(folder, arms, base=TRADERS, baseline=base)) for base in ("rule", "spoken")}
-    assert all(silent_count(each) > 0 for each in runs_of(folder, found["rule"], "rule"))
-    assert all(silent_count(each) == 0 for each in runs_of(folder, found["rule"], "spoken"))
+    assert all(unchanged_count(each) > 0 for each in runs_of(folder, found["rule"], "rule"))
+    assert all(unchanged_count(each) == 0 for each in runs_of(folder, found["rule"], "spoken"))
     unchanged, told = (found[base]["arms"] for base in ("rule", "spoken"))
     for arm, same in (("agent", "agent"), ("other", "spoken_other"), ("spoken_other", "other")):
         one, other = unchanged[arm]["decisions"], told[same]["decisions"]
@@ -151,8 +151,8 @@ def test_rankers_are_compared_by_the_weights_they_want(ranked: tuple[Path, dict[
         assert found["overlap"] == pytest.approx(shared / count)
     assert record["arms"]["twin"]["decisions"]["equal"]["share"] == 1.0
     assert 0.0 < record["arms"]["agent"]["decisions"]["overlap"] < 1.0
-    habits = record["arms"]["agent"]["decisions"]["baseline"]
-    assert habits["positions"] == pytest.approx(3.0) and habits["gross"] == pytest.approx(1.0)
+    statistics = record["arms"]["agent"]["decisions"]["baseline"]
+    assert statistics["positions"] == pytest.approx(3.0) and statistics["gross"] == pytest.approx(1.0)
 
 
 def told_slowly(run: Run) -> dict[Any, dict[str, float]]:
@@ -197,7 +197,7 @@ def test_rankers_meet_bars_and_market_as_they_are(ranked: tuple[Path, dict[str, 
         ]
         assert bars.market_returns[row] == pytest.approx(np.mean(changes), abs=1e-12)
     targets = read_targets(runs[0])
-    assert targets.shares.shape == (14, len(targets.symbols))
+    assert targets.weights.shape == (14, len(targets.symbols))
     assert not targets.at(targets.times[:1] - 1, targets.symbols).any()
 
 

@@ -195,5 +195,5 @@ def test_report_list_and_compare_from_the_command_line(
     assert arm["effect"] == record["arms"]["v2"]["effect"]
     assert arm["trials"] == record["arms"]["v2"]["trials"]
     assert "CANNOT TELL" in command_line(capsys, monkeypatch, "compare", *paths)
-    with pytest.raises(UsageError, match="both names mean the run"):
+    with pytest.raises(UsageError, match="both names refer to the run"):
         compare(load_run(paths[0]), load_run(paths[0]), metric="mean_return", alpha=0.05)

@@ -44,7 +44,7 @@ def test_the_layers_base_set_environment_override_arm(folder: Path, monkeypatch:
 def test_cells_are_arms_by_replicates_by_windows(folder: Path) -> None:
     experiment = load(folder, GOOD + "replicates: 2\nwindows: {every: 14d}\n")
     cells = cells_of(experiment)
-    assert len(cells) == len({cell.place for cell in cells}) == 2 * 2 * 3
+    assert len(cells) == len({cell.relative_path for cell in cells}) == 2 * 2 * 3
     spans = [(c.config.market.start, c.config.market.end) for c in cells if (c.arm, c.replicate) == ("v1", 0)]
     assert spans == [("2024-07-01", "2024-07-15"), ("2024-07-15", "2024-07-29"), ("2024-07-29", "2024-07-31")]
     assert {c.config.llm.replicate for c in cells} == {0, 1}

@@ -21,8 +21,8 @@ from agent_bt.core.clock import HOUR, time_us
 from agent_bt.core.targets import changed_rows
 from agent_bt.engine.market import Market
 from agent_bt.experiments.sweep.columns import SharedColumns
-from agent_bt.experiments.sweep.evaluate import _Seen
-from agent_bt.experiments.sweep.rules import listen, program_of
+from agent_bt.experiments.sweep.evaluate import _Inputs
+from agent_bt.experiments.sweep.rules import program_of, run_programs
 from agent_bt.features.names import spec_of
 from agent_bt.strategies.rules import OPERATORS, RuleSignalGenerator
 from agent_bt.strategies.signals import SignalStrategy
@@ -145,10 +145,10 @@ def test_compiled_rules_say_what_decide_all_says(
     shared = both[symbols]
     due = np.arange(first, len(shared.market), every)
     programs = [program for rule in made if (program := program_of(rule))]
-    seen = _Seen(shared.columns, due, [key for program in programs for key in program.keys])
+    seen = _Inputs(shared.columns, due, [key for program in programs for key in program.keys])
     ready = np.array([shared.columns.ready(rule.features, rule.lookback) for rule in made])
     begins = np.searchsorted(due, ready)
-    said = listen(programs, columns=seen.columns, eligible=seen.eligible, rows=due, begins=begins)
+    said = run_programs(programs, columns=seen.columns, eligible=seen.eligible, rows=due, begins=begins)
     for at, rule in enumerate(made):
         bars = due[begins[at] :]
         targets = rule.decide_all(shared.columns.market(), bars)

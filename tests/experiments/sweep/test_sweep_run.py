@@ -104,7 +104,7 @@ def test_the_same_command_gives_the_same_folder_and_counts_nothing_twice(tmp_pat
     assert third["evidence"]["trials"] == 5 + 2
 
 
-def test_what_comes_after_a_window_changes_nothing_that_is_chosen_in_it(tmp_path: Path) -> None:
+def test_data_after_a_window_does_not_change_its_choice(tmp_path: Path) -> None:
     cut = START + timedelta(days=8)
     history, other = minutes(12 * 1440, seed=5), minutes(12 * 1440, seed=99)
     records = []
@@ -139,9 +139,9 @@ def test_a_window_is_chosen_and_reported_as_runs_over_its_days_are(tmp_path: Pat
         market = config.market.model_copy(update={**bounds(row["test"]), "warmup": "1d"})
         account = config.account.model_copy(update={"cash": capital})
         assert row["capital"] == capital
-        alone, _ = slow_way(config.model_copy(update={"market": market, "account": account}), inner(row["params"]))
-        assert row["out_of_sample"] == alone.total_return
-        capital = alone.final_equity
+        expected, _ = slow_way(config.model_copy(update={"market": market, "account": account}), inner(row["params"]))
+        assert row["out_of_sample"] == expected.total_return
+        capital = expected.final_equity
     assert record["walk_forward"]["performance"]["final_equity"] == capital
     curve = pl.read_parquet(folder.curves).filter(pl.col("curve") == "walk_forward")
     assert curve["equity"][-1] == capital
@@ -173,22 +173,22 @@ def test_the_best_is_deflated_by_the_trials_and_their_spread(tmp_path: Path) -> 
     assert record["evidence"]["dsr"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_words_follow_the_numbers() -> None:
+def test_the_sentence_follows_the_numbers() -> None:
     draw = np.random.default_rng(3)
     luck = [draw.normal(0.0, 0.01, 200) for _ in range(50)]
     ratios = [each.mean() / each.std() for each in luck]
     best = luck[int(np.argmax(ratios))]
     judged = judge_best(best, luck, trials=50)
     assert 0.0 < judged["dsr"] < 0.9
-    assert "luck" in sentence(judged)
+    assert "without skill" in sentence(judged)
     assert "50 variants were tried" in sentence(judged)
     # As many trials by chance alone reach about 2.25 standard deviations.
     assert judged["expected_best"] == pytest.approx(2.25 * judged["trial_sharpe_deviation"], rel=0.02)
     assert judge_best(best, luck, trials=5000)["dsr"] < judged["dsr"]
     lost = judge_best(-np.abs(best), [*luck, -np.abs(best)], trials=51)
-    assert sentence(lost).endswith("Even the best lost.")
+    assert sentence(lost).endswith("Even the best lost money.")
     flat = judge_best(np.zeros(200), luck, trials=50)
-    assert "nothing can be said" in sentence(flat)
+    assert "its Sharpe ratio is undefined" in sentence(flat)
 
 
 def test_a_random_search_is_a_part_of_the_grid_and_repeats(tmp_path: Path) -> None:
@@ -204,14 +204,14 @@ def test_a_random_search_is_a_part_of_the_grid_and_repeats(tmp_path: Path) -> No
     assert len({tuple(row.values()) for row in one}) == 12
 
 
-def test_ranges_are_exact_and_both_ends_inside(tmp_path: Path) -> None:
+def test_ranges_are_exact_and_include_both_ends(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, params={"risk.stop_loss": {"from": 0.1, "to": 0.5, "step": 0.1}})
     assert load_sweep(path).params["risk.stop_loss"] == (0.1, 0.2, 0.3, 0.4, 0.5)
     path = write_sweep(tmp_path, params={"strategy.params.slow": {"from": 20, "to": 45, "step": 10}})
     assert load_sweep(path).params["strategy.params.slow"] == (20, 30, 40)
 
 
-def test_rankers_over_many_symbols_are_swept(tmp_path: Path) -> None:
+def test_a_sweep_of_rankers_over_several_symbols(tmp_path: Path) -> None:
     path = write_sweep(
         tmp_path,
         params={"strategy.params.top_n_long": [1, 2], "strategy.params.lookback_col": ["return_3", "return_12"]},
@@ -250,7 +250,7 @@ class Streak(Strategy):
 '''
 
 
-def test_a_strategy_of_ones_own_is_walked_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strategy_without_decide_all_runs_stepwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "streaks.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -270,43 +270,43 @@ def test_a_strategy_of_ones_own_is_walked_in_processes(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"params": {"strategy.params.fast": []}}, "the list is empty"),
-        ({"params": {"strategy.params.fast": 5}}, "is one value; give a list"),
-        ({"params": {"strategy.params.fast": [5, 5]}}, "in the list twice"),
-        ({"params": {"strategy.params.fast": {"from": "a", "to": 5, "step": 1}}}, "which is no number"),
-        ({"params": {"strategy.params.fast": {"from": 9, "to": 5, "step": 1}}}, "holds nothing"),
-        ({"params": {"strategy.params.fast": {"from": 1, "to": 5}}}, "a range has from, to and step"),
-        ({"params": {"strategy.params.fast": {"from": 1, "to": 9e9, "step": 1}}}, "too many"),
-        ({"params": {"strategy.params.a": list(range(300)), "strategy.params.b": list(range(300))}}, "90,000 comb"),
+        ({"params": {"strategy.params.fast": []}}, "must have at least one value, got an empty list"),
+        ({"params": {"strategy.params.fast": 5}}, "must be a list, .*, got 5"),
+        ({"params": {"strategy.params.fast": [5, 5]}}, "must list every value once, got 5 twice"),
+        ({"params": {"strategy.params.fast": {"from": "a", "to": 5, "step": 1}}}, "from must be a number, got 'a'"),
+        ({"params": {"strategy.params.fast": {"from": 9, "to": 5, "step": 1}}}, "is empty; step must be above 0"),
+        ({"params": {"strategy.params.fast": {"from": 1, "to": 5}}}, "a range must have from, to and step"),
+        ({"params": {"strategy.params.fast": {"from": 1, "to": 9e9, "step": 1}}}, "must have at most 50,000 values"),
+        ({"params": {"strategy.params.a": list(range(300)), "strategy.params.b": list(range(300))}}, "got 90,000"),
         ({"params": {"strategi.params.fast": [5]}}, "strategi"),
         ({"params": {"risk.stop_los": [0.1]}}, "did you mean risk.stop_loss"),
         ({"params": {"market.start": ["2024-07-01"]}}, "cannot vary"),
         ({"params": {"llm.temperature": [0, 1]}}, "cannot vary"),
-        ({"params": {"strategy.params.fats": [5, 6]}}, "none of 2 combinations can be tried"),
-        ({"params": {"execution.fill": ["clse"]}}, "none of 1 combinations can be tried"),
-        ({"params": {}}, "name what varies"),
+        ({"params": {"strategy.params.fats": [5, 6]}}, "none of 2 combinations is valid"),
+        ({"params": {"execution.fill": ["clse"]}}, "none of 1 combinations is valid"),
+        ({"params": {}}, "params must name what varies"),
         ({"metric": "sharp"}, "did you mean sharpe"),
         ({"serch": "grid"}, "did you mean search"),
         ({"walk_forward": {"train": "20d", "test": "2d"}}, "longer than the data"),
-        ({"walk_forward": {"train": "2d", "test": "6h"}}, "at least 1d"),
+        ({"walk_forward": {"train": "2d", "test": "6h"}}, "test at least 1d"),
         ({"walk_forward": {"train": "2d"}}, "walk_forward.test is missing"),
         ({"set": {"strategy.kind": "agent"}}, "agent-bt ab run"),
         ({"params": {"strategy.kind": ["agent"]}}, "agent-bt ab run"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
+def test_errors_name_what_is_wrong(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         plan_sweep(load_sweep(write_sweep(tmp_path, days=4, **keys)))
 
 
-def test_the_command_tells_writes_and_ends_well(tmp_path: Path) -> None:
+def test_the_command_prints_writes_and_exits_with_0(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, days=8, walk_forward={"train": "4d", "test": "2d"})
-    told = cli("sweep", path, "--progress", "none")
-    assert told.code == 0, told.err
-    assert "BEST ON THESE DATA" in told.out
-    assert "WALK-FORWARD" in told.out
-    assert "biased" in told.out
-    made = Path(told.err.strip().splitlines()[-1])
+    result = cli("sweep", path, "--progress", "none")
+    assert result.code == 0, result.err
+    assert "BEST ON THIS DATA" in result.out
+    assert "WALK-FORWARD" in result.out
+    assert "biased" in result.out
+    made = Path(result.err.strip().splitlines()[-1])
     assert made.name == "report.html"
     assert "variants were tried" in made.read_text(encoding="utf-8")
     again = cli("sweep", path, "--json", "--no-report")
@@ -318,7 +318,7 @@ def test_the_command_tells_writes_and_ends_well(tmp_path: Path) -> None:
     assert "the sweep varies it" in clash.err
 
 
-def test_a_market_on_which_nothing_trades_is_told(tmp_path: Path) -> None:
+def test_a_market_on_which_nothing_trades_gets_a_warning(tmp_path: Path) -> None:
     write_market(tmp_path / "market.parquet", days=4)
     path = write_sweep(tmp_path, days=4, params={"strategy.params.lookback": [3, 6], "strategy.params.threshold": [9]},
                        set={"strategy.kind": "momentum_rule"})  # fmt: skip
@@ -329,7 +329,7 @@ def test_a_market_on_which_nothing_trades_is_told(tmp_path: Path) -> None:
     assert cli("sweep", path, "--progress", "none").code == 0
 
 
-def test_the_shipped_sweep_is_valid_and_its_schema_in_step() -> None:
+def test_the_shipped_sweep_is_valid_and_its_schema_current() -> None:
     root = Path(__file__).parents[3]
     kept = (root / "configs" / "sweep-schema.json").read_text(encoding="utf-8")
     assert kept == sweep_schema_text(), "write it again: agent-bt schema --sweep -o configs/sweep-schema.json"
@@ -339,7 +339,7 @@ def test_the_shipped_sweep_is_valid_and_its_schema_in_step() -> None:
     assert load_sweep(root / "configs" / "sweep.yaml").size == 144
 
 
-def test_perpetuals_are_swept_with_funding_and_shorts(tmp_path: Path) -> None:
+def test_a_sweep_of_perpetuals_with_funding_and_shorts(tmp_path: Path) -> None:
     path = write_sweep(
         tmp_path,
         params={"strategy.params.fast": [3, 6], "strategy.params.slow": [24], "risk.max_leverage": [1.0, 2.0]},
