@@ -68,7 +68,8 @@ def remember(last, targets):
         targets: those of the decision, float64 (N,), NaN: left alone.
     """
     for symbol in range(len(targets)):
-        if targets[symbol] == targets[symbol]:
+        # Equal targets keep their bits: the sign of a zero does not depend on which decisions a driver passes over.
+        if is_change(targets[symbol], last[symbol], True):
             last[symbol] = targets[symbol]
 
 

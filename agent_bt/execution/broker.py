@@ -175,7 +175,10 @@ class SimulatedBroker:
             The fills that are due at this close.
         """
         if targets:
-            self._targets[[self._at[symbol] for symbol in targets]] = list(targets.values())
+            rows, given = [self._at[symbol] for symbol in targets], np.array(list(targets.values()), np.float64)
+            last = self._targets[rows]
+            # Equal targets keep their bits, as in `core.targets.remember`.
+            self._targets[rows] = np.where(given == last, last, given)
         if not orders:
             return []
         symbols = np.array([self._at[order.symbol] for order in orders])
