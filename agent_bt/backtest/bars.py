@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedBars:
-    """Bars in `BAR_SCHEMA`, warm-up included, and where they come from; `sample` for generated ones.
+    """The bars of a run, and where they come from.
 
-    Those of several symbols stand one after another, with `symbol`; perpetuals have `funding_rate`. `notes` say what
-    of it is not exact.
+    Attributes:
+        bars: columns of `BAR_SCHEMA`, warm-up included; several symbols one after another, with `symbol`, and
+            perpetual futures with `funding_rate`.
+        label: names the source in reports.
+        sample: whether the prices are generated.
+        notes: what is not exact, or missing at the ends.
     """
 
     bars: pl.DataFrame
@@ -64,7 +68,7 @@ def load_bars(config: Config) -> LoadedBars:
 
 
 def _shortfalls(config: Config, bars: pl.DataFrame, start: int, end: int) -> Sequence[str]:
-    """Where bars of several symbols, asked for from `start` to `end` (UTC us), do not reach."""
+    """Say where the bars of several symbols do not cover `start` to `end` (UTC us), for which they were loaded."""
     if bars.is_empty():
         return ()
     market, pool, bar = config.market, config.pool, interval_us(config.market.interval)
@@ -72,7 +76,7 @@ def _shortfalls(config: Config, bars: pl.DataFrame, start: int, end: int) -> Seq
     notes = []
     if first - start >= bar:
         notes.append(
-            f"There is no bar before {iso(first)}, asked for from {iso(start)} (market.start less market.warmup)"
+            f"There is no bar before {iso(first)}; bars are wanted from {iso(start)} (market.start minus market.warmup)"
         )
     if end - last >= bar:
         notes.append(f"There is no bar after {iso(last)}: the run ends there, not at market.end ({iso(end)})")
@@ -80,7 +84,7 @@ def _shortfalls(config: Config, bars: pl.DataFrame, start: int, end: int) -> Seq
     if pool.enabled and begin - first < duration_us(pool.lookback):
         hours = (begin - first) / HOUR
         notes.append(
-            f"The first choice of the pool sees {hours:g} hours of bars before the run, less than its look-back of "
+            f"The first selection of the pool has {hours:g} hours of bars before the run, less than its lookback of "
             f"{pool.lookback}; market.warmup reads more"
         )
     return notes
@@ -91,7 +95,7 @@ def _funded(config: Config) -> bool:
 
 
 def open_source(config: Config) -> DataSource:
-    """The data source of one symbol that `market.source` names."""
+    """Open the data source of one symbol that `market.source` names."""
     from agent_bt.data.sample import SampleSource
     from agent_bt.data.sources import ParquetSource, StoreSource
     from agent_bt.data.store import root_of
@@ -106,14 +110,14 @@ def open_source(config: Config) -> DataSource:
 
 
 SAMPLE_SYMBOLS = tuple(f"SAMPLE{number:02}USDT" for number in range(1, 11))
-"""What a run over several symbols of the sample market holds, unless it names others."""
+"""Symbols of a run over several symbols of the sample market that names none."""
 
 
 def open_panel(config: Config) -> Panel:
-    """The source of several symbols that `market.source` names.
+    """Open the data source of several symbols that `market.source` names.
 
     Raises:
-        DataError: it holds nothing, or not what is asked for.
+        DataError: it is empty, or lacks symbols of the config.
     """
     from agent_bt.data.panel import PanelSource, StorePanel
     from agent_bt.data.sample_panel import SamplePanel

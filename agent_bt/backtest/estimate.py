@@ -1,7 +1,7 @@
-"""What a run would cost: every request is built as the run would build it, counted, and none is sent.
+"""Estimate what a run would cost: every request is built as in the run, counted, and none is sent.
 
-The account is assumed to stay as it is (HOLD throughout), which changes the prompts by a few characters only. Calls
-that are sent ahead and never used come on top; they are bounded by `prefetch.max_waste`.
+The account is assumed not to change (HOLD throughout), which changes the prompts by a few characters only. Prefetched
+calls that are never used are added; their number is bounded by `prefetch.max_waste`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent_bt.agents.prompt import Prompt
 from agent_bt.agents.rank_reply import RANK_SCHEMA
-from agent_bt.backtest.account import build_execution
-from agent_bt.backtest.bars import load_bars
 from agent_bt.backtest.model import build_form, negotiation_key, reply_schema
+from agent_bt.backtest.plan import RunPlan, plan_run
 from agent_bt.backtest.prepare import prepare_market
-from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
 from agent_bt.config.model import Config
 from agent_bt.core.errors import UsageError
 from agent_bt.core.futures import completed
@@ -29,19 +26,33 @@ from agent_bt.engine.simulate import simulate
 from agent_bt.llm.cache_store import ReplyStore
 from agent_bt.llm.provider import get_provider
 from agent_bt.llm.tokens import estimate_tokens
+from agent_bt.strategies.registry import asks_model
 
 REPLY_TOKENS = 40
-"""Completion tokens of a reply (action, size and a short note) where the cache knows none of this model."""
+"""Completion tokens of a reply (action, size and a short note), assumed where the cache has none of the model."""
 
 TOKENS_A_WEIGHT = 18
-"""Of one symbol and its weight in a ranker's reply."""
+"""Completion tokens of one symbol and its weight in a ranker's reply."""
 
 HOLD = '{"action": "HOLD"}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run would take; `cost_usd` is None where the price is unknown, `_most` includes all waste allowed."""
+    """What a run would cost.
+
+    Attributes:
+        decisions: number of decisions.
+        cached: requests whose reply is in the cache.
+        calls: calls that would be paid for.
+        calls_most: the same with all prefetch waste that is allowed.
+        prompt_tokens: of the paid calls.
+        completion_tokens: of the paid calls, expected.
+        completion_tokens_from: where that figure comes from.
+        cost_usd: expected cost; None: the price is not known.
+        cost_usd_most: the same with all prefetch waste that is allowed.
+        prices: version of the price table.
+    """
 
     decisions: int
     cached: int
@@ -55,27 +66,33 @@ class Estimate:
     prices: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return asdict(self)
 
 
 def estimate(config: Config, *, config_path: Path | None = None, limit: int | None = None) -> Estimate:
-    """Build every request of a run and add up what it would take; nothing is sent.
+    """Build every request of a run and add up what they would cost; nothing is sent.
+
+    Args:
+        config: of the run.
+        config_path: file it was read from; prompts beside it are found.
+        limit: number of decisions after which the run would stop; None: all.
 
     Raises:
-        UsageError: the strategy asks no model.
+        UsageError: the strategy sends no requests to a model.
+        AgentBtError: the prompt, the strategy or the bars are missing or not valid.
     """
-    prompt = find_prompt(config, config_path)
-    if prompt is None:
-        raise UsageError(f"strategy.kind is {config.strategy.kind}: it asks no model, so there is nothing to pay")
-    config = with_prompt_defaults(config, prompt)
+    if not asks_model(config.strategy.kind, config.strategy.params):
+        raise UsageError(f"strategy.kind is {config.strategy.kind}: it asks no model, so that it costs nothing")
+    plan = plan_run(config, config_path=config_path, limit=limit)
+    config = plan.config
     provider = get_provider(config.llm)
     with ExitStack() as opened:
         store = None
         if not provider.embedded and Path(config.cache.path).exists():
             store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
         counter = _Counter(config, store)
-        _walk(config, prompt, counter, limit)
+        _simulate(plan, counter)
         reply_tokens, source = _reply_tokens(config, store, counter.symbols)
     completion = counter.calls * reply_tokens
     prices = provider.prices()
@@ -97,7 +114,7 @@ def estimate(config: Config, *, config_path: Path | None = None, limit: int | No
 
 
 class _Counter:
-    """A model that answers HOLD and counts what it was asked; also the journal of the walk, which keeps nothing."""
+    """A model that answers HOLD and counts the requests, and a journal that counts the decisions."""
 
     def __init__(self, config: Config, store: ReplyStore | None) -> None:
         self.decisions = self.cached = self.calls = self.prompt_tokens = self.symbols = 0
@@ -105,7 +122,7 @@ class _Counter:
         self._store = store
 
     def submit(self, request: Request) -> Future[Reply]:
-        """HOLD, and one more call unless its reply is stored."""
+        """Count the request as cached or as a call, and answer HOLD."""
         if self._store is not None and self._store.get(request) is not None:
             self.cached += 1
         else:
@@ -114,11 +131,11 @@ class _Counter:
         return completed(Reply(text=HOLD, finish_reason="stop"))
 
     def complete(self, request: Request) -> Reply:
-        """HOLD."""
+        """Count the request and answer HOLD."""
         return self.submit(request).result()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def append(self, step: Step) -> None:
         """Count the decision."""
@@ -134,21 +151,22 @@ class _Counter:
         return known or provider.expected_negotiation()
 
 
-def _walk(config: Config, prompt: Prompt, counter: _Counter, limit: int | None) -> None:
-    form = build_form(config, counter.negotiated(config))
-    strategy = build_strategy(config, prompt, form, counter)
-    prepared = prepare_market(config, load_bars(config).bars, strategy, limit)
+def _simulate(plan: RunPlan, counter: _Counter) -> None:
+    """Run the plan with the counter as its model."""
+    assert plan.model is not None
+    plan.model.open(counter, build_form(plan.config, counter.negotiated(plan.config)))
+    prepared = prepare_market(plan.config, plan.loaded.bars, plan.strategy, plan.limit)
     simulate(
         market=prepared.market,
         bars=prepared.schedule.bars,
-        strategy=strategy,
-        setup=build_execution(config),
+        strategy=plan.strategy,
+        setup=plan.setup,
         journal=counter,
     )
 
 
 def _reply_tokens(config: Config, store: ReplyStore | None, symbols: int) -> tuple[int, str]:
-    """Completion tokens of one reply, and where the figure is from; a ranker is assumed to weigh half of `symbols`."""
+    """Return the completion tokens of a reply, and their source; a ranker is assumed to name half of the symbols."""
     model = get_provider(config.llm).parameters()["model"]
     rows = [] if store is None else [row for row in store.stats() if row.model == model and row.replies]
     if not rows:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
-from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.bars import LoadedBars
 from agent_bt.backtest.plan import PreparedRun, RunPlan
 from agent_bt.backtest.prepare import PreparedMarket
-from agent_bt.config.model import Config
+from agent_bt.backtest.remarks import make_banners, make_warnings, state_conventions
 from agent_bt.core.schema import TIME
 from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import PrefetchStats
 from agent_bt.engine.simulate import Simulation
-from agent_bt.evaluation import baselines as baseline_accounts
 from agent_bt.evaluation.baselines import Baselines, Outcome, run_baselines
-from agent_bt.evaluation.performance import CONVENTIONS, performance
+from agent_bt.evaluation.performance import performance
 from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
-from agent_bt.evaluation.sensitivity import CONVENTION as SENSITIVITY_CONVENTION
 from agent_bt.llm.ledger import read_spent
 from agent_bt.llm.provider import get_provider
 from agent_bt.records.exports import build_exports
 from agent_bt.records.hashes import config_hash
-from agent_bt.records.holdings import CONVENTION as HOLDINGS
 from agent_bt.records.holdings import compute_holdings, summarise_holdings
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import RunFolder, Status
@@ -151,12 +145,19 @@ def finish(run: PreparedRun, ended: Ended, journal: JournalWriter) -> dict[str, 
         waste=_waste(folder, tally, ended.prefetch),
         random_beaten=baselines.random_beaten,
         portfolio=portfolio,
-        conventions=_conventions(config, len(market.symbols)),
-        banners=_banners(config, plan.loaded, plan.prompt),
+        conventions=state_conventions(config, len(market.symbols)),
+        banners=make_banners(config, plan.loaded, plan.prompt),
         warnings=[
             *(["This run was continued after a stop."] if run.continued else []),
             *plan.loaded.notes,
-            *_warnings(config, ended, measured, tally, portfolio),
+            *make_warnings(
+                config,
+                status=ended.status,
+                broker=broker,
+                tally=tally,
+                trades=measured["trades"],
+                delisted=portfolio["delisted"] if portfolio else (),
+            ),
         ],
     )
     summary["sensitivity"] = [variant.to_dict() for variant in variants]
@@ -237,70 +238,3 @@ def _baseline_curves(market: Market, baselines: Baselines) -> pl.DataFrame:
             **{name: getattr(baselines, name).equity[curve] for name in BASELINES},
         }
     )
-
-
-def _banners(config: Config, loaded: LoadedBars, prompt: Prompt | None) -> list[str]:
-    banners = []
-    if loaded.sample:
-        banners.append("SAMPLE MARKET: generated prices; nothing here says anything about the real market")
-    banner = get_provider(config.llm).banner if prompt else None
-    if banner is not None:
-        banners.append(banner)
-    return banners
-
-
-def _conventions(config: Config, symbols: int) -> list[str]:
-    """State how the figures of a run over that number of symbols were made."""
-    holdings = [HOLDINGS] if config.multi_symbol else []
-    baselines = baseline_accounts.CONVENTION if symbols == 1 else baseline_accounts.CONVENTION_MANY
-    return [_execution_convention(config), *CONVENTIONS, *holdings, baselines, SENSITIVITY_CONVENTION]
-
-
-def _execution_convention(config: Config) -> str:
-    execution = config.execution
-    when = "at the close of the decision bar" if execution.fill == "close" else "at the next bar's open"
-    late = f", {execution.latency_bars} bars later" if execution.latency_bars else ""
-    return (
-        f"Fills {when}{late}; slippage {execution.slippage_bps:g} bps, always adverse; fee {execution.fee_rate:.4%} of "
-        "notional. On bars without a trade nothing fills."
-    )
-
-
-def _warnings(
-    config: Config, ended: Ended, measured: Mapping[str, Any], tally: Tally, portfolio: Mapping[str, Any] | None
-) -> Sequence[str]:
-    warnings, failed, broker = [], tally.failed_share, ended.simulation.broker
-    if ended.status in ("interrupted", "budget"):
-        warnings.append(
-            "The run is not finished: these are the figures up to where it stopped. Run it again to continue."
-        )
-    if failed > config.risk.max_failed_share:
-        warnings.append(
-            f"{failed:.1%} of the decisions failed and became HOLD; more than risk.max_failed_share "
-            f"({config.risk.max_failed_share:.1%}): the result means nothing"
-        )
-    elif failed > 0:
-        warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
-    if broker.halted_by == "drawdown":
-        warnings.append(
-            f"risk.max_drawdown ({config.risk.max_drawdown:.1%}) was passed: everything was closed and trading ended"
-        )
-    if broker.halted_by == "used_up":
-        warnings.append("The account was used up: its equity fell to nothing, everything was closed and trading ended")
-    if portfolio and portfolio["delisted"]:
-        gone = portfolio["delisted"]
-        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
-        warnings.append(f"Delisted during the run, and closed at the last trade: {', '.join(gone[:5])}{more}")
-    if broker.dropped:
-        warnings.append(
-            f"{broker.dropped} orders were given up at the fill: below a minimum, or no cash or holding left"
-        )
-    if shorts := tally.cuts["allow_short"]:
-        spot = config.market.kind == "spot"
-        way = "spot cannot be sold short; market.kind: um can" if spot else "risk.allow_short is false"
-        warnings.append(f"{shorts:,} orders to sell short were cut: {way}")
-    trades = measured["trades"]
-    if trades < 30:
-        closed = {0: "No closed trade", 1: "Only 1 closed trade"}.get(trades, f"Only {trades} closed trades")
-        warnings.append(f"{closed}: too few to tell skill from luck")
-    return warnings

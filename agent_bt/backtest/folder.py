@@ -1,4 +1,4 @@
-"""Find or make the folder of a run, and read what an earlier part of the run left in it."""
+"""Find or create the folder of a run, and read what an earlier part of the run left in it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,28 @@ from agent_bt.records.run_folder import RunFolder
 
 
 def find_folder(root: Path, identity: Mapping[str, Any], *, fresh: bool) -> RunFolder | None:
-    """The unfinished run of this identity under `root`, unless a fresh one is wanted."""
+    """Find the unfinished run of an identity.
+
+    Args:
+        root: folder of the run folders.
+        identity: of the run.
+        fresh: return None, so that a new run begins.
+    """
     return None if fresh else run_folder.find_unfinished(root, config_hash(identity))
 
 
 def make_folder(
     root: Path, config: Config, identity: Mapping[str, Any], prompt: Prompt | None, config_path: Path | None
 ) -> RunFolder:
-    """A new folder for the run under `root`; `config_path` is the file that the config came from."""
+    """Create the folder of a run.
+
+    Args:
+        root: folder of the run folders.
+        config: of the run; written to `config.yaml`.
+        identity: of the run.
+        prompt: of an agent; None for a strategy that asks no model.
+        config_path: file the config was read from; None: it was not.
+    """
     return run_folder.create(
         root,
         config.name,
@@ -39,7 +53,12 @@ def make_folder(
 
 
 def note_model(folder: RunFolder, model: Model) -> None:
-    """Write into the manifest how the model is asked, so that nothing has to be found out again."""
+    """Write to the manifest what was negotiated with the model, so that a resumed run does not negotiate again.
+
+    Args:
+        folder: of the run.
+        model: as opened.
+    """
     before = folder.read_manifest().get("llm") or {}
     folder.update_manifest(
         llm={
@@ -52,7 +71,7 @@ def note_model(folder: RunFolder, model: Model) -> None:
 
 
 def is_blank(folder: RunFolder) -> bool:
-    """Whether no decision was recorded and nothing was paid: there is nothing in the folder to keep."""
+    """Return whether no decision was recorded and nothing was paid, so that there is nothing to keep."""
     recorded = folder.journal.exists() and folder.journal.stat().st_size > 0
     if recorded or folder.summary.exists():
         return False
@@ -63,7 +82,7 @@ def is_blank(folder: RunFolder) -> bool:
 
 
 def recorded_replies(folder: RunFolder) -> dict[str, Reply]:
-    """The replies in the folder's journal by the address of their request; a torn last line is passed over."""
+    """Read the replies in the journal by the address of their request; an incomplete last line is ignored."""
     if not folder.journal.exists():
         return {}
     return {

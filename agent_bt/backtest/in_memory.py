@@ -1,4 +1,4 @@
-"""Backtests in memory, for Python users: a config and a strategy in, tables out; nothing is written.
+"""Run backtests in memory, for Python users: a config and a strategy in, tables out; nothing is written.
 
 A recorded run, with its folder and report, is `agent_bt.run(config)`; both compute the same bits.
 """
@@ -30,19 +30,19 @@ from agent_bt.records.tables import equity_frame, fills_frame
 from agent_bt.strategies.registry import asks_model, make_strategy
 
 Settings = Config | Mapping[str, Any] | str | Path | None
-"""A config, a file of one, or its values as nested mappings; None: the defaults, which are the sample market."""
+"""A config, its file, or its values as nested mappings; None: the defaults, which are the sample market."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BacktestResult:
-    """What came out of a backtest.
+    """The results of a backtest; tables are computed on first access.
 
     Attributes:
         performance: all headline measures.
         market: the market it ran over.
         fills: in order.
-        sample: whether the market is generated; then nothing here says anything about the real one.
-        notes: what of the data is not exact, or where it does not reach.
+        sample: whether the prices are generated; then the results say nothing about the real market.
+        notes: what of the data is not exact, or missing at the ends.
     """
 
     performance: Performance
@@ -56,7 +56,7 @@ class BacktestResult:
 
     @cached_property
     def nav(self) -> pl.DataFrame:
-        """One row a bar: time, nav (quote units), return (of the bar), drawdown (<= 0), cash, exposure (a share)."""
+        """One row a bar: time, nav (quote units), return (of the bar), drawdown (<= 0), cash, exposure (weight)."""
         first, market = self.market.first, self.market
         table = equity_frame(
             time=market.times[first:],
@@ -76,12 +76,12 @@ class BacktestResult:
 
     @cached_property
     def snapshots(self) -> pl.DataFrame:
-        """What was held right after each decision: time, bar, symbol, quantity, price, value, share."""
+        """One row a decision and symbol held after it: time, bar, symbol, quantity, price, value, share (weight)."""
         return self.holdings.snapshots
 
     @cached_property
     def holdings(self) -> Holdings:
-        """What was held, and what each symbol and each leg brought: `.legs`, `.rebalances`, `.attribution`."""
+        """What was held, and what each symbol and each leg earned: `.legs`, `.rebalances`, `.attribution`."""
         return compute_holdings(
             market=self.market,
             fills=self.trades,
@@ -91,35 +91,40 @@ class BacktestResult:
         )
 
     def get_nav_history(self) -> list[dict[str, Any]]:
-        """`nav` as plain data."""
+        """Return `nav` as plain data."""
         return self.nav.to_dicts()
 
     def get_trades(self) -> list[dict[str, Any]]:
-        """`trades` as plain data."""
+        """Return `trades` as plain data."""
         return self.trades.to_dicts()
 
     def get_snapshots(self) -> list[dict[str, Any]]:
-        """`snapshots` as plain data."""
+        """Return `snapshots` as plain data."""
         return self.snapshots.to_dicts()
 
     def to_dict(self) -> dict[str, Any]:
-        """The measures as plain data."""
+        """Return the measures as plain data."""
         return asdict(self.performance)
 
 
 class BacktestEngine:
-    """One strategy over one market, ready to run; runs begin afresh each time and come out the same."""
+    """One strategy over one market, ready to run; every run starts again and gives the same results."""
 
     def __init__(self, config: Config, strategy: Strategy) -> None:
-        """See `create_backtest_engine`."""
+        """Combine a config with a strategy.
+
+        Args:
+            config: of the backtest; its `strategy` section gives the time between decisions only.
+            strategy: decides.
+        """
         self.config = config
         self.strategy = strategy
 
     def run(self) -> BacktestResult:
-        """Run it: in one compiled loop if the strategy can answer for all bars at once, else bar by bar.
+        """Run the backtest: in one compiled loop if the strategy is vectorised, else decision by decision.
 
         Raises:
-            AgentBtError: the bars are not there, or the strategy failed.
+            AgentBtError: the bars are missing, or the strategy failed.
         """
         config, strategy = self.config, self.strategy
         loaded = load_bars(config)
@@ -155,14 +160,19 @@ class BacktestEngine:
 
 
 def create_backtest_engine(config: Settings = None, strategy: Strategy | str | None = None) -> BacktestEngine:
-    """A backtest of `strategy` under `config`.
+    """Create a backtest in memory of a strategy under a config.
+
+    >>> settings = {"market": {"end": "2024-07-08", "interval": "1h"}, "account": {"cash": 1000}}
+    >>> result = create_backtest_engine(settings, "buy_and_hold").run()
+    >>> result.nav.height, result.trades["symbol"].to_list(), result.sample
+    (168, ['BTCUSDT'], True)
 
     Args:
-        config: see `Settings`.
-        strategy: an object, or the name of one; None: what the config's `strategy` says.
+        config: a config, its file, or its values as nested mappings; None: the defaults, which are the sample market.
+        strategy: an object, or the name of a registered strategy; None: as the config's `strategy` section says.
 
     Raises:
-        ConfigError: the config is wrong, or its strategy asks a model (that is what `agent_bt.run` is for).
+        ConfigError: the config is not valid, or its strategy asks a model; `agent_bt.run` is for those.
     """
     resolved = _resolved(config)
     if strategy is None:
@@ -175,23 +185,36 @@ def create_backtest_engine(config: Settings = None, strategy: Strategy | str | N
 
 
 def create_momentum_backtest(config: Settings = None, **params: Any) -> BacktestEngine:
-    """A cross-sectional backtest that holds what has risen most.
+    """Create a cross-sectional backtest in memory that holds the symbols with the highest past return.
+
+    >>> settings = {"market": {"end": "2024-07-15", "interval": "1h"}, "rebalance": "D"}
+    >>> result = create_momentum_backtest(settings, lookback_col="return_24", top_n_long=3).run()
+    >>> result.snapshots.group_by("time").len()["len"].max()     # symbols held at once
+    3
 
     Args:
-        config: see `Settings`.
+        config: a config, its file, or its values as nested mappings; None: the defaults, with mode cross_sectional.
         params: of the strategy `momentum`: lookback_col, top_n_long, top_n_short, ...
 
     Raises:
-        ConfigError: the config or a parameter is wrong.
+        ConfigError: the config or a parameter is not valid.
     """
     return _ranked(config, "momentum", params)
 
 
 def create_mean_reversion_backtest(config: Settings = None, **params: Any) -> BacktestEngine:
-    """A cross-sectional backtest that holds what has fallen most; as `create_momentum_backtest`.
+    """Create a cross-sectional backtest in memory that holds the symbols with the lowest past return.
+
+    >>> settings = {"market": {"end": "2024-07-15", "interval": "1h"}, "rebalance": "D"}
+    >>> create_mean_reversion_backtest(settings, lookback_col="return_24", top_n_long=3).run().performance.fees > 0
+    True
+
+    Args:
+        config: a config, its file, or its values as nested mappings; None: the defaults, with mode cross_sectional.
+        params: of the strategy `mean_reversion`: lookback_col, top_n_long, top_n_short, ...
 
     Raises:
-        ConfigError: the config or a parameter is wrong.
+        ConfigError: the config or a parameter is not valid.
     """
     return _ranked(config, "mean_reversion", params)
 
@@ -201,7 +224,7 @@ def _ranked(config: Settings, kind: str, params: Mapping[str, Any]) -> BacktestE
         config = {"mode": "cross_sectional", **(config or {})}
     resolved = _resolved(config)
     if resolved.mode != "cross_sectional":
-        raise ConfigError("mode: a cross-sectional backtest needs mode: cross_sectional")
+        raise ConfigError(f"mode must be cross_sectional for a cross-sectional backtest, got {resolved.mode}")
     return BacktestEngine(resolved, make_strategy(kind, params))
 
 
@@ -215,7 +238,7 @@ def _resolved(config: Settings) -> Config:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths and values; what the config takes as a whole stays whole."""
+    """Yield dotted paths and values; a value that the config takes as a whole is not divided."""
     for key, value in values.items():
         path = f"{before}{key}"
         if isinstance(value, Mapping) and value and not path.endswith("params"):

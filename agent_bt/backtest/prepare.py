@@ -1,9 +1,8 @@
-"""Config -> objects: the source of bars, the market, the model, the strategy, the account. Nothing is run here."""
+"""Prepare the market of a run: features, decision bars, and targets that are known beforehand."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -20,15 +19,15 @@ from agent_bt.engine.pool import pool_members
 from agent_bt.engine.schedule import Schedule, decision_schedule
 from agent_bt.features.specs import lookback
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedMarket:
-    """A market with its decision bars, ready for a strategy: what stays the same whoever decides.
+    """A market that is ready for a strategy.
 
-    `targets`: what a strategy that can answer for all bars at once wants at `schedule.due`, float64 (D, N); else None.
+    Attributes:
+        market: bars, features and summary.
+        schedule: the decision bars.
+        targets: target weights of a vectorised strategy at `schedule.due`, float64 (D, N); None for any other.
     """
 
     market: Market
@@ -37,12 +36,18 @@ class PreparedMarket:
 
 
 def prepare_market(config: Config, bars: pl.DataFrame, strategy: Strategy, limit: int | None = None) -> PreparedMarket:
-    """Compute what the strategy wants to see, and when it decides; with `limit`, only so many decisions.
+    """Compute what a strategy needs to see, and when it decides.
 
-    A limited market ends where the next decision would have been, so that the last one still has its effect.
+    Args:
+        config: of the run.
+        bars: columns of `BAR_SCHEMA`, warm-up included.
+        strategy: names its features, summary and lookback.
+        limit: number of decisions after which the run stops; None: all. A limited market ends where the next decision
+            would have been, so that the last one still has its effect.
 
     Raises:
-        ConfigError: the range holds no decision.
+        ConfigError: there is no decision in the range.
+        StrategyError: the two answers of a vectorised strategy differ.
     """
     end = time_us(config.market.end)
     market = build_market(config, bars, strategy)
@@ -66,7 +71,13 @@ def prepare_market(config: Config, bars: pl.DataFrame, strategy: Strategy, limit
 
 
 def make_schedule(config: Config, market: Market, end: int) -> Schedule:
-    """The decisions of a run up to `end` (UTC us, inclusive)."""
+    """Schedule the decisions of a run.
+
+    Args:
+        config: of the run.
+        market: its market.
+        end: last instant at which a decision may be made, UTC us, inclusive.
+    """
     if config.mode == "cross_sectional":
         due = instants(config.rebalance, int(market.times[market.first]), end)
     else:
@@ -76,11 +87,11 @@ def make_schedule(config: Config, market: Market, end: int) -> Schedule:
 
 
 AGREEMENTS = 33
-"""Decisions, spread over the run, at which a strategy known beforehand is asked alone as well."""
+"""Number of decisions, spread over the run, at which `decide` of a vectorised strategy is compared with its targets."""
 
 
 def _known_targets(strategy: VectorisedStrategy, market: Market, schedule: Schedule) -> np.ndarray:
-    """The targets at all decisions of a strategy that can answer for them at once, some of them asked for alone too."""
+    """Compute the targets of a vectorised strategy at all decisions, and compare some of them with its `decide`."""
     targets = strategy.decide_all(market, schedule.bars)
     for at in np.unique(np.linspace(0, len(schedule.bars) - 1, AGREEMENTS).astype(np.int64)):
         _check_agreement(strategy, market, int(schedule.bars[at]), targets[at])
@@ -88,7 +99,7 @@ def _known_targets(strategy: VectorisedStrategy, market: Market, schedule: Sched
 
 
 def _check_agreement(strategy: Strategy, market: Market, bar: int, targets: np.ndarray) -> None:
-    """Refuse a strategy whose two answers to the same bar differ, before a run is half one and half the other."""
+    """Refuse a strategy whose two answers to the same bar differ, before a run mixes them."""
     decision = strategy.decide(market.at(bar), Portfolio(cash=1.0, positions={}, peak_equity=1.0))
     given = [(decision.targets or {}).get(symbol, np.nan) for symbol in market.symbols]
     if not np.array_equal(given, targets, equal_nan=True):
@@ -100,20 +111,26 @@ def _check_agreement(strategy: Strategy, market: Market, bar: int, targets: np.n
 
 
 def build_market(config: Config, bars: pl.DataFrame, strategy: Strategy) -> Market:
-    """Bars with the strategy's features and summary.
+    """Build the market of a run with the features and the summary that a strategy needs.
+
+    Args:
+        config: of the run.
+        bars: columns of `BAR_SCHEMA`, warm-up included.
+        strategy: names its features, summary and lookback.
 
     Raises:
-        DataError: no bar lies at or after the start.
+        ConfigError: the strategy needs the 7-day summary, and there are several symbols.
+        DataError: there is no bar at or after the start.
     """
     from agent_bt.features.compute import compute
     from agent_bt.features.summary import SummaryTable
 
     interval = interval_us(config.market.interval)
-    many = "symbol" in bars.columns
-    if many and strategy.summary:
-        raise ConfigError(f"{strategy.name} needs the 7-day summary, which is of one symbol; this run has several")
-    parts = bars.partition_by("symbol", maintain_order=True) if many else [bars]
-    symbols = [str(part["symbol"][0]) for part in parts] if many else [config.market.symbol]
+    multi_symbol = "symbol" in bars.columns
+    if multi_symbol and strategy.summary:
+        raise ConfigError(f"{strategy.name} needs the 7-day summary, which exists for runs over one symbol only")
+    parts = bars.partition_by("symbol", maintain_order=True) if multi_symbol else [bars]
+    symbols = [str(part["symbol"][0]) for part in parts] if multi_symbol else [config.market.symbol]
     specs = strategy.features
     market = Market(
         symbols=symbols,

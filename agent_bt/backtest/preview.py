@@ -1,30 +1,23 @@
-"""Show what a run would do before it begins: its findings, and the prompt of one decision."""
+"""Preview a run before it begins: what there is to say about its config, and the prompt of one decision."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent_bt.agents.prompt import Prompt
-from agent_bt.backtest.account import build_execution
-from agent_bt.backtest.bars import LoadedBars, load_bars
+from agent_bt.backtest.plan import RunPlan, plan_run
 from agent_bt.backtest.prepare import PreparedMarket, prepare_market
-from agent_bt.backtest.strategy import build_strategy, check_agent, find_prompt
 from agent_bt.config.model import Config
 from agent_bt.core.clock import iso, time_us
 from agent_bt.core.errors import AgentBtError, UsageError
 from agent_bt.core.finding import Finding
-from agent_bt.core.protocols import AgentStrategy, Strategy
+from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.types import Portfolio
 from agent_bt.llm.provider import get_provider
 from agent_bt.strategies.registry import asks_model
 
 Messages = list[dict[str, str]]
-
-
-def load_market(config: Config) -> LoadedBars:
-    """Load the bars of a run of this config (`.bars`, columns of `BAR_SCHEMA`)."""
-    return load_bars(config)
 
 
 def render_prompt(config: Config, at: str | None = None, *, config_path: Path | None = None) -> Messages:
@@ -38,25 +31,22 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
     Raises:
         UsageError: the config's strategy is not an agent, or there is no decision at or after that instant.
     """
-    prompt = find_prompt(config, config_path)
-    if prompt is None:
+    if not asks_model(config.strategy.kind, config.strategy.params):
         raise UsageError(f"strategy.kind is {config.strategy.kind}, which has no prompt; set strategy.kind=agent")
-    check_agent(config)
-    strategy = build_strategy(config, prompt)
-    prepared = prepare_market(config, load_bars(config).bars, strategy)
-    return _messages(config, strategy, prepared, at)
+    plan = plan_run(config, config_path=config_path)
+    return _messages(plan, prepare_market(plan.config, plan.loaded.bars, plan.strategy), at)
 
 
-def _messages(config: Config, strategy: Strategy, prepared: PreparedMarket, at: str | None = None) -> Messages:
+def _messages(plan: RunPlan, prepared: PreparedMarket, at: str | None = None) -> Messages:
     times, since = prepared.market.times, time_us(at) if at else 0
     bar = next((int(row) for row in prepared.schedule.bars if times[row] >= since), None)
     if bar is None:
         raise UsageError(
             f"there is no decision at or after {at}; the last one is at {iso(int(times[prepared.schedule.bars[-1]]))}"
         )
-    empty = Portfolio(cash=config.account.cash, positions={}, peak_equity=config.account.cash)
-    assert isinstance(strategy, AgentStrategy)
-    requests = strategy.requests(prepared.market.at(bar), empty)
+    empty = Portfolio(cash=plan.setup.cash, positions={}, peak_equity=plan.setup.cash)
+    assert isinstance(plan.strategy, AgentStrategy)
+    requests = plan.strategy.requests(prepared.market.at(bar), empty)
     if not requests:
         raise UsageError(
             f"at {iso(int(times[bar]))} no symbol may be bought, so that no request is sent; choose another instant"
@@ -65,36 +55,25 @@ def _messages(config: Config, strategy: Strategy, prepared: PreparedMarket, at: 
 
 
 def validate(config: Config, config_path: Path | None = None) -> Sequence[Finding]:
-    """Check a config, its prompt and its data without running anything and without asking a model."""
+    """Check a config, its prompt, strategy and data without running anything and without a request to a model.
+
+    Args:
+        config: of the run.
+        config_path: file it was read from; prompts beside it are found.
+
+    Returns:
+        What was found, `ok` things too; errors are among them and not raised.
+    """
     findings = []
     try:
-        prompt = find_prompt(config, config_path)
-        check_agent(config)
-        loaded = load_bars(config)
-        findings.append(Finding(level="ok", what=f"market: {loaded.label}, {len(loaded.bars):,} bars"))
-        findings += [Finding(level="warning", what=note) for note in loaded.notes]
-        strategy = build_strategy(config, prompt)
-        prepared = prepare_market(config, loaded.bars, strategy)
-        skipped = f", {prepared.schedule.skipped} skipped where nothing traded" if prepared.schedule.skipped else ""
-        unchanged = (
-            f", {prepared.schedule.unchanged:,} of them with nothing new to say" if prepared.schedule.unchanged else ""
-        )
-        findings.append(Finding(level="ok", what=f"decisions: {len(prepared.schedule.due):,}{skipped}{unchanged}"))
-        build_execution(config)
-        if prompt:
-            text = _messages(config, strategy, prepared)
-            size = sum(len(message["content"]) for message in text)
-            findings.append(
-                Finding(level="ok", what=f"prompt: {prompt.reference}, {size:,} characters at the first decision")
-            )
-            findings += _about_speculation(config, prompt)
+        findings += _check_run(config, config_path)
     except AgentBtError as error:
         findings.append(Finding(level="error", what=str(error)))
     if config.market.source == "sample":
         findings.append(
             Finding(
                 level="warning",
-                what="market.source is sample: the market is generated, results say nothing about the real one",
+                what="market.source is sample: the prices are generated, results say nothing about the real market",
                 advice="backfill real data with `agent-bt data backfill`, then set market.source: store",
             )
         )
@@ -103,8 +82,27 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
     return findings
 
 
+def _check_run(config: Config, config_path: Path | None) -> list[Finding]:
+    """Plan the run, prepare its market, and describe both."""
+    plan = plan_run(config, config_path=config_path)
+    findings = [Finding(level="ok", what=f"market: {plan.loaded.label}, {len(plan.loaded.bars):,} bars")]
+    findings += [Finding(level="warning", what=note) for note in plan.loaded.notes]
+    prepared = prepare_market(plan.config, plan.loaded.bars, plan.strategy)
+    schedule = prepared.schedule
+    skipped = f", {schedule.skipped} skipped where nothing traded" if schedule.skipped else ""
+    unchanged = f", {schedule.unchanged:,} of them with unchanged targets" if schedule.unchanged else ""
+    findings.append(Finding(level="ok", what=f"decisions: {len(schedule.due):,}{skipped}{unchanged}"))
+    if plan.prompt:
+        size = sum(len(message["content"]) for message in _messages(plan, prepared))
+        findings.append(
+            Finding(level="ok", what=f"prompt: {plan.prompt.reference}, {size:,} characters at the first decision")
+        )
+        findings += _prefetch_warnings(plan.config, plan.prompt)
+    return findings
+
+
 def _provider_notice(config: Config) -> Finding | None:
-    """The warning that the provider gives about itself; a provider that cannot be made is an error found before."""
+    """Return the warning that a provider gives about itself; one that cannot be built is an error found before."""
     try:
         notice = get_provider(config.llm).notice
     except AgentBtError:
@@ -112,38 +110,35 @@ def _provider_notice(config: Config) -> Finding | None:
     return Finding(level="warning", what=notice[0], advice=notice[1]) if notice else None
 
 
-ENDLESS = {
+_RARELY_REPEATED = {
     "account.cash": "cash", "account.equity": "equity", "account.realised_pnl": "realised PnL", "account.fees": "fees",
     "account.quantity": "the quantity held", "account.average_price": "the entry price", "account": "the whole account",
 }  # fmt: skip
-"""What a prompt can show that hardly ever comes to the same value twice, so that replies asked ahead don't fit."""
+"""What a prompt can show that hardly ever has the same value twice, so that prefetched replies do not fit."""
 
 
-EVER_NEW = {"account.unrealised": "the result", "account.held": "decisions held", "account.bars_held": "bars held"}
+_NEW_AT_EACH_ENTRY = {
+    "account.unrealised": "the result", "account.held": "decisions held", "account.bars_held": "bars held",
+}  # fmt: skip
 """What differs from one entry to the next, so that `prefetch.guess: states` never meets a state again."""
 
 
-def _about_speculation(config: Config, prompt: Prompt) -> list[Finding]:
-    """Warn of what makes requests that are sent ahead useless."""
-    uses = prompt.uses()
-    shown = [words for name, words in ENDLESS.items() if name in uses]
+def _prefetch_warnings(config: Config, prompt: Prompt) -> Iterator[Finding]:
+    """Warn of what makes prefetched replies useless."""
     if not config.prefetch.depth:
-        return []
-    if not shown and config.prefetch.guess == "states":
-        new = [words for name, words in EVER_NEW.items() if name in uses]
-        return [
-            Finding(
-                level="warning",
-                what=f"the prompt shows {', '.join(new)}, and prefetch.guess is states: every entry is a new state",
-                advice="use a prompt of few states, such as btcusdt_trader/v1-states, or set prefetch.guess: hold",
-            )
-        ] * bool(new)
-    if not shown:
-        return []
-    return [
-        Finding(
+        return
+    uses = prompt.uses()
+    if shown := [words for name, words in _RARELY_REPEATED.items() if name in uses]:
+        yield Finding(
             level="warning",
-            what=f"the prompt shows {', '.join(shown)}: after a trade, replies asked for ahead never fit again",
+            what=f"the prompt shows {', '.join(shown)}: after a trade, prefetched replies never fit again",
             advice="show account.position, account.unrealised and account.held instead, or set prefetch.depth: 0",
         )
-    ]
+    elif config.prefetch.guess == "states" and (
+        new := [words for name, words in _NEW_AT_EACH_ENTRY.items() if name in uses]
+    ):
+        yield Finding(
+            level="warning",
+            what=f"the prompt shows {', '.join(new)}, and prefetch.guess is states: every entry is a new state",
+            advice="use a prompt of few states, such as btcusdt_trader/v1-states, or set prefetch.guess: hold",
+        )

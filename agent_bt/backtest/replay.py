@@ -1,9 +1,9 @@
-"""Replay: a run is rebuilt from its own folder alone and compared, field by field, with what it recorded.
+"""Replay a run from its own folder alone, and compare it, field by field, with what it recorded.
 
-1. config, prompt, bars and replies are read from the folder; no socket is opened, and no key is needed
-2. the engine walks through the same market, every request is built anew and answered from the records
-3. each decision's content is compared with its record; the first difference ends the replay
-4. at the end the hashes of decisions, fills and equity are compared
+1. Config, prompt, bars and replies are read from the folder; no socket is opened, and no key is needed.
+2. The same strategy runs over the same market; every request is built again and answered from the records.
+3. The content of each decision is compared with its record (`_ComparingJournal`); the first difference ends the replay.
+4. At the end the hashes of decisions, fills and equity are compared (`_first_hash`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,15 @@ from agent_bt.records.tables import compute_benchmark_price, equity_frame, fills
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Divergence:
-    """Where a replay came out differently first: the decision (None: after the last), the field, both values."""
+    """The first difference between a replay and the records.
+
+    Attributes:
+        index: of the decision, from 0; None: after the last one.
+        time: of the decision, ISO 8601.
+        field: what differs.
+        recorded: its value in the records; for messages, the address of the recorded request.
+        replayed: its value in the replay; for messages, the lines that differ.
+    """
 
     index: int | None
     time: str | None
@@ -59,7 +67,15 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """The outcome of a replay; `divergence` is None when everything is identical."""
+    """The outcome of a replay.
+
+    Attributes:
+        run_id: of the run.
+        decisions: number of decisions that were compared.
+        seconds: time it took.
+        hashes: of data, decisions, fills and equity as computed again; empty after a divergence in a decision.
+        divergence: the first difference; None if everything is identical.
+    """
 
     run_id: str
     decisions: int
@@ -69,11 +85,11 @@ class Replayed:
 
     @property
     def identical(self) -> bool:
-        """Whether the run came out the same to the last bit."""
+        """Whether the replay is equal to the run to the last bit."""
         return self.divergence is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         first = self.divergence
         return {
             "run_id": self.run_id,
@@ -94,14 +110,20 @@ class Replayed:
 
 
 def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
-    """Rebuild a run from its own folder alone, and compare every field of every decision with its record.
+    """Replay a run from its own folder alone, and compare every field of every decision with its record.
+
+    >>> from agent_bt import load_config, run
+    >>> config = load_config(overrides=["market.end=2024-07-02", "strategy.every=4h"], env={})
+    >>> replayed = replay(run(config, limit=3).path)
+    >>> replayed.identical, replayed.decisions
+    (True, 3)
 
     Args:
-        path: the run folder, wherever it lies; `run(...).path`.
-        progress: told how far it is.
+        path: the run folder, anywhere.
+        progress: shows how far the replay is.
 
     Raises:
-        RecordError: it is no run folder, or the run was written by an incompatible version.
+        RecordError: it is not a run folder, or the run was written by an incompatible version.
     """
     progress = progress or SilentProgress()
     run = load_run(path)
@@ -111,7 +133,7 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
     records = _Records(run)
     strategy = _strategy(config, run, records)
     prepared = _prepared_market(config, run, strategy)
-    check = _Check(records, progress)
+    check = _ComparingJournal(records, progress)
     progress.start(total, f"replay {run.run_id}")
     divergence = None
     try:
@@ -145,14 +167,14 @@ class _Diverged(ReplayError):
 
 
 class _Records:
-    """The recorded decisions in order, and their replies by address, a slice of the table at a time."""
+    """The recorded decisions in order, with their replies by address; a slice of the table at a time is in memory."""
 
     def __init__(self, run: Run) -> None:
         self._rows = _recorded(run)
         self._ahead: tuple[dict[str, Any], dict[str, Reply]] | None = None
 
     def current(self) -> tuple[dict[str, Any], dict[str, Reply]]:
-        """Content and replies of the decision that is next."""
+        """Return content and replies of the next decision."""
         if self._ahead is None:
             content, telemetry = next(self._rows, (None, None))
             if content is None or telemetry is None:
@@ -161,7 +183,7 @@ class _Records:
         return self._ahead
 
     def take(self) -> dict[str, Any]:
-        """Content of the decision that is next, and go on to the one after it."""
+        """Return the content of the next decision, and move on to the one after it."""
         content, _ = self.current()
         self._ahead = None
         return content
@@ -173,13 +195,13 @@ def _recorded(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 class _RecordedLLM:
-    """Answers from the record of the decision that is being made; any other request is a divergence."""
+    """A model that answers from the record of the current decision; any other request is a divergence."""
 
     def __init__(self, records: _Records) -> None:
         self._records = records
 
     def submit(self, request: Request) -> Future[Reply]:
-        """The recorded reply."""
+        """Return the recorded reply."""
         content, replies = self._records.current()
         reply = replies.get(request.address)
         if reply is None:
@@ -187,11 +209,11 @@ class _RecordedLLM:
         return completed(reply)
 
     def complete(self, request: Request) -> Reply:
-        """The recorded reply."""
+        """Return the recorded reply."""
         return self.submit(request).result()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 def _other_request(content: Mapping[str, Any], request: Request) -> Divergence:
@@ -208,8 +230,8 @@ def _other_request(content: Mapping[str, Any], request: Request) -> Divergence:
     return Divergence(**place, field="request", recorded=content["request"], replayed=request.address)
 
 
-class _Check:
-    """A journal that keeps nothing and compares everything."""
+class _ComparingJournal:
+    """A journal that compares every step with its record, and keeps none."""
 
     def __init__(self, records: _Records, progress: Progress) -> None:
         self.chain = HashChain(hashes.DECISION_TAG)
@@ -244,7 +266,7 @@ def _first_field(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> Di
                 recorded=recorded.get(field) if field != "window" else "a window of other values",
                 replayed=value if field != "window" else "the window as computed now",
             )
-    raise RecordError("the records of this run have other fields than this version of agent-bt writes")
+    raise RecordError("the records of this run have other fields than those that this version of agent-bt writes")
 
 
 def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
@@ -257,7 +279,11 @@ def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
 
 
 def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
-    """The prompt as it stood when the run was made, from its text in the manifest."""
+    """Load the prompt of a run from its text in the manifest.
+
+    Args:
+        kept: `prompt` of the manifest.
+    """
     name, _, version = kept["name"].partition("/")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name / f"{version}{SUFFIX}"
@@ -267,9 +293,9 @@ def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
 
 
 def _prepared_market(config: Config, run: Run, strategy: Strategy) -> PreparedMarket:
-    """The market as the run saw it, ended where the run ended.
+    """Prepare the market as in the run, up to where the run ended.
 
-    Of several symbols all bars are kept, those after an early end too: they tell which symbols had vanished.
+    Of several symbols all bars are kept, also those after an early end: they show which symbols were delisted.
     """
     if not run.multi_symbol:
         return prepare_market(config, run.market, strategy)

@@ -21,7 +21,11 @@ from agent_bt.strategies.registry import agent_kinds, agent_params, make_strateg
 
 
 def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
-    """The prompt of an agent, alone or in an ensemble; None for any other strategy.
+    """Find the prompt of an agent, also of one in an ensemble; None for any other strategy.
+
+    Args:
+        config: of the run.
+        config_path: file it was read from; prompts beside it are found.
 
     Raises:
         PromptError: there is no such prompt, it is not valid, or it does not show the sizes there are.
@@ -52,7 +56,12 @@ def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
 
 
 def with_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
-    """The config with what the prompt's author suggests, where nobody has said otherwise."""
+    """Return the config with the model settings that the prompt suggests, where the config does not set them.
+
+    Args:
+        config: of the run.
+        prompt: None: the config is returned unchanged.
+    """
     if prompt is None:
         return config
     suggested = prompt.model.model_dump(exclude_none=True)
@@ -61,7 +70,7 @@ def with_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
 
 
 def check_agent(config: Config) -> None:
-    """Check what an agent's config must hold beside its own rules.
+    """Check the rules for agents that involve several sections of the config.
 
     Raises:
         ConfigError: an agent decides on several symbols or a ranker on one; both are in one ensemble; an agent has

@@ -71,7 +71,7 @@ def compute(
 
     import polars as pl
 
-    from agent_bt.backtest.preview import load_market
+    from agent_bt.backtest.bars import load_bars
     from agent_bt.config.load import load_config
     from agent_bt.core.errors import UsageError
     from agent_bt.data.files import write_whole
@@ -81,7 +81,7 @@ def compute(
         raise UsageError(f"--out {out}: the name must end in .parquet or .csv")
     settings = load_config(config, overrides or ())
     specs = _specs(settings, columns)
-    bars = load_market(settings).bars
+    bars = load_bars(settings).bars
     features = pl.DataFrame(compute_features(bars, specs), schema=[spec.column for spec in specs], orient="row")
     table = bars.select("open_time", "close_time", "close").hstack(features.fill_nan(None))
     buffer = io.BytesIO()
@@ -109,7 +109,7 @@ def sample(
     as_json: common.JsonOption = False,
 ) -> None:
     """Compare features with a recomputation in plain Python from the bars up to then; exit code 1 if they differ."""
-    from agent_bt.backtest.preview import load_market
+    from agent_bt.backtest.bars import load_bars
     from agent_bt.config.load import load_config
     from agent_bt.core.clock import iso, time_us
     from agent_bt.core.errors import DataError, UsageError
@@ -121,7 +121,7 @@ def sample(
         until = None if at is None else time_us(at)
     except ValueError as error:
         raise UsageError(f"--at: {error}") from None
-    bars = load_market(settings).bars
+    bars = load_bars(settings).bars
     times = bars["close_time"].to_physical()
     last = len(bars) - 1 if until is None else int(times.search_sorted(until, side="right")) - 1
     if last < 0:
