@@ -90,7 +90,7 @@ def test_fifty_decisions_survive_a_kill_and_replay(work: Path) -> None:
         time.sleep(0.1)
 
     agent_bt(*run, cwd=work)
-    (folder,) = (path for path in (work / "runs").iterdir() if path.is_dir())
+    (folder,) = (path.parent for path in (work / "runs").glob("*/summary.json"))
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     counts, llm = summary["decisions"], summary["llm"]
     assert summary["status"] == "done" and counts["total"] == DECISIONS
