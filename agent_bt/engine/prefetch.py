@@ -28,8 +28,12 @@ from agent_bt.core.types import Decision, ModelCall, Portfolio, Reply, Request
 from agent_bt.core.view import MarketView
 from agent_bt.engine.depth import DepthControl
 from agent_bt.engine.market import Market
+from agent_bt.engine.saved_time import SavedTime
 from agent_bt.engine.strategy_errors import strategy_errors
 from agent_bt.llm.priority import Priority, use_priority
+
+MEASURED_FROM = 200
+"""Decisions that must follow for one call to be sent alone, which costs at most the time of one round trip."""
 
 Guess = Callable[[MarketView, Portfolio, Decision | None], Decision | None]
 """(view, portfolio, the last real decision) -> the guess of the next decision; None for HOLD."""
@@ -44,6 +48,7 @@ class Call:
         future: its reply.
         priority: whether it is needed now or speculative.
         sent: when it was sent, seconds of `time.perf_counter`.
+        number: its number in `SavedTime`.
         abandoned: whether its guess has proved wrong since.
     """
 
@@ -51,6 +56,7 @@ class Call:
     future: Future[Reply]
     priority: Priority
     sent: float
+    number: int
     abandoned: bool = False
 
 
@@ -95,7 +101,7 @@ class PrefetchStats:
         wasted_completion_tokens: completion tokens of the wasted calls.
         wasted_usd: cost of the wasted calls with a known price, US dollars.
         wasted_unpriced: wasted calls without a known price.
-        saved_ms: waiting time saved.
+        saved_ms: waiting time saved against calls one after another, known at the end.
     """
 
     speculated: int = 0
@@ -149,6 +155,9 @@ class Prefetcher:
         self._tracks: list[Track] = []
         self._calls: dict[str, Call] = {}
         self._latency = 0.0
+        self._time = SavedTime()
+        self._measured = False
+        self._answered: list[tuple[float, int]] = []
         self._last: Decision | None = None
 
     def decide(self, index: int, view: MarketView, portfolio: Portfolio) -> Decision:
@@ -166,13 +175,18 @@ class Prefetcher:
             asked = self._agent.requests(view, portfolio)
         claimed = [self._claim(index, request) for request in asked]
         self._follow(index, view, portfolio, tuple(request.address for request in asked))
-        if self._must_wait(claimed):
+        if self._must_wait(claimed) and not self._measures(index, claimed):
             self._top_up(index)
         calls = [
             ModelCall(request=request, reply=self._await(index, request, call, ahead))
             for request, (call, ahead) in zip(asked, claimed, strict=True)
         ]
         self._discard(upto=index)
+        if self._answered:
+            # The calls of one decision go out together with prefetch or without: only the slowest is waited for.
+            latency, number = max(self._answered)
+            self._time.use(number, latency)
+            self._answered.clear()
         with strategy_errors(self._agent.name, index, view.now):
             self._last = self._agent.interpret(view, portfolio, calls)
         return self._last
@@ -181,6 +195,7 @@ class Prefetcher:
         """Cancel the calls that are not sent yet; the others count as wasted."""
         self._tracks.clear()
         self._discard(upto=len(self._bars))
+        self.stats.saved_ms = self._time.saved_ms()
 
     def _claim(self, index: int, request: Request) -> tuple[Call, bool]:
         """Return the call of this request, and whether it was sent ahead."""
@@ -196,11 +211,13 @@ class Prefetcher:
     def _send(self, index: int, request: Request, priority: Priority) -> Call:
         with use_priority(priority):
             future = self._agent.llm.submit(request)
-        return Call(index=index, future=future, priority=priority, sent=time.perf_counter())
+        number = self._time.follow(future)
+        return Call(index=index, future=future, priority=priority, sent=time.perf_counter(), number=number)
 
     def _await(self, index: int, request: Request, call: Call, ahead: bool) -> Reply:
         """Return the reply; a prefetched call that failed is sent again, so that no decision comes of the failure."""
         began = time.perf_counter()
+        number = call.number
         try:
             reply = result_of(call.future)
         except AgentBtError:
@@ -210,16 +227,28 @@ class Prefetcher:
         if reply is None or (ahead and reply.failure is not None):
             self.stats.wasted += not _was_free(call.future)
             ahead = False
-            reply = result_of(self._send(index, request, Priority()).future)
+            again = self._send(index, request, Priority())
+            reply, number = result_of(again.future), again.number
+        self._time.waited_ms += (time.perf_counter() - began) * 1e3
         self._control.used += not reply.cached
         if reply.latency_ms and not reply.cached:
             self._latency += 0.2 * (reply.latency_ms / 1e3 - self._latency) if self._latency else reply.latency_ms / 1e3
+            if reply.failure is None:
+                self._answered.append((reply.latency_ms, number))
         if not ahead or reply.cached:
             return reply
         self.stats.hits += 1
-        waited = (time.perf_counter() - began) * 1e3
-        self.stats.saved_ms += max(0.0, reply.latency_ms - waited)
         return _speculated(reply)
+
+    def _measures(self, index: int, claimed: Sequence[tuple[Call, bool]]) -> bool:
+        """Return whether this call should be under way alone, once in a long run, to see what one takes by itself.
+
+        The first call of a run is not the one: a server may have to load its model for it.
+        """
+        if self._measured or not 0 < index <= len(self._bars) - MEASURED_FROM:
+            return False
+        self._measured = len(claimed) == 1 and not claimed[0][1] and not self._calls
+        return self._measured
 
     def _must_wait(self, claimed: Sequence[tuple[Call, bool]]) -> bool:
         """Return whether to send requests ahead now: always when it costs nothing, else before a real wait.
@@ -236,7 +265,9 @@ class Prefetcher:
             due = min(call.sent for call, _ in pending) + 1.15 * self._latency
             remaining = due - time.perf_counter()
             if 0 < remaining < 0.3 * self._latency:
+                began = time.perf_counter()
                 wait([call.future for call, _ in pending], timeout=remaining)
+                self._time.waited_ms += (time.perf_counter() - began) * 1e3
         return any(not call.future.done() for call, _ in pending)
 
     def _follow(self, index: int, view: MarketView, portfolio: Portfolio, addresses: tuple[str, ...]) -> None:
