@@ -84,6 +84,7 @@ REPLAY_PAGE = [
 PARSED = {
     "agent-bt run configs/providers/openai.yaml --set budget.usd=2": "asks a model",
     "agent-bt run configs/providers/ollama.yaml": "asks a model",
+    "agent-bt doctor configs/providers/ollama.yaml --probe": "asks a model: tests/cli/test_doctor.py",
     "agent-bt run configs/providers/llama_server.yaml": "asks a model",
     "agent-bt run configs/providers/local_gguf.yaml --limit 50": "tests/test_local_model.py runs it",
     "agent-bt resume latest": "needs an interrupted run: tests/resume",

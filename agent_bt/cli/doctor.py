@@ -6,7 +6,10 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +21,11 @@ from agent_bt.core.errors import AgentBtError, AuthenticationFailed, ConfigError
 from agent_bt.core.finding import Finding
 
 if TYPE_CHECKING:
+    from agent_bt.backtest.model import Model
     from agent_bt.config.model import Config
+    from agent_bt.core.types import Request
     from agent_bt.llm.provider import Provider
+    from agent_bt.llm.repeatability import Repeatability
 
 LIBRARIES = {"numba": "numba", "talib": "ta-lib", "polars": "polars", "pyarrow": "pyarrow", "openai": "openai"}
 """Libraries with compiled parts or many versions, by module and package name: these fail most often."""
@@ -34,7 +40,7 @@ def doctor(
     ] = None,
     overrides: common.SetOption = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Send the model one small request; may cost a little.")
+        bool, typer.Option("--probe", help="Send the model eight small requests; may cost a little.")
     ] = False,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -48,7 +54,7 @@ def diagnose(config_path: Path | None, overrides: list[str], *, probe: bool) -> 
     Args:
         config_path: the config file; None: the defaults.
         overrides: `key=value` each, as with `--set`.
-        probe: send the model one small request.
+        probe: send the model eight small requests.
     """
     findings = [*check_environment(), *check_dotenv(Path(".env"))]
     try:
@@ -128,7 +134,8 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
 
     Args:
         config: names the endpoint.
-        probe: send one small request, to check that the model answers and which parameters it accepts.
+        probe: send small requests, to check that the model answers, which parameters it accepts, and whether it
+            answers the same question the same, alone and beside others.
     """
     provider = _provider(config)
     if provider is None:
@@ -141,19 +148,85 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
         yield _error(f"endpoint: {error}", "")
         return
     if not probe:
-        yield _ok(f"endpoint: {where}, not tested (--probe sends one small request)")
+        yield _ok(f"endpoint: {where}, not tested (--probe sends small requests)")
         return
     from agent_bt.backtest.model import open_model
 
+    with tempfile.TemporaryDirectory() as folder:
+        # A cache of its own: what was found out before, and replies of earlier probes, prove nothing today.
+        cache = config.cache.model_copy(update={"path": str(Path(folder) / "cache.sqlite")})
+        asked = config.model_copy(update={"cache": cache})
+        try:
+            model = open_model(asked)
+        except ConfigError as error:
+            yield _error(f"endpoint: {where}, not tested: {error}", "")
+        except AgentBtError as error:
+            yield _error(f"endpoint: {where}: {error}", "check llm.base_url, llm.model and the key")
+        else:
+            with closing(model):
+                yield _ok(f"endpoint: {where} answers; it accepts {dict(model.negotiated or {})}")
+                yield from check_repeatability(asked, model, prefetched=not provider.one_at_a_time)
+
+
+def check_repeatability(config: Config, model: Model, *, prefetched: bool) -> Iterator[Finding]:
+    """Send the same question several times, alone and together, and compare the answers and the time they take.
+
+    Args:
+        config: of a run that asks the model.
+        model: opened with it.
+        prefetched: whether a run would send requests ahead, so that it matters how long calls together take.
+    """
+    from agent_bt.agents.rank_reply import RANK_SCHEMA
+    from agent_bt.backtest.model import reply_schema
+    from agent_bt.llm import repeatability
+
+    ranks = reply_schema(config.strategy) is RANK_SCHEMA
+    question = repeatability.RANK_QUESTION if ranks else repeatability.QUESTION
+
+    def request(number: int) -> Request:
+        return replace(model.form.request(question), replicate=number)
+
     try:
-        model = open_model(config)
-    except ConfigError as error:
-        yield _error(f"endpoint: {where}, not tested: {error}", "")
+        together = min(repeatability.TOGETHER, config.llm.max_in_flight)
+        found = repeatability.measure_repeatability(model.llm, request, together=together)
     except AgentBtError as error:
-        yield _error(f"endpoint: {where}: {error}", "check llm.base_url, llm.model and the key")
-    else:
-        model.close()
-        yield _ok(f"endpoint: {where} answers; it accepts {dict(model.negotiated or {})}")
+        yield _error(f"replies: {error}", "")
+        return
+    if found is None:
+        yield _warning("replies: the same question several times had no answer", "try again later")
+        return
+    yield _about_answers(config, found)
+    if not prefetched:
+        return
+    if found.queues:
+        yield _warning(
+            f"time: {len(found.together)} calls together take {found.together_ms / found.alone_ms:,.1f} times as long "
+            "as one alone: the server answers one after another",
+            "set prefetch.depth: 0; sending requests ahead saves no time here, and wrong guesses cost some",
+        )
+    elif found.together:
+        yield _ok(f"time: {len(found.together)} calls together take {found.together_ms / found.alone_ms:,.1f} times as "
+                  "long as one alone")  # fmt: skip
+
+
+def _about_answers(config: Config, found: Repeatability) -> Finding:
+    times = f"{len(found.alone)} times alone and {len(found.together)} times together"
+    if found.same_alone and found.same_together:
+        return _ok(f"replies: the same question, {times}, has the same answer")
+    if not found.same_alone:
+        drawn = config.llm.temperature is None or config.llm.temperature > 0
+        advice = (
+            "set llm.temperature: 0 and a seed where the model takes them" if drawn else "compare replicates, not runs"
+        )
+        what = f"replies: the same question, {times}, has different answers, even alone"
+        return _warning(f"{what}; a replay is exact all the same", advice)
+    return _warning(
+        f"replies: the same question, {times}, has other answers together than alone: the server batches calls or "
+        "caches prompts, so that a run with prefetch may decide otherwise than one without; a replay is exact all the "
+        "same",
+        "set prefetch.depth: 0 and llm.max_in_flight: 1, or one slot and no prompt cache at the server "
+        "(llama-server -np 1 --no-cache-prompt)",
+    )
 
 
 def _provider(config: Config) -> Provider | None:

@@ -10,10 +10,13 @@ from types import SimpleNamespace
 import pytest
 from chat_server import ChatServer, stand_in_answer
 
+from agent_bt.agents.agent import RequestForm
 from agent_bt.backtest import model
+from agent_bt.backtest.model import Model
 from agent_bt.cli.doctor import check_dotenv, diagnose
 from agent_bt.core.errors import EndpointDown
 from agent_bt.core.finding import Finding
+from agent_bt.llm.scripted import ScriptedLLM
 
 ENDPOINT = ["llm.provider=openai", "llm.model=m", "llm.api_key_env=DOCTOR_TEST_KEY"]
 
@@ -61,7 +64,9 @@ def test_the_endpoint_is_tested_only_on_request(monkeypatch: pytest.MonkeyPatch)
 
     def answer(config: object) -> object:
         asked.append(config)
-        return SimpleNamespace(negotiated={"response_format": "json_schema"}, close=lambda: None)
+        form = RequestForm(provider="p", endpoint_id="e", replicate=0, body=lambda messages: {"messages": messages})
+        llm = ScriptedLLM(lambda _: "{}")
+        return Model(llm=llm, form=form, requested={}, negotiated={"response_format": "json_schema"})
 
     monkeypatch.setenv("DOCTOR_TEST_KEY", "k")
     monkeypatch.setattr(model, "open_model", answer)
@@ -107,15 +112,64 @@ def test_keys_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
     assert list(check_dotenv(path)) == []
 
 
-def test_a_probe_sends_the_endpoint_one_request() -> None:
+def test_a_probe_sends_the_endpoint_small_requests(tmp_path: Path) -> None:
     with ChatServer(stand_in_answer()) as server:
         local = [*ENDPOINT, f"llm.base_url={server.url}"]
-        finding = about("endpoint", diagnose(None, local, probe=True))
+        findings = diagnose(None, local, probe=True)
+        finding = about("endpoint", findings)
         assert finding.level == "ok"
         assert f"m at {server.url} answers" in finding.what
         assert "json_schema" in finding.what
-        assert server.calls == 1
+        same = about("replies", findings)
+        assert (same.level, same.what) == (
+            "ok",
+            "replies: the same question, 3 times alone and 4 times together, has the same answer",
+        )
+        assert server.calls == 8
+        # Nothing of it is kept: the next probe asks again, and a run does not find its replies.
+        assert not Path("runs").exists()
+        diagnose(None, local, probe=True)
+        assert server.calls == 16
         forbidden = about("endpoint", diagnose(None, [*local, "budget.usd=1"], probe=True))
         assert (forbidden.level, forbidden.advice) == ("error", "")
         assert "not tested: budget.usd is set" in forbidden.what
-        assert server.calls == 1
+        assert server.calls == 16
+
+
+def test_answers_that_differ_together_are_a_warning() -> None:
+    def answer(_: dict[str, object]) -> str:
+        """The first of calls under way together answers as alone, the others as a batch rounds."""
+        if server.calls > 4:
+            server.together = 4  # answers are held back until all four are there
+        return f'{{"action": "HOLD", "note": "{min(server.record.in_flight, 2)}"}}'
+
+    with ChatServer(answer) as server:
+        local = [*ENDPOINT, f"llm.base_url={server.url}"]
+        finding = about("replies", diagnose(None, local, probe=True))
+    assert finding.level == "warning"
+    assert "has other answers together than alone" in finding.what and "replay is exact" in finding.what
+    assert "prefetch.depth: 0" in finding.advice
+
+
+def test_answers_that_differ_even_alone_are_a_warning() -> None:
+    with ChatServer(lambda _: f'{{"action": "HOLD", "note": "{server.calls}"}}') as server:
+        local = [*ENDPOINT, f"llm.base_url={server.url}"]
+        finding = about("replies", diagnose(None, [*local, "llm.temperature=1"], probe=True))
+    assert finding.level == "warning"
+    assert "different answers, even alone" in finding.what and "llm.temperature: 0" in finding.advice
+
+
+def test_a_ranker_is_asked_for_weights() -> None:
+    with ChatServer(lambda _: '{"weights": []}') as server:
+        ranks = ["strategy.kind=agent_ranker", "strategy.prompt=panel_ranker/v1", "mode=cross_sectional"]
+        findings = diagnose(None, [*ENDPOINT, f"llm.base_url={server.url}", *ranks], probe=True)
+        assert about("replies", findings).level == "ok"
+        assert all("weights" in str(body["messages"]) for body in server.bodies)
+
+
+def test_one_call_at_a_time_is_asked_alone_only() -> None:
+    with ChatServer() as server:
+        local = [*ENDPOINT, f"llm.base_url={server.url}", "llm.max_in_flight=1"]
+        findings = diagnose(None, local, probe=True)
+        assert "3 times alone and 0 times together" in about("replies", findings).what
+        assert server.calls == 4 and server.peak == 1
