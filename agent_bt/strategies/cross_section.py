@@ -36,7 +36,24 @@ class Momentum(RankSignalGenerator):
         exclude: Sequence[str] = (),
         warm_up: int = 0,
     ) -> None:
-        """`lookback_col`: the return that ranks; `top_n_long`, `top_n_short`: symbols in the legs; see `RankedLegs`."""
+        """Set what is ranked, and how many are held.
+
+        Args:
+            lookback_col: the return that symbols are ranked by; default `return_20`.
+            top_n_long: symbols in the long leg; default 10.
+            top_n_short: symbols in the short leg; default 0.
+            gross: sum of all absolute weights (of equity); default 1.
+            allow_short: false: there must be no short leg. Default: not checked.
+            include: the only symbols to trade; default: all.
+            exclude: symbols not to trade; default: none.
+            warm_up: bars before the first decision, beyond those the columns need; default 0.
+
+        Raises:
+            ConfigError: a parameter is not valid.
+
+        >>> Momentum(lookback_col="return_24", top_n_long=3).features[0].column
+        'return_24'
+        """
         super().__init__(
             text("lookback_col", lookback_col),
             whole("top_n_long", top_n_long, 0),
@@ -82,14 +99,14 @@ class LongShort(RankedLegs):
             factors: as in `factors_of`; usually two.
             top_n: symbols in each leg.
             normalise: zscore, rank or none.
-            gross: sum of all absolute shares of equity.
+            gross: sum of all absolute weights (of equity).
             allow_short: must not be false.
             include: the only symbols to trade; empty: all.
             exclude: symbols not to trade.
             warm_up: bars before the first decision, beyond those the columns need.
 
         Raises:
-            ConfigError: something is not what it should be.
+            ConfigError: a parameter is not valid.
         """
         self.factors = factors_of(factors)
         self.normalise = choice("normalise", normalise, NORMALISE)
@@ -105,32 +122,42 @@ class LongShort(RankedLegs):
         )
 
     def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """The weighted sum."""
+        """Return the weighted sum of the normalised factors; `columns` and `eligible` as in `targets`."""
         return score(self.factors, columns, eligible, self.normalise)
 
 
 @register_strategy("equal_weight", cross_sectional=True)
 class EqualWeight(SignalStrategy):
-    """The same share of equity in every eligible symbol, re-established at every decision."""
+    """The same weight in every eligible symbol, rebalanced at every decision."""
 
     name = "equal_weight"
 
     def __init__(
         self, *, gross: float = 1.0, include: Sequence[str] = (), exclude: Sequence[str] = (), warm_up: int = 0
     ) -> None:
-        """`gross`: sum of all shares; the rest is as for every signal strategy."""
+        """Set how much is held.
+
+        Args:
+            gross: sum of all weights (of equity); default 1.
+            include: the only symbols to trade; default: all.
+            exclude: symbols not to trade; default: none.
+            warm_up: bars before the first decision; default 0.
+
+        Raises:
+            ConfigError: a parameter is not valid.
+        """
         super().__init__(warm_up=warm_up, include=include, exclude=exclude)
         self.gross = positive("gross", gross)
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """An equal share of what is eligible and has a price; a row with none is left alone."""
+        """Return equal weights of what is eligible and has a price, by `columns`; a row with none is left alone."""
         everything = legs(within(columns("close"), eligible), eligible.shape[1], 0)
         return np.where(eligible, equal_legs(everything, self.gross, 0.0), 0.0)
 
 
 @register_strategy("inverse_volatility", cross_sectional=True)
 class InverseVolatility(SignalStrategy):
-    """Shares in proportion to 1 / volatility, of all symbols or of the calmest; re-established at every decision."""
+    """Weights in proportion to 1 / volatility, of all symbols or of the calmest; rebalanced at every decision."""
 
     name = "inverse_volatility"
 
@@ -144,10 +171,18 @@ class InverseVolatility(SignalStrategy):
         exclude: Sequence[str] = (),
         warm_up: int = 0,
     ) -> None:
-        """`vol_col`: the volatility; `top_n`: only so many of the calmest, None: all; `gross`: sum of all shares.
+        """Set what is weighted, and by which volatility.
+
+        Args:
+            vol_col: the column of the volatility; default `volatility_20`.
+            top_n: hold this many symbols of the lowest volatility; default: all.
+            gross: sum of all weights (of equity); default 1.
+            include: the only symbols to trade; default: all.
+            exclude: symbols not to trade; default: none.
+            warm_up: bars before the first decision, beyond those the column needs; default 0.
 
         Raises:
-            ConfigError: something is not what it should be.
+            ConfigError: a parameter is not valid.
         """
         self.vol_col = text("vol_col", vol_col)
         super().__init__(columns=[vol_col], warm_up=warm_up, include=include, exclude=exclude)
@@ -155,7 +190,7 @@ class InverseVolatility(SignalStrategy):
         self.gross = positive("gross", gross)
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """The shares; 0 for what has no volatility above 0; a row with none is left alone."""
+        """Return the weights of what is `eligible`, by `columns`; 0 without a volatility; NaN in rows with none."""
         volatility = columns(self.vol_col)
         volatility = within(volatility, eligible & (volatility > 0.0))
         chosen = legs(-volatility, eligible.shape[1] if self.top_n is None else self.top_n, 0)

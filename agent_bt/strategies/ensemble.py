@@ -90,7 +90,7 @@ class EnsembleSignalGenerator(SignalStrategy):
             warm_up: bars before the first decision, beyond those the votes need.
 
         Raises:
-            ConfigError: something is not what it should be.
+            ConfigError: a parameter is not valid.
         """
         self.method = choice("method", method, METHODS)
         self.window = whole("window", window, 1)
@@ -112,7 +112,7 @@ class EnsembleSignalGenerator(SignalStrategy):
         self.features = united_features(members)
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """What the votes amount to; float64 (rows, symbols)."""
+        """Return the combined votes of the members by `columns` where `eligible`; float64 (rows, symbols)."""
         votes = np.stack([standing_targets(member.targets(columns, eligible), self.window) for member in self.members])
         if self.method == "best_of_recent":
             shares = best_of_recent(votes, np.array(columns("close")), self.window)

@@ -106,7 +106,7 @@ class FactorSignalGenerator(SignalStrategy):
             warm_up: bars before the first decision, beyond those the columns need.
 
         Raises:
-            ConfigError: something is not what it should be.
+            ConfigError: a parameter is not valid.
         """
         self.factors = factors_of(factors)
         super().__init__(

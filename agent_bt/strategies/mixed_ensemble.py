@@ -34,10 +34,19 @@ def make_ensemble(
     exclude: Sequence[str] = (),
     warm_up: int = 0,
 ) -> AnyStrategy:
-    """The ensemble that fits its members: of signals alone, with an agent, or mixed; parameters as in the classes.
+    """Return the ensemble that fits its members: of signal strategies, with an agent, or mixed.
+
+    Args:
+        members: strategies.
+        method: weighted_average (default), majority_vote, unanimous or best_of_recent.
+        weights: of the members' votes; default 1 each.
+        window: rows for which a vote stands, and over which best_of_recent looks back; default 50.
+        include: the only symbols to trade; default: all. Of an ensemble of signal strategies alone, as the next two.
+        exclude: symbols not to trade; default: none.
+        warm_up: bars before the first decision; default 0.
 
     Raises:
-        ConfigError: a parameter is not what it should be.
+        ConfigError: a parameter is not valid.
     """
     if all(isinstance(member, SignalStrategy) for member in members):
         return EnsembleSignalGenerator(

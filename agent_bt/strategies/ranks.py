@@ -16,13 +16,13 @@ from agent_bt.strategies.signals import Columns, SignalStrategy
 
 
 class RankedLegs(SignalStrategy):
-    """Base of whatever ranks symbols: long the best, short the worst; write `scores`.
+    """Base of strategies that rank symbols: long the best, short the worst; write `scores`.
 
     With both legs half of the capital is long and half short, equal within; with one leg it has all of it. Where
     fewer symbols can be ranked than asked for, there are those; a leg with none stays empty and its half cash; a
     symbol never stands in both legs, the long one chooses first. Equal scores are taken in the order of the symbols.
     What is not chosen, or not eligible any more, gets 0; a row in which nothing can be ranked is left alone. The
-    weights are re-established at every decision.
+    portfolio is rebalanced to its weights at every decision.
     """
 
     def __init__(
@@ -37,7 +37,21 @@ class RankedLegs(SignalStrategy):
         exclude: Sequence[str],
         warm_up: int,
     ) -> None:
-        """`top`, `bottom`: symbols to be long and short; `gross`: sum of all absolute shares of equity."""
+        """Set what is ranked, and how many are held.
+
+        Args:
+            columns: those that `scores` asks for.
+            top: symbols in the long leg.
+            bottom: symbols in the short leg.
+            gross: sum of all absolute weights (of equity).
+            allow_short: false: `bottom` must be 0; None: not checked.
+            include: the only symbols to trade; empty: all.
+            exclude: symbols not to trade.
+            warm_up: bars before the first decision, beyond those the columns need.
+
+        Raises:
+            ConfigError: a parameter is not valid.
+        """
         super().__init__(columns=columns, warm_up=warm_up, include=include, exclude=exclude)
         if top + bottom == 0:
             raise ConfigError("both legs are 0: nothing would ever be held")
@@ -48,10 +62,15 @@ class RankedLegs(SignalStrategy):
 
     @abstractmethod
     def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """What symbols are ranked by, the best highest; float64 (R, N), NaN where one cannot be."""
+        """Return what symbols are ranked by, the best highest; float64 (R, N), NaN where one cannot be ranked.
+
+        Args:
+            columns: columns by name, float64 (R, N).
+            eligible: bool (R, N), what may be traded.
+        """
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """The shares of both legs, 0 for the others; NaN in rows that cannot be ranked."""
+        """Return the weights of both legs by `columns`, 0 for others `eligible`; NaN in rows that cannot be ranked."""
         leg = 0.5 if self.top and self.bottom else 1.0
         shares = equal_legs(
             legs(self.scores(columns, eligible), self.top, self.bottom), leg * self.gross, leg * self.gross
@@ -85,14 +104,17 @@ class RankSignalGenerator(RankedLegs):
             top_n: how many are long.
             bottom_n: how many are short.
             ascending: rank the lowest value first: long the lowest, short the highest.
-            gross: sum of all absolute shares of equity.
+            gross: sum of all absolute weights (of equity); default 1.
             allow_short: false: `bottom_n` must be 0.
             include: the only symbols to trade; empty: all.
             exclude: symbols not to trade.
             warm_up: bars before the first decision, beyond those the column needs.
 
         Raises:
-            ConfigError: something is not what it should be.
+            ConfigError: a parameter is not valid.
+
+        >>> RankSignalGenerator("return_20", top_n=2, bottom_n=1).bottom
+        1
         """
         self.column = text("column", column)
         self.ascending = flag("ascending", ascending)
@@ -108,6 +130,6 @@ class RankSignalGenerator(RankedLegs):
         )
 
     def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """The column, or its negative."""
+        """Return the column of `columns` where `eligible`, or its negative."""
         values = within(columns(self.column), eligible)
         return -values if self.ascending else values

@@ -39,7 +39,7 @@ class MarketColumns(Protocol):
 
 
 class SignalStrategy(Strategy):
-    """A strategy whose target shares follow from columns alone; derive from it and write `targets`.
+    """A strategy whose target weights follow from columns alone; derive from it and write `targets`.
 
     One implementation serves two callers: `decide` calls `targets` with the rows of the view and takes the last,
     `decide_all` calls it with the rows of the whole market, at the speed of arrays.
@@ -65,7 +65,18 @@ class SignalStrategy(Strategy):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
     ) -> None:
-        """`columns`: those that `targets` asks for; `warm_up`: bars beyond `reach` before the first decision."""
+        """Set what `targets` reads.
+
+        Args:
+            columns: names of the columns that `targets` asks for; default: those of the bars alone.
+            reach: rows that one row of `targets` depends on, itself included; default 1.
+            warm_up: bars before the first decision beyond `reach`; default 0.
+            include: the only symbols to trade; default: all.
+            exclude: symbols not to trade; default: none.
+
+        Raises:
+            ConfigError: a parameter is not valid.
+        """
         self.features = specs_of(columns)
         self.reach = reach
         self.lookback = reach + whole("warm_up", warm_up, 0)
@@ -75,7 +86,7 @@ class SignalStrategy(Strategy):
 
     @abstractmethod
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Target shares of equity; float64 (rows, symbols), NaN where a symbol is left alone.
+        """Return target weights (of equity); float64 (rows, symbols), NaN where a symbol is left alone.
 
         Row r may depend on rows r - reach + 1 to r only, and its bits on nothing else: no running sums, no numpy
         reductions whose order of summation follows the shape of the array.
@@ -86,7 +97,13 @@ class SignalStrategy(Strategy):
         """
 
     def shares(self, columns: Columns, eligible: np.ndarray, symbols: Sequence[str]) -> np.ndarray:
-        """`targets` of the symbols it may trade, NaN for the others; float64 (rows, symbols)."""
+        """Return `targets` of the symbols it may trade, NaN for the others; float64 (rows, symbols).
+
+        Args:
+            columns: columns by name.
+            eligible: bool (rows, symbols), what may be traded.
+            symbols: names of the symbols, in the order of the second axis.
+        """
         if not self.include and not self.exclude:
             return self._asked(columns, eligible)
         seen = _seen(tuple(symbols), tuple(self.include), tuple(self.exclude))
@@ -95,7 +112,7 @@ class SignalStrategy(Strategy):
         return wanted
 
     def _asked(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """What `targets` answers; its mistakes are the strategy's, and told as such."""
+        """Return what `targets` returns; what it raises becomes a StrategyError."""
         try:
             wanted = self.targets(columns, eligible)
         except AgentBtError:
@@ -110,7 +127,7 @@ class SignalStrategy(Strategy):
         return self._shaped(wanted, eligible)
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
-        """Move to the target shares of the last row; HOLD where nothing is wanted or in warm-up."""
+        """Move to the target weights of the last row of `view`, whatever `portfolio` is; HOLD in warm-up."""
         if len(view) < self.lookback:
             return HOLD
         reach = self.reach or self.lookback
@@ -119,7 +136,7 @@ class SignalStrategy(Strategy):
         return self.decision(view.symbols, self.shares(columns, eligible, view.symbols)[-1].tolist())
 
     def decide_all(self, market: MarketColumns, bars: np.ndarray) -> np.ndarray:
-        """The target shares at the rows `bars` (int64 (D,), ascending); float64 (D, N), NaN: left alone.
+        """Return target weights at the rows `bars` of `market` (int64 (D,), ascending); float64 (D, N), NaN: leave.
 
         Equal to `decide` at each of them to the last bit.
 
@@ -147,7 +164,7 @@ class SignalStrategy(Strategy):
         return wanted
 
     def decision(self, symbols: Sequence[str], shares: Sequence[float]) -> Decision:
-        """The decision that target shares amount to; NaN: left alone."""
+        """Return the decision to hold target weights `shares` of `symbols`; NaN: left alone."""
         if len(symbols) == 1:
             return HOLD if shares[0] != shares[0] else one_target(symbols[0], shares[0], self.on_change)
         wanted = {symbol: share for symbol, share in zip(symbols, shares, strict=True) if share == share}
@@ -156,8 +173,8 @@ class SignalStrategy(Strategy):
 
 @lru_cache(maxsize=256)
 def one_target(symbol: str, share: float, on_change: bool) -> Decision:
-    """The decision for one symbol alone."""
-    # A rule on one symbol has a handful of answers; making each anew would cost more than the rule.
+    """Return the decision to move one `symbol` to its weight `share`, with `on_change` as in `Decision.to`."""
+    # A rule on one symbol has a handful of answers; making each again would cost more than the rule.
     return Decision.to(MappingProxyType({symbol: share}), on_change=on_change)
 
 

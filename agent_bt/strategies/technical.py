@@ -17,7 +17,14 @@ Rules = Mapping[str, Sequence[RuleCondition]]
 
 
 def rsi(*, period: int = 14, low: float = 30, high: float = 70, allow_short: bool = False) -> Rules:
-    """Below `low` long; above `high` flat, or short; in between left alone. Reads rsi_<period>."""
+    """Return the rules of the RSI (Wilder 1978): below `low` long; above `high` flat, or short; in between unchanged.
+
+    Args:
+        period: bars; default 14. Reads the column rsi_<period>.
+        low: below it the symbol is oversold; default 30.
+        high: above it the symbol is overbought; default 70.
+        allow_short: short instead of flat; default False.
+    """
     column = f"rsi_{whole('period', period, 1)}"
     if number("low", low) >= number("high", high):
         raise ConfigError(f"low: {low} must be below high, {high}")
@@ -26,9 +33,15 @@ def rsi(*, period: int = 14, low: float = 30, high: float = 70, allow_short: boo
 
 
 def ma_cross(*, fast: int = 12, slow: int = 26, kind: str = "sma", allow_short: bool = False) -> Rules:
-    """Fast average above the slow one: long; below: flat, or short; equal: flat. Reads <kind>_<fast>, <kind>_<slow>.
+    """Return the rules of two averages: fast above slow long; below flat, or short; equal flat.
 
-    `kind` is sma or ema. It is a state, not an event: every bar says what it is to be, and targets act on change.
+    It is a state, not an event: every bar has a target, and targets act on change.
+
+    Args:
+        fast: bars of the fast average; default 12. Reads the column <kind>_<fast>.
+        slow: bars of the slow average; default 26. Reads the column <kind>_<slow>.
+        kind: `sma` (default) or `ema`.
+        allow_short: short instead of flat; default False.
     """
     kind = choice("kind", kind, ("sma", "ema"))
     if whole("fast", fast, 1) >= whole("slow", slow, 1):
@@ -37,10 +50,13 @@ def ma_cross(*, fast: int = 12, slow: int = 26, kind: str = "sma", allow_short: 
 
 
 def bollinger(*, period: int = 20, deviations: int = 2, allow_short: bool = False) -> Rules:
-    """Close below the lower band: long; back at the middle or above: flat; in between left alone.
+    """Return the rules of Bollinger bands: close below the lower one long; at the middle or above flat.
 
-    With shorts it turns at the opposite band instead: above the upper one short, below the lower one long. Reads
-    bollinger_lower_<period>_<deviations>, and bollinger_mid_<period> or bollinger_upper_<period>_<deviations>.
+    Args:
+        period: bars; default 20. Reads bollinger_lower_<period>_<deviations> and bollinger_mid_<period>.
+        deviations: width of the bands in standard deviations; default 2.
+        allow_short: turn at the opposite band instead: above the upper one short; reads
+            bollinger_upper_<period>_<deviations>. Default False.
     """
     band = f"{whole('period', period, 2)}_{whole('deviations', deviations, 1)}"
     long = [RuleCondition("close", "<", f"bollinger_lower_{band}")]
@@ -50,7 +66,13 @@ def bollinger(*, period: int = 20, deviations: int = 2, allow_short: bool = Fals
 
 
 def momentum(*, lookback: int = 60, threshold: float = 0.0, allow_short: bool = False) -> Rules:
-    """Return over `lookback` bars above `threshold`: long; else flat, or short below -threshold. Reads return_<n>."""
+    """Return the rules of momentum: a return above `threshold` long; else flat, or short below -threshold.
+
+    Args:
+        lookback: bars of the return; default 60. Reads return_<lookback>.
+        threshold: as a fraction, at least 0; default 0.
+        allow_short: short below -threshold; default False.
+    """
     column = f"return_{whole('lookback', lookback, 1)}"
     if number("threshold", threshold) < 0:
         raise ConfigError(f"threshold: {threshold} is too small; at least 0")
@@ -58,7 +80,14 @@ def momentum(*, lookback: int = 60, threshold: float = 0.0, allow_short: bool = 
 
 
 def macd(*, fast: int = 12, slow: int = 26, signal: int = 9, allow_short: bool = False) -> Rules:
-    """MACD above its signal line: long; below: flat, or short; equal: flat. Reads macd_hist_<fast>_<slow>_<signal>."""
+    """Return the rules of the MACD: above its signal line long; below flat, or short; equal flat.
+
+    Args:
+        fast: bars of the fast EMA; default 12. Reads macd_hist_<fast>_<slow>_<signal>.
+        slow: bars of the slow EMA; default 26.
+        signal: bars of the signal line; default 9.
+        allow_short: short instead of flat; default False.
+    """
     if whole("fast", fast, 1) >= whole("slow", slow, 1):
         raise ConfigError(f"fast: {fast} must be below slow, {slow}")
     return _sides(f"macd_hist_{fast}_{slow}_{whole('signal', signal, 1)}", 0.0, allow_short)
@@ -103,10 +132,22 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
         warm_up: int = 0,
         **params: Any,
     ) -> None:
-        """`params` are those of the preset's function; the rest is as for `RuleSignalGenerator`.
+        """Choose a preset.
+
+        Args:
+            preset: rsi, ma_cross, bollinger, momentum or macd.
+            size: weight of a position (of equity); default: all of it.
+            allow_short: short positions as well; default False.
+            include: the only symbols to trade; default: all.
+            exclude: symbols not to trade; default: none.
+            warm_up: bars before the first decision, beyond those the columns need; default 0.
+            params: those of the preset's function in this module.
 
         Raises:
-            ConfigError: there is no such preset, or a parameter doesn't fit it.
+            ConfigError: there is no such preset, or a parameter is not valid.
+
+        >>> TechnicalRuleGenerator("rsi", period=7).features[0].column
+        'rsi_7'
         """
         rules = PRESETS[choice("preset", preset, PRESETS)]
         keys(f"parameters of {preset}", params, allowed=params_of(preset))
