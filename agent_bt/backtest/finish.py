@@ -16,7 +16,7 @@ from agent_bt.engine.prefetch import PrefetchStats
 from agent_bt.engine.simulate import Simulation
 from agent_bt.evaluation.baselines import Baselines, Outcome, run_baselines
 from agent_bt.evaluation.performance import performance
-from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
+from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, read_decisions
 from agent_bt.llm.ledger import read_spent
 from agent_bt.llm.provider import get_provider
 from agent_bt.records.exports import build_exports
@@ -116,7 +116,7 @@ def finish(run: PreparedRun, ended: Ended, journal: JournalWriter) -> dict[str, 
         seed=config.seed,
     )
     write_table(folder.path / "baselines.parquet", _baseline_curves(market, baselines))
-    variants = execution_sensitivity(market, recorded_decisions(decisions), setup)
+    variants = execution_sensitivity(market, read_decisions(decisions), setup)
     measured = _measure(market, outcome, setup.cash)
     summary = build_summary(
         run_id=folder.run_id,

@@ -81,7 +81,7 @@ def is_blank(folder: RunFolder) -> bool:
         return ledger.spent.calls == 0
 
 
-def recorded_replies(folder: RunFolder) -> dict[str, Reply]:
+def read_replies(folder: RunFolder) -> dict[str, Reply]:
     """Read the replies in the journal by the address of their request; an incomplete last line is ignored."""
     if not folder.journal.exists():
         return {}

@@ -14,7 +14,7 @@ from agent_bt.backtest.guess import make_guess
 from agent_bt.backtest.identity import derive_identity
 from agent_bt.backtest.model_reference import ModelReference
 from agent_bt.backtest.prepare import PreparedMarket
-from agent_bt.backtest.strategy import build_strategy, check_agent, find_prompt, with_prompt_defaults
+from agent_bt.backtest.strategy import apply_prompt_defaults, build_strategy, check_agent, find_prompt
 from agent_bt.config.model import Config
 from agent_bt.core.protocols import Strategy
 from agent_bt.engine.prefetch import Guess
@@ -94,7 +94,7 @@ def plan_run(
         AgentBtError: the prompt, the strategy or the bars are missing or not valid.
     """
     prompt = find_prompt(config, config_path)
-    config = with_prompt_defaults(config, prompt)
+    config = apply_prompt_defaults(config, prompt)
     model = guess = None
     if prompt is not None:
         check_agent(config)

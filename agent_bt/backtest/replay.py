@@ -275,10 +275,10 @@ def _strategy(config: Config, run: Run, records: _Records) -> Strategy:
     if kept is None:
         return build_strategy(config, None, None, None)
     negotiated = (run.manifest.get("llm") or {}).get("effective")
-    return build_strategy(config, recorded_prompt(kept), build_form(config, negotiated), llm)
+    return build_strategy(config, load_recorded_prompt(kept), build_form(config, negotiated), llm)
 
 
-def recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
+def load_recorded_prompt(kept: Mapping[str, Any]) -> Prompt:
     """Load the prompt of a run from its text in the manifest.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bt.backtest.execute import execute
-from agent_bt.backtest.folder import find_folder, is_blank, make_folder, note_model, recorded_replies
+from agent_bt.backtest.folder import find_folder, is_blank, make_folder, note_model, read_replies
 from agent_bt.backtest.identity import compare_identities
 from agent_bt.backtest.model import Model, open_model
 from agent_bt.backtest.model_reference import ModelReference
@@ -191,7 +191,7 @@ def _run(
             opened.enter_context(compiling_announced(progress.note))
             # What is wrong with the config is reported before a request is sent to a model.
             prepared = prepare_market(plan.config, plan.loaded.bars, plan.strategy, plan.limit)
-            recorded = recorded_replies(folder)
+            recorded = read_replies(folder)
             if plan.model is not None:
                 opened.callback(_open_model(plan, plan.model, folder, recorded, offline, endpoints).close)
             run = PreparedRun(plan=plan, prepared=prepared, folder=folder, continued=bool(recorded), offline=offline)

@@ -55,7 +55,7 @@ def find_prompt(config: Config, config_path: Path | None) -> Prompt | None:
     return prompt
 
 
-def with_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
+def apply_prompt_defaults(config: Config, prompt: Prompt | None) -> Config:
     """Return the config with the model settings that the prompt suggests, where the config does not set them.
 
     Args:

@@ -165,9 +165,9 @@ class PricesConfig(Section):
 class ServerConfig(Section):
     """The server that `llm.provider: llama_cpp` starts on 127.0.0.1 for the run."""
 
-    threads: Count | None = Field(None, description="Threads that compute; null: one for each core but one.")
-    context: Count = Field(8192, description="Most tokens of a prompt and its reply together.")
-    port: Annotated[int, Field(ge=0, le=65_535)] = Field(0, description="Its port; 0: any that is free.")
+    threads: Count | None = Field(None, description="Compute threads; null: number of cores minus one.")
+    context: Count = Field(8192, description="Maximum tokens of a prompt and its reply together.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(0, description="Port; 0: any free port.")
 
 
 class LLMConfig(Section):

@@ -1,11 +1,11 @@
-"""Audits a strategy for look-ahead: nothing that happens after a decision may change it, to the last bit.
+"""Audit a strategy for look-ahead: nothing that happens after a decision may change it, to the last bit.
 
-1. The run is walked twice on the same bars: what differs already now is no function of what it was shown   `repetition`
-2. At some decisions the bars end there                                                                     `truncation`
-3. At the same decisions everything after them is replaced by a random market                               `future`
-4. What a strategy answers for all bars at once is put to the same two questions                            `_audit_all`
+1. The run is repeated on the same bars: what differs already is not a function of the view           `repetition`
+2. After some decisions the bars end                                                                  `truncation`
+3. After the same decisions all bars are replaced by a random market                                  `future`
+4. The targets that a vectorised strategy computes for all bars at once are compared in the same way  `_audit_all`
 
-Up to and including that decision, every step must be equal: what was seen, asked, decided, ordered, filled.
+Up to and including that decision, every step must be equal: what was seen, requested, decided, ordered, filled.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Subject:
     """What is audited.
 
     Attributes:
-        strategy: makes it anew for every walk.
+        strategy: builds the strategy, once for every simulation.
         prepare: bars (`BAR_SCHEMA`) -> the market it would see, and the rows of its decision bars, int64 (D,).
         setup: how orders fill and what limits them.
         content: a step as plain data (`records.decision_record.build_content`).
@@ -51,9 +51,16 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """The first thing that changed although only the future did: at which decision, in which field, from what to what.
+    """The first value that changed although only the future was changed.
 
-    `kind` says what was changed, `cut` after which decision (UTC us).
+    Attributes:
+        kind: how the bars were changed.
+        cut: instant of the decision after which they were changed, UTC us.
+        index: of the decision that is different.
+        time: of that decision, UTC us.
+        field: of its record that is different.
+        original: value before the change.
+        changed: value after the change.
     """
 
     kind: Kind
@@ -66,15 +73,15 @@ class Leak:
 
     def __str__(self) -> str:
         done = {
-            "repetition": "with nothing changed at all",
+            "repetition": "with no bar changed",
             "truncation": f"when the bars end at {iso(self.cut)}",
-            "future": f"when the market after {iso(self.cut)} is another one",
+            "future": f"when the bars after {iso(self.cut)} are others",
         }[self.kind]
         one, other = _around_difference(self.original, self.changed)
         return f"decision {self.index} at {iso(self.time)}, {done}: {self.field} is {other} instead of {one}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         one, other = _around_difference(self.original, self.changed)
         return {
             "kind": self.kind,
@@ -89,9 +96,14 @@ class Leak:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What an audit found: `leak` is None where every step stayed what it was.
+    """The outcome of an audit.
 
-    `compared` counts the steps that were held against their originals.
+    Attributes:
+        strategy: name of the strategy.
+        decisions: number of decisions of its run.
+        cuts: instants of the decisions after which the future was changed, UTC us.
+        compared: number of steps that were compared with their originals.
+        leak: the first difference; None if every step stayed the same.
     """
 
     strategy: str
@@ -101,7 +113,7 @@ class Audit:
     leak: Leak | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return {
             "strategy": self.strategy,
             "clean": self.leak is None,
@@ -118,8 +130,8 @@ def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0
     Args:
         subject: the strategy and how it is run.
         bars: columns of `BAR_SCHEMA`, warm-up included.
-        cuts: after how many decisions the future is changed; spread over all, the exact places are drawn.
-        seed: of the places and of the random markets.
+        cuts: number of decisions after which the future is changed; spread over all, the exact ones are drawn.
+        seed: of these decisions and of the random markets.
 
     Raises:
         StrategyError: the strategy fails on the bars as they are.
@@ -127,9 +139,9 @@ def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0
     rng = np.random.default_rng(seed)
     strategy = subject.strategy()
     _, rows = subject.prepare(bars, strategy)
-    original = _Marks(subject.content)
-    _walk(subject, bars, original)
-    decisions = len(original.marks)
+    original = _HashJournal(subject.content)
+    _simulate(subject, bars, original)
+    decisions = len(original.hashes)
     leak = _compare(subject, bars, bars, original, decisions - 1, "repetition", original.times[-1])
     compared, done = decisions, []
     for at in _choose(decisions, cuts, rng):
@@ -137,7 +149,7 @@ def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0
         done.append(original.times[at])
         variants: tuple[tuple[Kind, pl.DataFrame], ...] = (
             ("truncation", until(bars, done[-1])),
-            ("future", another_future(bars, done[-1], rng)),
+            ("future", replace_future(bars, done[-1], rng)),
         )
         for kind, changed in variants:
             if leak is None:
@@ -148,14 +160,24 @@ def audit(subject: Subject, bars: pl.DataFrame, *, cuts: int = 12, seed: int = 0
 
 
 def until(bars: pl.DataFrame, instant: int) -> pl.DataFrame:
-    """The bars that have closed by `instant` (UTC us), of all symbols."""
+    """Return the bars of all symbols that have closed by an instant.
+
+    Args:
+        bars: columns of `BAR_SCHEMA`.
+        instant: UTC us.
+    """
     return bars.filter(pl.col("close_time").to_physical() <= instant)
 
 
-def another_future(bars: pl.DataFrame, instant: int, rng: np.random.Generator) -> pl.DataFrame:
-    """The bars with everything after `instant` replaced, every symbol's on its own: see `random_future`.
+def replace_future(bars: pl.DataFrame, instant: int, rng: np.random.Generator) -> pl.DataFrame:
+    """Replace the bars of every symbol after an instant, as in `random_future`.
 
-    A symbol of which nothing is known by then keeps its future.
+    A symbol that has no bar by then keeps its bars.
+
+    Args:
+        bars: columns of `BAR_SCHEMA`.
+        instant: UTC us.
+        rng: draws the new bars.
     """
     parts = bars.partition_by("symbol", maintain_order=True) if "symbol" in bars.columns else [bars]
     ends = [len(until(part, instant)) for part in parts]
@@ -163,7 +185,13 @@ def another_future(bars: pl.DataFrame, instant: int, rng: np.random.Generator) -
 
 
 def random_future(bars: pl.DataFrame, end: int, rng: np.random.Generator) -> pl.DataFrame:
-    """The bars with everything from row `end` on replaced: a random walk of prices, random volumes; times stay."""
+    """Replace the bars of one symbol from a row on by a random walk of prices and random volumes; times stay.
+
+    Args:
+        bars: columns of `BAR_SCHEMA`.
+        end: first row to replace.
+        rng: draws the new bars.
+    """
     kept, rest = bars.head(end), bars.slice(end)
     if rest.is_empty():
         return bars
@@ -173,7 +201,7 @@ def random_future(bars: pl.DataFrame, end: int, rng: np.random.Generator) -> pl.
     open_ = np.concatenate([[last], close[:-1]])
     spread = np.abs(rng.normal(0.0, 0.005, (2, n)))
     volume = rng.lognormal(3.0, 1.0, n)
-    share = rng.uniform(0.0, 1.0, n)
+    taker = rng.uniform(0.0, 1.0, n)
     replaced = rest.with_columns(
         open=pl.Series(open_),
         high=pl.Series(np.maximum(open_, close) * (1.0 + spread[0])),
@@ -182,41 +210,41 @@ def random_future(bars: pl.DataFrame, end: int, rng: np.random.Generator) -> pl.
         volume=pl.Series(volume),
         quote_asset_volume=pl.Series(volume * close),
         trades=pl.Series(rng.integers(1, 10_000, n)),
-        taker_base=pl.Series(volume * share),
-        taker_quote=pl.Series(volume * share * close),
+        taker_base=pl.Series(volume * taker),
+        taker_quote=pl.Series(volume * taker * close),
         filled=pl.Series(rng.uniform(0.0, 1.0, n) < 0.01),
     )
     return pl.concat([kept, replaced.cast(bars.schema)])
 
 
 def _choose(decisions: int, cuts: int, rng: np.random.Generator) -> list[int]:
-    """One decision out of each of `cuts` equal stretches, ascending."""
+    """Draw one decision out of each of `cuts` equal ranges, ascending."""
     edges = np.linspace(0, decisions, min(cuts, decisions) + 1).astype(int)
     return [int(rng.integers(low, high)) for low, high in pairwise(edges)]
 
 
-def _walk(subject: Subject, bars: pl.DataFrame, journal: Journal, decisions: int | None = None) -> None:
+def _simulate(subject: Subject, bars: pl.DataFrame, journal: Journal, decisions: int | None = None) -> None:
     strategy = subject.strategy()
     market, rows = subject.prepare(bars, strategy)
     simulate(market=market, bars=rows[:decisions], strategy=strategy, setup=subject.setup, journal=journal)
 
 
-class _Marks:
-    """Keeps a hash of every step."""
+class _HashJournal:
+    """A journal that keeps the hash of every step."""
 
     def __init__(self, content: Callable[[Step], Mapping[str, Any]]) -> None:
-        self.marks: list[str] = []
+        self.hashes: list[str] = []
         self.times: list[int] = []
         self._content = content
 
     def append(self, step: Step) -> None:
         """Hash the step."""
-        self.marks.append(content_hash("agent-bt/audit/v1", self._content(step)))
+        self.hashes.append(content_hash("agent-bt/audit/v1", self._content(step)))
         self.times.append(step.view.now)
 
 
 class _Found(Exception):
-    """A walk need not go on: this is the step that was looked for."""
+    """Ends a simulation: this is the step that was looked for."""
 
     def __init__(self, index: int, content: Mapping[str, Any]) -> None:
         super().__init__(index)
@@ -224,8 +252,8 @@ class _Found(Exception):
         self.content = content
 
 
-class _Against(_Marks):
-    """Holds every step against the hash of its original, and stops at the first that differs."""
+class _ComparingJournal(_HashJournal):
+    """A journal that compares every step with the hash of its original, and stops at the first that differs."""
 
     def __init__(self, content: Callable[[Step], Mapping[str, Any]], original: Sequence[str]) -> None:
         super().__init__(content)
@@ -234,50 +262,50 @@ class _Against(_Marks):
     def append(self, step: Step) -> None:
         """Compare the step."""
         super().append(step)
-        if self.marks[-1] != self._original[step.index]:
+        if self.hashes[-1] != self._original[step.index]:
             raise _Found(step.index, self._content(step))
 
 
-class _Only:
-    """Stops at one step."""
+class _StopAt:
+    """A journal that stops at one step."""
 
     def __init__(self, content: Callable[[Step], Mapping[str, Any]], index: int) -> None:
         self._content = content
         self._index = index
 
     def append(self, step: Step) -> None:
-        """Look whether it is the one."""
+        """Stop if this is the step."""
         if step.index == self._index:
             raise _Found(step.index, self._content(step))
 
 
 def _compare(
-    subject: Subject, bars: pl.DataFrame, changed: pl.DataFrame, original: _Marks, last: int, kind: Kind, cut: int
+    subject: Subject, bars: pl.DataFrame, changed: pl.DataFrame, original: _HashJournal, last: int, kind: Kind, cut: int
 ) -> Leak | None:
-    """Walk the changed bars up to decision `last`; the first difference, if any."""
-    against = _Against(subject.content, original.marks)
+    """Simulate over the changed bars up to decision `last`; return the first difference, if any."""
+    against = _ComparingJournal(subject.content, original.hashes)
 
     def leak(index: int, field: str, before: Any, after: Any) -> Leak:
         time = original.times[index]
         return Leak(kind=kind, cut=cut, index=index, time=time, field=field, original=before, changed=after)
 
     try:
-        _walk(subject, changed, against, last + 1)
+        _simulate(subject, changed, against, last + 1)
     except _Found as found:
         before, after = _original_step(subject, bars, found.index), found.content
         field, one, other = _first_difference(before, after)
         return leak(found.index, field, one, other)
     except StrategyError as error:
         cause = error.__cause__ or error
-        return leak(len(against.marks), "decision", "a decision", f"a failure ({type(cause).__name__}: {cause})")
-    if len(against.marks) <= last:
-        return leak(len(against.marks), "decision", "made", "not made")
+        return leak(len(against.hashes), "decision", "a decision", f"a failure ({type(cause).__name__}: {cause})")
+    if len(against.hashes) <= last:
+        return leak(len(against.hashes), "decision", "made", "not made")
     return None
 
 
 def _original_step(subject: Subject, bars: pl.DataFrame, index: int) -> Mapping[str, Any]:
     try:
-        _walk(subject, bars, _Only(subject.content, index), index + 1)
+        _simulate(subject, bars, _StopAt(subject.content, index), index + 1)
     except _Found as found:
         return found.content
     return {}
@@ -286,7 +314,7 @@ def _original_step(subject: Subject, bars: pl.DataFrame, index: int) -> Mapping[
 def _audit_all(
     subject: Subject, bars: pl.DataFrame, changed: pl.DataFrame, end: int, kind: Kind, cut: int
 ) -> Leak | None:
-    """The same for a strategy that answers for all bars at once: its rows up to `end` must stay what they are."""
+    """Compare the targets of a vectorised strategy for all bars at once: up to `end` they must stay equal."""
     strategy = subject.strategy()
     if not isinstance(strategy, VectorisedStrategy):
         return None
@@ -305,7 +333,7 @@ def _audit_all(
 
 
 def _first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any]:
-    """Where two pieces of plain data differ first, what was seen before what came of it; ("", ...) if nowhere."""
+    """Find where plain data differ first, what was seen before what followed from it; ("", ...) if nowhere."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = [*(key for key in _SEEN_FIRST if key in one), *(key for key in one if key not in _SEEN_FIRST)]
         inner = ((f"{path}.{key}" if path else key, one[key], other.get(key)) for key in keys)
@@ -319,7 +347,7 @@ def _first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, A
 
 
 def _around_difference(one: Any, other: Any) -> tuple[str, str]:
-    """Both values as text, long ones cut to where they differ."""
+    """Return both values as text, long ones cut to where they differ."""
     texts = [str(one), str(other)]
     if max(map(len, texts)) <= 2 * _SHOWN:
         return texts[0], texts[1]

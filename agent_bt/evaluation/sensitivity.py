@@ -1,7 +1,7 @@
-"""Execution sensitivity: a run's own decisions, refilled at other prices, later, and at double costs.
+"""Execution sensitivity: a run's own decisions, filled again at other prices, later, and at double costs.
 
-The decisions are taken as they were made, nobody is asked again: an agent that saw another account might have
-decided otherwise. What remains is how much of the result hangs on the assumed execution.
+The decisions are taken as they were recorded, and no model is asked again: an agent that saw another account might have
+decided differently. So it shows how much of the result depends on the assumed execution.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agent_bt.engine.simulate import simulate
 from agent_bt.execution.setup import ExecutionSetup
 
 COLUMNS = ("bar", "action", "size", "sizing", "targets", "trades", "on_change")
-"""The columns of `decisions.parquet` that `recorded_decisions` needs."""
+"""The columns of `decisions.parquet` that `read_decisions` needs."""
 
 CONVENTION = (
     "Execution sensitivity refills the decisions as they were made, at the next open, 1 and 5 bars later, and at "
@@ -30,7 +30,18 @@ CONVENTION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One way to fill the same decisions; amounts in quote units, shares as fractions, `max_drawdown` <= 0."""
+    """The outcome of one way to fill the same decisions.
+
+    Attributes:
+        name: of the way.
+        final_equity: quote units.
+        total_return: fraction of the starting cash.
+        max_drawdown: fraction of the highest equity before, <= 0.
+        fees: quote units.
+        slippage: quote units.
+        fills: number of fills.
+        equity: at each bar of the market, float64 (T,), quote units; NaN before the first bar of the run.
+    """
 
     name: str
     final_equity: float
@@ -40,10 +51,9 @@ class Variant:
     slippage: float
     fills: int
     equity: np.ndarray
-    """Equity per bar of the market, float64 (T,); NaN before its first bar."""
 
     def to_dict(self) -> dict[str, str | float | int]:
-        """Plain data for `summary.json`, without the curve."""
+        """Return plain data for `summary.json`, without the equity curve."""
         names = ("name", "final_equity", "total_return", "max_drawdown", "fees", "slippage", "fills")
         return {name: getattr(self, name) for name in names}
 
@@ -79,15 +89,19 @@ def execution_sensitivity(
     return variants
 
 
-def recorded_decisions(frame: pl.DataFrame) -> list[tuple[int, Decision]]:
-    """(bar, decision) of every record that wanted something, from the `COLUMNS` of a decisions table."""
+def read_decisions(frame: pl.DataFrame) -> list[tuple[int, Decision]]:
+    """Return (row of the bar, decision) of every recorded decision that has targets or trades.
+
+    Args:
+        frame: a decisions table; the `COLUMNS` are enough.
+    """
     wants = (pl.col("targets").list.len().fill_null(0) > 0) | (pl.col("trades").list.len().fill_null(0) > 0)
     return [
         (
             row["bar"],
             Decision(
-                targets=_shares(row["targets"]),
-                trades=_shares(row["trades"]),
+                targets=_weights(row["targets"]),
+                trades=_weights(row["trades"]),
                 on_change=row["on_change"],
                 sizing=row["sizing"],
                 action=row["action"],
@@ -98,7 +112,7 @@ def recorded_decisions(frame: pl.DataFrame) -> list[tuple[int, Decision]]:
     ]
 
 
-def _shares(rows: list[dict[str, Any]] | None) -> dict[str, float] | None:
+def _weights(rows: list[dict[str, Any]] | None) -> dict[str, float] | None:
     return None if rows is None else {row["symbol"]: row["share"] for row in rows}
 
 

@@ -1,4 +1,4 @@
-"""Config or run -> the objects that a check wants: look-ahead audit and leak check. Nothing is checked here."""
+"""Audit the strategy of a config or of a run for look-ahead: build what `evaluation.audit` needs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agent_bt.backtest.account import build_execution
 from agent_bt.backtest.bars import load_bars
 from agent_bt.backtest.model import build_form
 from agent_bt.backtest.prepare import prepare_market
-from agent_bt.backtest.replay import recorded_prompt
-from agent_bt.backtest.strategy import build_strategy, find_prompt, with_prompt_defaults
+from agent_bt.backtest.replay import load_recorded_prompt
+from agent_bt.backtest.strategy import apply_prompt_defaults, build_strategy, find_prompt
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
 from agent_bt.core.errors import UsageError
@@ -26,30 +26,39 @@ from agent_bt.records.read import load_run
 
 
 def audit_config(config: Config, config_path: Path | None = None, *, cuts: int = 12) -> Audit:
-    """Audit the strategy of a config for look-ahead over its own market. No model is asked: see `RandomReplyLLM`.
+    """Audit the strategy of a config for look-ahead over its own market; `RandomReplyLLM` takes the place of a model.
+
+    Args:
+        config: of the strategy.
+        config_path: file it was read from; prompts beside it are found.
+        cuts: number of decisions after which the future is changed.
 
     Raises:
-        AgentBtError: its prompt, bars or strategy are not there, or the strategy fails.
+        AgentBtError: its prompt, bars or strategy are missing or not valid, or the strategy fails.
     """
     prompt = find_prompt(config, config_path)
-    config = with_prompt_defaults(config, prompt)
+    config = apply_prompt_defaults(config, prompt)
     return _audit(config, prompt, load_bars(config).bars, cuts)
 
 
 def audit_run(path: Path, *, cuts: int = 12) -> Audit:
-    """Audit the strategy of a run over the bars that it recorded, with the prompt as it stood.
+    """Audit the strategy of a run over the bars and with the prompt that it recorded.
+
+    Args:
+        path: the run folder.
+        cuts: number of decisions after which the future is changed.
 
     Raises:
-        AgentBtError: it is no run folder, or the strategy is not there or fails.
+        AgentBtError: it is not a run folder, or the strategy is missing or fails.
     """
     run = load_run(path)
     kept = run.manifest.get("prompt")
-    prompt = None if kept is None else recorded_prompt(kept)
+    prompt = None if kept is None else load_recorded_prompt(kept)
     return _audit(load_config(run.folder.config, env={}), prompt, run.market, cuts)
 
 
 def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int) -> Audit:
-    bars = _throughout(bars)
+    bars = _listed_throughout(bars)
     setup = build_execution(config)
 
     def strategy() -> Strategy:
@@ -64,19 +73,19 @@ def _audit(config: Config, prompt: Prompt | None, bars: pl.DataFrame, cuts: int)
     return audit(subject, bars, cuts=cuts, seed=config.seed)
 
 
-def _throughout(bars: pl.DataFrame) -> pl.DataFrame:
-    """The bars without symbols that are listed or vanish on the way, which a market that ends earlier cannot hold.
+def _listed_throughout(bars: pl.DataFrame) -> pl.DataFrame:
+    """Leave out symbols that are listed or delisted during the run: a market that ends earlier may not have them.
 
     Raises:
-        UsageError: no symbol is there throughout.
+        UsageError: no symbol is listed throughout.
     """
     if "symbol" not in bars.columns:
         return bars
     traded = pl.col("close_time").filter(pl.col("volume") > 0)
-    lives = bars.group_by("symbol").agg(first=pl.col("close_time").min(), last=traded.max())
+    ranges = bars.group_by("symbol").agg(first=pl.col("close_time").min(), last=traded.max())
     ends = bars["close_time"].max()
     day = pl.duration(days=1)
-    kept = lives.filter((pl.col("first") == lives["first"].min()) & (pl.col("last") > pl.lit(ends) - day))["symbol"]
+    kept = ranges.filter((pl.col("first") == ranges["first"].min()) & (pl.col("last") > pl.lit(ends) - day))["symbol"]
     if kept.is_empty():
-        raise UsageError("no symbol is there from the first bar to the last; audit a shorter range")
+        raise UsageError("no symbol is listed from the first bar to the last; audit a shorter range")
     return bars.filter(pl.col("symbol").is_in(kept.to_list()))

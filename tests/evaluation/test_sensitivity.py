@@ -19,7 +19,7 @@ from agent_bt.core.types import Decision, Fill, Portfolio
 from agent_bt.core.view import MarketView
 from agent_bt.engine.loop import run_decisions
 from agent_bt.engine.market import Market
-from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, recorded_decisions
+from agent_bt.evaluation.sensitivity import COLUMNS, execution_sensitivity, read_decisions
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.setup import ExecutionSetup
 from agent_bt.execution.sizer import RiskLimitedSizer
@@ -159,7 +159,7 @@ def test_decisions_come_back_from_the_table_of_a_run(tmp_path: Path) -> None:
     rows = [{**build_content(step, window=False), "telemetry": build_telemetry(step, 0)} for step in steps]
     schema = decision_schema([])
     pl.DataFrame(rows, schema=json_schema(schema)).cast(schema).write_parquet(tmp_path / "decisions.parquet")
-    recorded = recorded_decisions(pl.read_parquet(tmp_path / "decisions.parquet", columns=list(COLUMNS)))
+    recorded = read_decisions(pl.read_parquet(tmp_path / "decisions.parquet", columns=list(COLUMNS)))
     assert [bar for bar, _ in recorded] == [0, 4, 6, 8]
     as_run = execution_sensitivity(market, recorded, setup_of(rules_of()))[0]
     assert as_run.equity.tobytes() == broker.equity.tobytes()

@@ -108,7 +108,7 @@ def simulate_account(
     setup = build_execution(config)
     setup = setup if cash is None else replace(setup, cash=cash)
     schedule = make_schedule(config, market, time_us(config.market.end))
-    alone = []
+    accounts = []
     for period in periods:
         span = period.span(market, setup.cash)
         prices = copy(market.head(span.last + 1))
@@ -119,7 +119,7 @@ def simulate_account(
         simulation = simulate(market=prices, bars=made, strategy=strategy, setup=setup, targets=targets)
         broker = simulation.broker
         rows = slice(span.first, span.last + 1)
-        alone.append(
+        accounts.append(
             SimulatedAccount(
                 times=prices.times[rows],
                 equity=broker.equity[rows],
@@ -131,7 +131,7 @@ def simulate_account(
                 cash=span.cash,
             )
         )
-    return alone
+    return accounts
 
 
 def simulate_all(
