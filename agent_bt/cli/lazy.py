@@ -16,7 +16,7 @@ GROUPS = {
     "features": "List, compute and check features.",
     "prompts": "List, show, render, compare and lock prompts.",
     "runs": "List, show and verify runs.",
-    "cache": "Look at, export, import and prune the store of replies.",
+    "cache": "Show, export, import and prune the store of replies.",
 }
 """Sub-group, or slow command -> its help; each is the `app` of the module of the same name in `agent_bt.cli`."""
 
