@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import numba
 import pytest
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaWarning
@@ -169,6 +170,8 @@ def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> ModuleT
     """A module of kernels, in this process; the text follows the import of `njit`."""
     (folder / "lone.py").write_text("from agent_bt.core.jit import njit\n" + text)
     monkeypatch.syspath_prepend(str(folder))
+    # Beside the module, wherever the machine code of the other tests is kept.
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.delitem(sys.modules, "lone", raising=False)
     importlib.invalidate_caches()
     return importlib.import_module("lone")
