@@ -87,6 +87,7 @@ def _measure(limits: Mapping[str, float], *, known: bool) -> tuple[float, float]
     from agent_bt.core.types import Request
     from agent_bt.llm.limiter import AdaptiveLimiter
     from agent_bt.llm.openai_client import OpenAILLM
+    from agent_bt.llm.retry import RetryLLM
 
     command = [sys.executable, __file__, json.dumps(limits)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -96,7 +97,8 @@ def _measure(limits: Mapping[str, float], *, known: bool) -> tuple[float, float]
             limiter = (
                 _FixedLimits(limits.get("at_once"), limits.get("per_s")) if known else AdaptiveLimiter(MAX_IN_FLIGHT)
             )
-            llm = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", retries=20, limiter=limiter)
+            client = OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", limiter=limiter)
+            llm = RetryLLM(client, lambda _: 20)
             body = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
             began = time.perf_counter()
             futures = [llm.submit(Request(provider="p", endpoint_id="e", body=body, replicate=n)) for n in range(CALLS)]

@@ -37,6 +37,7 @@ from agent_bt.engine.prefetch import Prefetcher, PrefetchStats
 from agent_bt.engine.simulate import Simulation, simulate
 from agent_bt.execution.broker import SimulatedBroker
 from agent_bt.execution.sizer import RiskLimitedSizer
+from agent_bt.llm.ledger import Ledger
 from agent_bt.llm.provider import get_provider
 from agent_bt.records.journal import JournalWriter
 from agent_bt.records.run_folder import Status
@@ -110,19 +111,23 @@ def _compile(broker: SimulatedBroker, sizer: RiskLimitedSizer) -> None:
 class _ReportingJournal:
     """A journal that updates the progress display with every step."""
 
-    def __init__(self, journal: JournalWriter, progress: Progress) -> None:
+    def __init__(self, journal: JournalWriter, progress: Progress, ledger: Ledger | None) -> None:
         self._journal = journal
         self._progress = progress
+        self._ledger = ledger
 
     def append(self, step: Step) -> None:
         """Record the step and show how far the run is."""
         self._journal.append(step)
         tally = self._journal.tally
+        # The ledger knows every attempt, failed and prefetched ones too.
+        spent = self._ledger.spent if self._ledger else tally.spent
         self._progress.update(
             tally.total,
             invalid=tally.total - tally.provenance["model"],
-            tokens=tally.prompt_tokens + tally.completion_tokens,
-            cost_usd=None if tally.unpriced else tally.cost_usd,
+            calls=spent.calls if self._ledger else 0,
+            tokens=spent.tokens,
+            cost_usd=None if spent.unpriced else spent.usd or 0.0,
         )
 
 
@@ -144,7 +149,7 @@ def _simulate(
             strategy=run.plan.strategy,
             setup=run.plan.setup,
             broker=broker,
-            journal=_ReportingJournal(journal, progress),
+            journal=_ReportingJournal(journal, progress, run.ledger),
             fills=fills,
             decide=prefetcher.decide if prefetcher else None,
         )

@@ -206,7 +206,7 @@ def _waste(folder: RunFolder, tally: Tally, prefetch: PrefetchStats) -> Waste:
     spent, llm = read_spent(folder.ledger), folder.read_manifest().get("llm") or {}
     probes = llm.get("probes", 0)
     return Waste(
-        calls=max(0, spent.calls - (tally.calls - tally.unbilled) - probes),
+        calls=max(0, spent.calls - tally.calls - probes),
         probes=probes,
         prompt_tokens=max(0, spent.prompt_tokens - tally.prompt_tokens),
         completion_tokens=max(0, spent.completion_tokens - tally.completion_tokens),

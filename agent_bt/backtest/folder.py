@@ -78,7 +78,7 @@ def is_blank(folder: RunFolder) -> bool:
     if not folder.ledger.exists():
         return True
     with Ledger(folder.ledger) as ledger:
-        return ledger.spent.calls == 0
+        return not ledger.spent.tokens
 
 
 def read_replies(folder: RunFolder) -> dict[str, Reply]:

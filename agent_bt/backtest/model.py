@@ -1,7 +1,8 @@
 """Config -> an opened model: its provider with everything around it, and the form of the requests it gets.
 
 From the outside in: replies of an earlier part of the run (`JournaledLLM`), the cache, the guard against an endpoint
-that fails again and again, budget and ledger, the provider's client. An embedded model gets only the first of them.
+that fails again and again, retries, budget and ledger, the provider's client. An embedded model gets only the first of
+them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Model:
         negotiated: parameters as the endpoint accepts them; None where nothing was negotiated.
         prices: version of the price table; None where nothing is paid.
         ledger: what was spent and saved.
-        probes: billed calls that were sent now to find out what the endpoint accepts.
+        probes: requests that were sent now to find out what the endpoint accepts.
     """
 
     llm: LLM
@@ -151,26 +152,23 @@ def _open_endpoint(
 
     schema = reply_schema(config.strategy)
     requested = provider.parameters()
-    probes = 0
 
     def negotiate(paid: LLM) -> dict[str, Any]:
-        nonlocal probes
-        probes = 1  # the test requests that the endpoint refused are not billed
         return provider.negotiate(paid, schema, RANK_PROBE if schema is RANK_SCHEMA else PROBE)
 
     with ExitStack() as opened:
         if endpoints is None:
             endpoints = Endpoints(config, ledger_path)
             opened.callback(endpoints.close)
-        found, prices = endpoints.connect(provider, known=negotiated, key=negotiation_key(config), negotiate=negotiate)
+        connection = endpoints.connect(provider, known=negotiated, key=negotiation_key(config), negotiate=negotiate)
         return Model(
             llm=endpoints.llm,
-            form=build_form(config, found),
+            form=build_form(config, connection.negotiated),
             requested=requested,
-            negotiated=found,
-            prices=prices.version,
+            negotiated=connection.negotiated,
+            prices=connection.prices.version,
             ledger=endpoints.ledger,
-            probes=probes,
+            probes=connection.probes,
             _opened=opened.pop_all(),
         )
     raise AssertionError  # pragma: no cover - the block above returns or raises

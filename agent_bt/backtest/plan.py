@@ -19,6 +19,7 @@ from agent_bt.config.model import Config
 from agent_bt.core.protocols import Strategy
 from agent_bt.engine.prefetch import Guess
 from agent_bt.execution.setup import ExecutionSetup
+from agent_bt.llm.ledger import Ledger
 from agent_bt.records.hashes import data_hash
 from agent_bt.records.run_folder import RunFolder
 
@@ -64,6 +65,7 @@ class PreparedRun:
         folder: what it is recorded in.
         continued: whether an earlier part of it is recorded there.
         offline: whether replies come from the cache alone, so that prefetch has no wait to save.
+        ledger: what calls to the model have cost so far; None where nothing is paid.
     """
 
     plan: RunPlan
@@ -71,6 +73,7 @@ class PreparedRun:
     folder: RunFolder
     continued: bool
     offline: bool = False
+    ledger: Ledger | None = None
 
 
 def plan_run(

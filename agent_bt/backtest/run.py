@@ -192,9 +192,19 @@ def _run(
             # What is wrong with the config is reported before a request is sent to a model.
             prepared = prepare_market(plan.config, plan.loaded.bars, plan.strategy, plan.limit)
             recorded = read_replies(folder)
+            ledger = None
             if plan.model is not None:
-                opened.callback(_open_model(plan, plan.model, folder, recorded, offline, endpoints).close)
-            run = PreparedRun(plan=plan, prepared=prepared, folder=folder, continued=bool(recorded), offline=offline)
+                model = _open_model(plan, plan.model, folder, recorded, offline, endpoints)
+                opened.callback(model.close)
+                ledger = model.ledger if model.prices else None
+            run = PreparedRun(
+                plan=plan,
+                prepared=prepared,
+                folder=folder,
+                continued=bool(recorded),
+                offline=offline,
+                ledger=ledger,
+            )
             executed = execute(run, progress)
     finally:
         if created and is_blank(folder):

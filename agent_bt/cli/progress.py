@@ -68,12 +68,15 @@ class PlainProgress:
         self._line = self._last_shown = ""
         self._write(f"{label}: {total:,} decisions" if total else label)
 
-    def update(self, done: int, *, invalid: int = 0, tokens: int = 0, cost_usd: float | None = None) -> None:
+    def update(
+        self, done: int, *, invalid: int = 0, calls: int = 0, tokens: int = 0, cost_usd: float | None = None
+    ) -> None:
         """Show the state, if the last line is old enough.
 
         Args:
             done: decisions so far.
             invalid: how many of them failed.
+            calls: requests sent so far, each attempt counted.
             tokens: used so far.
             cost_usd: spent so far, US dollars; None: unpriced.
         """
@@ -81,7 +84,14 @@ class PlainProgress:
         if self._running and (now - self._shown_at >= self._every_s or done == self._total):
             self._shown_at = now
             self._line = progress_line(
-                self._label, done, self._total, now - self._began, invalid=invalid, tokens=tokens, cost_usd=cost_usd
+                self._label,
+                done,
+                self._total,
+                now - self._began,
+                invalid=invalid,
+                calls=calls,
+                tokens=tokens,
+                cost_usd=cost_usd,
             )
             self._show()
 
@@ -150,9 +160,19 @@ class LiveProgress(PlainProgress):
 
 
 def progress_line(
-    label: str, done: int, total: int, elapsed_s: float, *, invalid: int, tokens: int, cost_usd: float | None
+    label: str,
+    done: int,
+    total: int,
+    elapsed_s: float,
+    *,
+    invalid: int,
+    tokens: int,
+    cost_usd: float | None,
+    calls: int = 0,
 ) -> str:
-    """Format `label 120/2,208 (5%), 1:02 left, 0.8% invalid, 61,200 tokens, $0.0123`; unknown parts are left out.
+    """Format `label 120/2,208 (5%), 1:02 left, 0.8% invalid, 121 calls, $0.0123, 61,200 tokens`.
+
+    Unknown parts are left out; what a narrow terminal cuts off is the least important.
 
     Args:
         label: name of the work.
@@ -162,6 +182,7 @@ def progress_line(
         invalid: failed decisions.
         tokens: used so far.
         cost_usd: US dollars; None: unpriced.
+        calls: requests sent so far, each attempt counted.
     """
     parts = [f"{label} {done:,}/{total:,} ({done / total:.0%})" if total else f"{label} {done:,}"]
     if 0 < done < total:
@@ -169,12 +190,14 @@ def progress_line(
     # A rule calls no model: it has no tokens and no invalid replies.
     if done and (tokens or invalid):
         parts.append(f"{invalid / done:.1%} invalid")
-    if tokens:
-        parts.append(f"{tokens:,} tokens")
+    if calls:
+        parts.append(f"{calls:,} calls")
     if cost_usd is not None and cost_usd > 0:
         parts.append(f"${cost_usd:,.4f}")
     elif cost_usd is None and tokens:
         parts.append("unpriced")
+    if tokens:
+        parts.append(f"{tokens:,} tokens")
     return ", ".join(parts)
 
 

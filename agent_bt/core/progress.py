@@ -17,12 +17,15 @@ class Progress(Protocol):
         """
         ...
 
-    def update(self, done: int, *, invalid: int = 0, tokens: int = 0, cost_usd: float | None = None) -> None:
+    def update(
+        self, done: int, *, invalid: int = 0, calls: int = 0, tokens: int = 0, cost_usd: float | None = None
+    ) -> None:
         """Report the progress so far.
 
         Args:
             done: decisions made.
             invalid: those of them that failed.
+            calls: requests sent to a model that is paid for, each attempt counted.
             tokens: tokens spent.
             cost_usd: US dollars spent; None if the price is not known.
         """
@@ -43,7 +46,9 @@ class SilentProgress:
     def start(self, total: int, label: str) -> None:
         """Do nothing."""
 
-    def update(self, done: int, *, invalid: int = 0, tokens: int = 0, cost_usd: float | None = None) -> None:
+    def update(
+        self, done: int, *, invalid: int = 0, calls: int = 0, tokens: int = 0, cost_usd: float | None = None
+    ) -> None:
         """Do nothing."""
 
     def note(self, text: str) -> None:

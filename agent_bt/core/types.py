@@ -188,7 +188,8 @@ class Reply:
         usage: tokens, if the provider reports them.
         cost_usd: US dollars; None if the price is not known.
         latency_ms: time from the request to the reply.
-        attempts: how often the request was sent.
+        attempts: how often the request was sent; 0 where it never reached the endpoint.
+        retry_after_s: how long the endpoint asks to wait before the next attempt, in seconds; None: it does not ask.
         cached: whether the reply comes from the cache.
         speculated: whether the request was sent ahead of its decision, by prefetch.
     """
@@ -203,6 +204,7 @@ class Reply:
     cost_usd: float | None = None
     latency_ms: float = 0.0
     attempts: int = 1
+    retry_after_s: float | None = None
     cached: bool = False
     speculated: bool = False
 

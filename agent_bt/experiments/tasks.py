@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from agent_bt.core.errors import AgentBtError, Interrupted
 from agent_bt.core.progress import Progress
+from agent_bt.llm.ledger import Ledger, Spend
 
 INTERRUPTED = "interrupted; the same command continues the experiment"
 
@@ -28,7 +29,14 @@ class Task:
 
 
 def run_tasks(
-    tasks: Sequence[Task], *, threads: int, progress: Progress, label: str, done: int, stop: Callable[[], None]
+    tasks: Sequence[Task],
+    *,
+    threads: int,
+    progress: Progress,
+    label: str,
+    done: int,
+    stop: Callable[[], None],
+    ledger: Ledger | None = None,
 ) -> None:
     """Run all tasks.
 
@@ -39,12 +47,13 @@ def run_tasks(
         label: shown beside them.
         done: decisions that were made before.
         stop: called when the rest shall end early, so that whoever waits for a reply stops waiting.
+        ledger: what all cells together have spent; None: each has its own, or nothing is paid.
 
     Raises:
         AgentBtError: the first error; every other task was stopped for it.
         Interrupted: the user stopped it.
     """
-    display = _Display(progress, {task.key: task.expected for task in tasks}, done, label)
+    display = _Display(progress, {task.key: task.expected for task in tasks}, done, label, ledger)
     errors: list[AgentBtError] = []
     failing = threading.Lock()
 
@@ -94,6 +103,7 @@ def run_tasks(
 class _State:
     done: int = 0
     invalid: int = 0
+    calls: int = 0
     tokens: int = 0
     cost_usd: float | None = 0.0
 
@@ -101,11 +111,14 @@ class _State:
 class _Display:
     """Adds up what the cells report; safe for threads."""
 
-    def __init__(self, progress: Progress, expected: Mapping[str, int], before: int, label: str) -> None:
+    def __init__(
+        self, progress: Progress, expected: Mapping[str, int], before: int, label: str, ledger: Ledger | None
+    ) -> None:
         self.stopping = threading.Event()
         self._progress = progress
         self._expected = expected
         self._before = before
+        self._ledger = ledger
         self._states = {key: _State() for key in expected}
         self._lock = threading.Lock()
         self._progress.start(before + sum(expected.values()), label)
@@ -132,13 +145,20 @@ class _Display:
 
     def _show(self) -> None:
         states = self._states.values()
-        costs = [state.cost_usd for state in states]
+        # Cells that share a ledger report what all of them have spent, not what each has.
+        parts = [_paid(self._ledger.spent)] if self._ledger is not None else list(states)
+        costs = [part.cost_usd for part in parts]
         self._progress.update(
             self._before + sum(state.done for state in states),
             invalid=sum(state.invalid for state in states),
-            tokens=sum(state.tokens for state in states),
+            calls=sum(part.calls for part in parts),
+            tokens=sum(part.tokens for part in parts),
             cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
         )
+
+
+def _paid(spent: Spend) -> _State:
+    return _State(calls=spent.calls, tokens=spent.tokens, cost_usd=None if spent.unpriced else spent.usd or 0.0)
 
 
 class _Part:
@@ -151,13 +171,17 @@ class _Part:
     def start(self, total: int, label: str) -> None:
         """The display knows already."""
 
-    def update(self, done: int, *, invalid: int = 0, tokens: int = 0, cost_usd: float | None = None) -> None:
+    def update(
+        self, done: int, *, invalid: int = 0, calls: int = 0, tokens: int = 0, cost_usd: float | None = None
+    ) -> None:
         """Add it up.
 
         Raises:
             KeyboardInterrupt: the experiment is stopped; a run ends on it as on the user's own.
         """
-        self._display.update(self._key, _State(done=done, invalid=invalid, tokens=tokens, cost_usd=cost_usd))
+        self._display.update(
+            self._key, _State(done=done, invalid=invalid, calls=calls, tokens=tokens, cost_usd=cost_usd)
+        )
         if self._display.stopping.is_set():
             raise KeyboardInterrupt
 

@@ -1,16 +1,15 @@
-"""The budget as a layer: reserves the worst case of every call before it is sent, and never exceeds the limit.
+"""The budget as a layer: reserves the worst case of every attempt before it is sent, and never exceeds the limit.
 
-1. The worst case of a call: its prompt has no more tokens than its request has bytes, its completion no more than
+1. A call here is one attempt: what lies above repeats a failed one as a call of its own.
+2. The worst case of a call: its prompt has no more tokens than its request has bytes, its completion no more than
    `max_tokens`.
-2. A needed call is sent when spent amounts, reserved amounts and its own worst case fit the limits together. Where only
+3. A needed call is sent when spent amounts, reserved amounts and its own worst case fit the limits together. Where only
    the calls in flight prevent that it waits for them: most cost far less than their worst case.
-3. A speculative call is refused as soon as it would use the part of the budget that is kept for needed calls.
-4. A reply settles its call with the actual amounts. Calls that a 429 or a server error refused, or that never
-   connected, cost nothing; one that timed out or came back unreadable counts with its worst case, because it may
-   have been billed.
+4. A speculative call is refused as soon as it would use the part of the budget that is kept for needed calls.
+5. A reply settles its call with the actual amounts (`compute_cost`): whatever was sent is a call; what may have been
+   computed counts with its worst case until its usage is known.
 
-Retries inside one call count as that call: providers bill answers, not refusals. A reply with usage but no price counts
-its tokens, and no dollars; it is `unpriced` in the ledger.
+A reply with usage but no price counts its tokens, and no dollars; it is `unpriced` in the ledger.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
-from agent_bt.llm.ledger import NOT_BILLED, NOTHING, Ledger, Spend, compute_spend
+from agent_bt.llm.ledger import NOTHING, Ledger, Spend, compute_spend
 from agent_bt.llm.prices import PriceBook, PriceTable, add_cost
 from agent_bt.llm.priority import Priority, current_priority, use_priority
 
@@ -197,7 +197,7 @@ class BudgetLLM:
         if isinstance(outcome, Reply):
             outcome = add_cost(outcome, self._prices.of(call.request))
         try:
-            self._settle(number, _cost_of(outcome, call.worst))
+            self._settle(number, compute_cost(outcome, call.worst))
         except RecordError as error:  # spending that cannot be recorded must stop
             outcome = error
         resolve(call.future, outcome)
@@ -216,13 +216,33 @@ class BudgetLLM:
         return Reply(failure="budget", error=message, attempts=0) if hold else BudgetReached(message)
 
 
-def _cost_of(outcome: Reply | BaseException, worst: Spend) -> Spend:
+def count_attempts(outcome: Reply | BaseException) -> int:
+    """Return how often a request was sent; one that ended with an exception was sent once."""
+    return outcome.attempts if isinstance(outcome, Reply) else 1
+
+
+def compute_cost(outcome: Reply | BaseException, worst: Spend) -> Spend:
+    """Return what an attempt has cost, as far as that is known.
+
+    | the attempt | counts as |
+    |---|---|
+    | never reached the endpoint | nothing |
+    | came back with its usage | a call with that usage |
+    | was refused: a rate limit, a key, a model, a parameter | a call without tokens |
+    | timed out, was cut, failed in the server, came back unreadable or without usage | a call with its worst case |
+
+    Args:
+        outcome: its reply, or the exception it ended with.
+        worst: the most it can have cost.
+    """
+    if not count_attempts(outcome):
+        return NOTHING
+    refused = replace(NOTHING, calls=1, usd=None if worst.usd is None else 0.0)
     if isinstance(outcome, BaseException):
-        refused = isinstance(outcome, ModelError) and not isinstance(outcome, EndpointDown)
-        return NOTHING if refused else worst
+        return refused if isinstance(outcome, ModelError) and not isinstance(outcome, EndpointDown) else worst
     if outcome.usage is not None:
         return compute_spend(outcome)
-    return NOTHING if outcome.failure in NOT_BILLED else worst
+    return refused if outcome.failure == "rate_limit" else worst
 
 
 def _limits(budget: BudgetConfig) -> str:

@@ -6,20 +6,39 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent_bt.config.model import Config
 from agent_bt.core.errors import EndpointDown
+from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
-from agent_bt.llm.budget import BudgetLLM
+from agent_bt.llm.budget import BudgetLLM, count_attempts
 from agent_bt.llm.cache import CachedLLM
 from agent_bt.llm.cache_store import ReplyStore
+from agent_bt.llm.futures import outcome_of
 from agent_bt.llm.guard import FailureGuard
 from agent_bt.llm.ledger import Ledger
 from agent_bt.llm.prices import PriceBook, PriceTable
 from agent_bt.llm.provider import Provider
+from agent_bt.llm.retry import RetryLLM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """What is known of a model once requests to it are possible.
+
+    Attributes:
+        prices: of the model.
+        negotiated: the negotiation's result; None where the provider negotiates nothing.
+        probes: requests that were sent now to find that out.
+    """
+
+    prices: PriceTable
+    negotiated: Mapping[str, Any] | None = None
+    probes: int = 0
 
 
 class Endpoints:
@@ -41,7 +60,11 @@ class Endpoints:
             opened.callback(self._clients.close)
             self._prices = PriceBook()
             self._paid = BudgetLLM(self._clients, config.budget, self.ledger, self._prices)
-            self.llm: LLM = CachedLLM(FailureGuard(self._paid, config.risk.max_failures_in_a_row), self._store)
+            self._retries: dict[tuple[str, str], int] = {}
+            self._retrying = RetryLLM(self._paid, self._retries_of)
+            opened.callback(self._retrying.stop)
+            guarded = FailureGuard(self._retrying, config.risk.max_failures_in_a_row)
+            self.llm: LLM = CachedLLM(guarded, self._store)
             self._connecting = threading.Lock()
             self._opened = opened.pop_all()
 
@@ -52,7 +75,7 @@ class Endpoints:
         known: Mapping[str, Any] | None,
         key: list[Any],
         negotiate: Callable[[LLM], dict[str, Any]],
-    ) -> tuple[Mapping[str, Any] | None, PriceTable]:
+    ) -> Connection:
         """Make requests to a provider's model possible.
 
         The first to connect to an endpoint sets timeout, retries and calls in flight for all.
@@ -62,9 +85,6 @@ class Endpoints:
             known: the result of an earlier negotiation; None: the cache knows it, or it is found out now.
             key: what the result is remembered by in the cache.
             negotiate: finds it out, given the LLM that test requests are sent through.
-
-        Returns:
-            The negotiation's result, None where the provider negotiates nothing, and the model's prices.
 
         Raises:
             ModelError: the endpoint cannot be used.
@@ -77,23 +97,29 @@ class Endpoints:
                 provider.config.provider, provider.endpoint_id, str(provider.parameters()["model"]), prices
             )
             self._clients.open(provider)
+            self._retries.setdefault((provider.config.provider, provider.endpoint_id), provider.config.retries)
             if not provider.negotiates:
-                return None, prices
+                return Connection(prices=prices)
             found = known or self._store.recall(key)
             if found is not None:
                 provider.check_negotiated(found, source="this run" if known else f"the cache {self._store.path}")
-            else:
-                found = negotiate(self._paid)
-                self._store.remember(key, found)
-        return found, prices
+                return Connection(prices=prices, negotiated=found)
+            counted = _AttemptCounter(self._paid)
+            found = negotiate(RetryLLM(counted, self._retries_of))
+            self._store.remember(key, found)
+        return Connection(prices=prices, negotiated=found, probes=counted.attempts)
 
     def stop(self) -> None:
         """Abort the calls in flight: callers that wait for a reply get an `EndpointDown`. Idempotent."""
+        self._retrying.stop()
         self._clients.close()
 
     def close(self) -> None:
         """Release threads, connections and files; idempotent."""
         self._opened.close()
+
+    def _retries_of(self, request: Request) -> int:
+        return self._retries[request.provider, request.endpoint_id]
 
 
 class _Clients:
@@ -123,3 +149,26 @@ class _Clients:
 
     def _client(self, request: Request) -> LLM:
         return self._clients[request.provider, request.endpoint_id]
+
+
+class _AttemptCounter:
+    """An LLM that counts what is sent to the next one."""
+
+    def __init__(self, inner: LLM) -> None:
+        self._inner = inner
+        self.attempts = 0
+
+    def submit(self, request: Request) -> Future[Reply]:
+        future = self._inner.submit(request)
+        future.add_done_callback(self._count)
+        return future
+
+    def complete(self, request: Request) -> Reply:
+        return result_of(self.submit(request))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _count(self, future: Future[Reply]) -> None:
+        if not future.cancelled():
+            self.attempts += count_attempts(outcome_of(future))

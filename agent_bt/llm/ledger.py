@@ -64,9 +64,6 @@ def compute_spend(reply: Reply) -> Spend:
 
 NOTHING = Spend()
 
-NOT_BILLED = ("rate_limit", "server_error", "connection")
-"""Failures of calls that providers do not bill."""
-
 
 def read_spent(path: Path) -> Spend:
     """Return the sum of the ledger at `path`: settled calls, and the worst case of those that were never settled.

@@ -21,18 +21,28 @@ from agent_bt.core.futures import result_of
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.address import NO_KEY, OPENAI_BASE_URL, endpoint_name, is_local
 from agent_bt.llm.chat_response import read_answer, read_failure
-from agent_bt.llm.retry import Attempt, retry_after_s, retrying
+from agent_bt.llm.retry import retry_after_s
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 5.0
 
+_NEVER_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+"""Failures before the first byte of a request has left: nothing can have been computed."""
+
 _SECRET = re.compile(r"(?i)(\bbearer\s+|\bsk-)[^\s\"',}]+")
 
 
 class Limiter(Protocol):
-    """Decides when an attempt may be sent; each attempt passes it once, on the client's event loop."""
+    """Decides when a request may be sent; each one passes it once, on the client's event loop."""
 
     async def acquire(self) -> None:
         """Wait until one attempt may be sent."""
@@ -70,17 +80,15 @@ class FixedLimiter:
 class OpenAILLM:
     """A client of OpenAI, vLLM, Ollama, llama.cpp, DeepSeek, OpenRouter and every endpoint with the same API.
 
-    The body of a request is sent as it is. A call with a transport failure is retried; what still fails is a `Reply`
-    with `failure` set. A future can be cancelled until its first attempt is sent, and then is not sent.
+    The body of a request is sent as it is, once: repeating it is the work of `agent_bt.llm.retry`. A transport failure
+    is a `Reply` with `failure` set. A future can be cancelled until its request is sent, and then is not sent.
 
     Args:
         base_url: the endpoint up to and including `/v1`; None: OpenAI's own.
         api_key: None where the endpoint needs none.
-        timeout_s: of one attempt, from sending to the last byte, in seconds.
-        retries: attempts after the first.
-        max_in_flight: upper limit of attempts in flight, unless a `limiter` is given.
-        backoff_s: scale of the wait before the first retry, in seconds; doubled for each further one.
-        limiter: decides instead of `max_in_flight` when an attempt is sent.
+        timeout_s: of a request, from sending to the last byte, in seconds.
+        max_in_flight: upper limit of requests in flight, unless a `limiter` is given.
+        limiter: decides instead of `max_in_flight` when a request is sent.
 
     Raises:
         ConfigError: `base_url` is not an http(s) address.
@@ -93,9 +101,7 @@ class OpenAILLM:
         base_url: str | None = None,
         api_key: str | None = None,
         timeout_s: float = 30.0,
-        retries: int = 3,
         max_in_flight: int = 16,
-        backoff_s: float = 0.5,
         limiter: Limiter | None = None,
     ) -> None:
         base_url = base_url or OPENAI_BASE_URL
@@ -104,8 +110,6 @@ class OpenAILLM:
             raise AuthenticationFailed("the API key is empty or holds characters that no key has; copy it again")
         self._key = api_key or NO_KEY
         self._timeout_s = timeout_s
-        self._retries = retries
-        self._backoff_s = backoff_s
         self._limiter: Limiter = limiter or FixedLimiter(max_in_flight)
         self._base_url = base_url
         self._tls = httpx.create_ssl_context()
@@ -174,11 +178,9 @@ class OpenAILLM:
         future.add_done_callback(lambda f: self._loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
 
     async def _answer(self, request: Request, future: Future[Reply]) -> None:
-        calling = retrying(retries=self._retries, backoff_s=self._backoff_s)
         outcome: Reply | BaseException
         try:
-            attempt: Attempt = await calling(self._attempt, request, future)
-            outcome = replace(attempt.reply, attempts=calling.statistics["attempt_number"])
+            outcome = await self._ask(request, future)
         except asyncio.CancelledError:
             outcome = EndpointDown(f"the client of {self._endpoint} was closed while the call was in flight")
         except Exception as error:  # any exception belongs to the caller who waits for the future
@@ -190,7 +192,7 @@ class OpenAILLM:
         else:
             future.set_exception(outcome)
 
-    async def _attempt(self, request: Request, future: Future[Reply]) -> Attempt:
+    async def _ask(self, request: Request, future: Future[Reply]) -> Reply:
         await self._limiter.acquire()
         status: int | None = None
         headers: Mapping[str, str] = {}
@@ -203,13 +205,13 @@ class OpenAILLM:
             latency_ms = (time.perf_counter() - sent) * 1000
             if isinstance(response, Reply):
                 logger.debug("%s: %s after %.0f ms", self._endpoint, response.failure, latency_ms)
-                return Attempt(reply=replace(response, latency_ms=latency_ms))
+                return replace(response, latency_ms=latency_ms)
             status, headers = response.status_code, response.headers
             logger.debug("%s: HTTP %d after %.0f ms", self._endpoint, status, latency_ms)
         finally:
             self._limiter.release(status, headers)
         reply = self._read(request, response)
-        return Attempt(reply=replace(reply, latency_ms=latency_ms), retry_after_s=retry_after_s(headers))
+        return replace(reply, latency_ms=latency_ms, retry_after_s=retry_after_s(headers) if reply.failure else None)
 
     def _client(self) -> openai.AsyncOpenAI:
         # One for each call in flight: a shared pool scans all of its connections at every request.
@@ -233,12 +235,14 @@ class OpenAILLM:
                 return await client.post("/chat/completions", cast_to=httpx.Response, body=dict(request.body))
         except openai.APIStatusError as error:
             return cast(httpx.Response, error.response)
-        except (TimeoutError, openai.APITimeoutError):
-            return Reply(failure="timeout", error=f"no answer from {self._endpoint} within {self._timeout_s:g} s")
+        except (TimeoutError, openai.APITimeoutError) as error:
+            words = f"no answer from {self._endpoint} within {self._timeout_s:g} s"
+            return Reply(failure="timeout", error=words, attempts=_attempts(error))
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             words = self._scrub(f"{type(cause).__name__}: {cause}".rstrip(": "))
-            return Reply(failure="connection", error=f"no answer from {self._endpoint} ({words})")
+            words = f"no answer from {self._endpoint} ({words})"
+            return Reply(failure="connection", error=words, attempts=_attempts(error))
         finally:
             self._idle.append(client)
 
@@ -257,3 +261,8 @@ class OpenAILLM:
         if self._key != NO_KEY:
             text = text.replace(self._key, "***")
         return _SECRET.sub(r"\1***", text)
+
+
+def _attempts(error: Exception) -> int:
+    """Return 0 for a request that never left this machine, else 1: it may have been computed, and billed."""
+    return 0 if isinstance(error.__cause__, _NEVER_SENT) else 1

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_bt.llm.ledger import NOT_BILLED
+from agent_bt.llm.ledger import Spend
 from agent_bt.records.direction import direction
 
 _NEVER_SENT = ("budget", "offline_miss")
@@ -36,9 +36,8 @@ class Tally:
         cuts: orders that were clipped or rejected, by the limit that cut them.
         reasons: failed decisions (all but `model`) by `kind: reason`.
         details: invalid decisions by `kind: reason`, then by validation message without its position in the text.
-        calls: calls that were sent to the provider and used.
-        failed: calls of these without a reply.
-        unbilled: calls of `failed` that certainly cost nothing.
+        calls: requests that were sent for decisions, each attempt counted.
+        failed: requests without a reply, after all attempts.
         cached: replies from the cache.
         speculation_hits: used replies to prefetched requests.
         unpriced: calls without a known price.
@@ -57,7 +56,6 @@ class Tally:
     details: dict[str, Counter[str]] = field(default_factory=dict)
     calls: int = 0
     failed: int = 0
-    unbilled: int = 0
     cached: int = 0
     speculation_hits: int = 0
     unpriced: int = 0
@@ -95,6 +93,17 @@ class Tally:
         """Fraction of decisions that failed (all but `model`), in [0, 1]."""
         return 1.0 - self.provenance["model"] / self.total if self.total else 0.0
 
+    @property
+    def spent(self) -> Spend:
+        """What the calls of the decisions have cost."""
+        return Spend(
+            calls=self.calls,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            usd=self.cost_usd,
+            unpriced=self.unpriced,
+        )
+
     def latency_ms(self, quantile: float) -> float | None:
         """Return a quantile of the latency of the calls that got a reply, in ms; None without any."""
         rank = math.ceil(quantile * self._latencies.total())
@@ -119,13 +128,12 @@ class Tally:
             return
         if failure in _NEVER_SENT:
             return
-        self.calls += 1
+        self.calls += call["attempts"]
         self.prompt_tokens += call["prompt_tokens"] or 0
         self.completion_tokens += call["completion_tokens"] or 0
         self.cost_usd += cost or 0.0
         if failure is not None:
             self.failed += 1
-            self.unbilled += failure in NOT_BILLED
             return
         self.unpriced += cost is None
         self._latencies[math.floor(math.log(max(call["latency_ms"], 1e-3)) * _BINS_PER_E)] += 1

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, stand_in_answer
+from chat_server import ChatServer, FaultPlan, stand_in_answer
 from small_run import cli, small_config
+
+from agent_bt.llm import retry
 
 USAGE = {"prompt_tokens": 1_000, "completion_tokens": 50, "total_tokens": 1_050}
 PRICES = {"input": 2.0, "output": 10.0}  # US dollars per million tokens
@@ -20,6 +22,11 @@ CALL_USD = (1_000 * 2.0 + 50 * 10.0) / 1e6
 def server() -> Iterator[ChatServer]:
     with ChatServer(stand_in_answer(eagerness=0.6), latency_ms=4, usage=USAGE) as running:
         yield running
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "compute_wait_s", lambda *_: 0.0)
 
 
 def run(config: Path, *options: object) -> tuple[int, dict[str, Any], str]:
@@ -67,6 +74,44 @@ def test_a_budget_is_never_passed_and_once_raised_the_run_goes_on(
     (whole / "market.parquet").symlink_to(tmp_path / "market.parquet")
     code, other, _ = run(small_config(whole, server.url, **settings))
     assert (code, other["hashes"]) == (0, done["hashes"])
+
+
+@pytest.mark.usefixtures("no_waits")
+@pytest.mark.parametrize("fault", ["500", "html", "truncated_json", "cut", "drop", "empty_choices"])
+def test_attempts_that_fail_are_paid_from_the_budget(tmp_path: Path, server: ChatServer, fault: str) -> None:
+    # Every second request fails after the server has had the work; the first one is the probe.
+    server.script = [None, fault] * 100
+    config = small_config(tmp_path, server.url, budget={"calls": 10}, llm__prices=PRICES, llm__retries=4)
+    code, stopped, said = run(config)
+    assert code == 4 and "the budget is reached" in said
+    assert server.calls == stopped["llm"]["calls"] == 10
+    # A failed attempt costs its worst case, which is more than any answer, or the usage that came with it.
+    assert stopped["llm"]["cost_usd"] >= CALL_USD * 9.999
+
+
+@pytest.mark.usefixtures("no_waits")
+@pytest.mark.parametrize("faults", [{"500": 0.3, "cut": 0.2}, {"html": 0.5}, {"503": 0.4, "drop": 0.2}])
+def test_a_budget_in_dollars_is_not_passed_by_failures(
+    tmp_path: Path, server: ChatServer, faults: dict[str, float]
+) -> None:
+    server.faults = FaultPlan(rates=faults, seed=3)
+    config = small_config(
+        tmp_path, server.url, budget={"usd": 0.3}, llm__prices=PRICES, llm__retries=20, llm__max_in_flight=8
+    )
+    code, stopped, _ = run(config)
+    assert code == 4
+    # As if the server billed all it was sent, whatever became of the answer.
+    assert CALL_USD * server.calls <= stopped["llm"]["cost_usd"] <= 0.3
+    assert stopped["llm"]["calls"] == server.calls
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_the_probe_is_paid_from_the_budget_too(tmp_path: Path, server: ChatServer) -> None:
+    server.script = ["500", "500", None]
+    config = small_config(tmp_path, server.url, budget={"calls": 10}, prefetch__depth=0)
+    code, stopped, _ = run(config)
+    assert (code, stopped["llm"]["probes"], server.calls) == (4, 3, 10)
+    assert stopped["decisions"]["model"] == 7
 
 
 def test_a_budget_that_holds_is_counted_as_such(tmp_path: Path, server: ChatServer) -> None:

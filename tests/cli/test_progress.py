@@ -16,12 +16,12 @@ class Terminal(io.StringIO):
 
 
 def test_a_line_shows_progress_remaining_time_failures_and_cost() -> None:
-    line = progress_line("btcusdt", 552, 2208, 60.0, invalid=3, tokens=61_200, cost_usd=0.01234)
-    assert line == "btcusdt 552/2,208 (25%), 3:00 left, 0.5% invalid, 61,200 tokens, $0.0123"
+    line = progress_line("btcusdt", 552, 2208, 60.0, invalid=3, calls=561, tokens=61_200, cost_usd=0.01234)
+    assert line == "btcusdt 552/2,208 (25%), 3:00 left, 0.5% invalid, 561 calls, $0.0123, 61,200 tokens"
 
 
 @pytest.mark.parametrize(
-    ("cost_usd", "tokens", "end"), [(None, 9, "9 tokens, unpriced"), (0.0, 9, "9 tokens"), (None, 0, "(100%)")]
+    ("cost_usd", "tokens", "end"), [(None, 9, "unpriced, 9 tokens"), (0.0, 9, "9 tokens"), (None, 0, "(100%)")]
 )
 def test_an_unknown_price_is_unpriced_and_never_zero(cost_usd: float | None, tokens: int, end: str) -> None:
     assert progress_line("a", 4, 4, 1.0, invalid=0, tokens=tokens, cost_usd=cost_usd).endswith(end)
@@ -61,7 +61,7 @@ def test_a_terminal_has_one_live_line_and_keeps_the_last() -> None:
     progress.update(2, tokens=5, cost_usd=0.5)
     progress.stop()
     progress.stop()
-    assert stream.getvalue().endswith("run 2/2 (100%), 0.0% invalid, 5 tokens, $0.5000\n")
+    assert stream.getvalue().endswith("run 2/2 (100%), 0.0% invalid, $0.5000, 5 tokens\n")
     assert "a note" in stream.getvalue()
 
 

@@ -16,13 +16,23 @@ from hypothesis import strategies as st
 
 from agent_bt.config.model import BudgetConfig, PricesConfig
 from agent_bt.core.canonical import canonical
-from agent_bt.core.errors import AuthenticationFailed, BudgetReached, ConfigError, EndpointDown, RecordError
+from agent_bt.core.errors import (
+    AuthenticationFailed,
+    BudgetReached,
+    ConfigError,
+    EndpointDown,
+    ModelError,
+    RecordError,
+    UnknownModel,
+)
 from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.budget import BudgetLLM
+from agent_bt.llm.chat_response import ParameterRefused
 from agent_bt.llm.guard import FailureGuard
 from agent_bt.llm.ledger import NOTHING, Ledger, Spend
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.priority import Priority, use_priority
+from agent_bt.llm.retry import RetryLLM
 
 PRICES = PriceTable(model="m", prices=PricesConfig(input=10.0, output=100.0))
 UNPRICED = PriceTable(model="no-such-model")
@@ -80,7 +90,7 @@ def test_calls_in_flight_count() -> None:
     futures = [llm.submit(make_request(str(n))) for n in range(3)]
     assert len(inner.calls) == 2
     inner.answer(0)
-    assert not futures[2].done()  # one is still in flight, and may turn out to be unbilled
+    assert not futures[2].done()  # one is still in flight, and may turn out never to have been sent
     inner.answer(1)
     with pytest.raises(BudgetReached, match=r"budget\.calls 2; spent: 2 calls.*run the same command again"):
         futures[2].result(300)
@@ -99,27 +109,75 @@ def test_a_needed_call_waits_for_calls_that_settle_below_their_worst_case() -> N
     assert first.result(300).text == second.result(300).text == "ok"
 
 
-def test_an_unbilled_call_releases_its_reservation() -> None:
+WORST_TOKENS = worst_tokens(make_request())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "calls", "tokens"),
+    [
+        # It never left this machine.
+        (Reply(failure="connection", attempts=0), 0, 0),
+        (Reply(failure="timeout", attempts=0), 0, 0),
+        # It was refused before anything was computed.
+        (Reply(failure="rate_limit"), 1, 0),
+        (AuthenticationFailed("no"), 1, 0),
+        (UnknownModel("no"), 1, 0),
+        (ParameterRefused("no"), 1, 0),
+        # It may have been computed, and billed.
+        (Reply(failure="timeout"), 1, WORST_TOKENS),
+        (Reply(failure="connection"), 1, WORST_TOKENS),
+        (Reply(failure="server_error"), 1, WORST_TOKENS),
+        (Reply(failure="bad_response"), 1, WORST_TOKENS),
+        (EndpointDown("closed while the call was in flight"), 1, WORST_TOKENS),
+        (Reply(text="ok"), 1, WORST_TOKENS),
+        # Its usage is known, whatever became of the answer.
+        (Reply(failure="server_error", usage=Usage(prompt_tokens=7, completion_tokens=2)), 1, 9),
+    ],
+)
+def test_every_attempt_that_was_sent_counts_and_what_may_be_billed_with_its_worst_case(
+    outcome: Reply | ModelError, calls: int, tokens: int
+) -> None:
     inner, ledger = Manual(), Ledger()
-    llm = make_budget(inner, calls=1, ledger=ledger)
-    for failure in ("rate_limit", "server_error", "connection"):
-        future = llm.submit(make_request())
-        inner.calls[-1][1].set_result(Reply(failure=failure))
-        assert future.result(300).failure == failure
-    future = llm.submit(make_request())
-    inner.calls[-1][1].set_exception(AuthenticationFailed("no"))
-    with pytest.raises(AuthenticationFailed):
-        future.result(300)
-    assert ledger.spent == NOTHING
-
-
-def test_a_call_that_may_have_been_billed_counts_with_its_worst_case() -> None:
-    for outcome in (Reply(failure="timeout"), Reply(failure="bad_response"), Reply(text="ok")):
-        inner, ledger = Manual(), Ledger()
-        llm = make_budget(inner, ledger=ledger)
-        llm.submit(make_request())
+    future = make_budget(inner, ledger=ledger).submit(make_request())
+    if isinstance(outcome, Reply):
         inner.calls[0][1].set_result(outcome)
-        assert (ledger.spent.calls, ledger.spent.tokens) == (1, worst_tokens(make_request()))
+    else:
+        inner.calls[0][1].set_exception(outcome)
+    assert future.done() and ledger.reserved == NOTHING
+    assert (ledger.spent.calls, ledger.spent.tokens) == (calls, tokens)
+    prompt = tokens and WORST_TOKENS - 50
+    worst_usd = prompt * 10e-6 + 50 * 100e-6
+    known = {0: 0.0, 9: 7 * 10e-6 + 2 * 100e-6}
+    assert (ledger.spent.usd or 0.0) == pytest.approx(known.get(tokens, worst_usd))
+
+
+def test_an_attempt_that_was_never_sent_releases_its_reservation() -> None:
+    inner = Manual()
+    llm = make_budget(inner, calls=1)
+    for _ in range(3):
+        llm.submit(make_request())
+        inner.calls[-1][1].set_result(Reply(failure="connection", attempts=0))
+    llm.submit(make_request())
+    inner.answer(-1)
+    with pytest.raises(BudgetReached):
+        llm.complete(make_request())
+
+
+def test_retries_are_calls_and_end_at_the_budget() -> None:
+    inner, ledger = Manual(), Ledger()
+    llm = RetryLLM(make_budget(inner, calls=4, ledger=ledger), lambda _: 20, backoff_s=0.0)
+    future = llm.submit(make_request())
+    deadline = time.monotonic() + 300
+    at = 0
+    while not future.done() and time.monotonic() < deadline:
+        if at < len(inner.calls):
+            inner.calls[at][1].set_result(Reply(failure="timeout"))
+            at += 1
+        time.sleep(0.001)
+    with pytest.raises(BudgetReached, match="spent: 4 calls"):
+        future.result(0)
+    assert len(inner.calls) == ledger.spent.calls == 4
+    assert ledger.spent.tokens == 4 * WORST_TOKENS
 
 
 def test_cancelling_a_waiting_call_prevents_it_and_releases_its_reservation() -> None:
@@ -228,7 +286,12 @@ class Unreliable:
     def _finish(self, future: Future[Reply], kind: float, prompt: int, completion: int) -> None:
         if not future.set_running_or_notify_cancel():
             return
+        if kind < 0.05:
+            future.set_result(Reply(failure="connection", attempts=0))
+            return
         if kind < 0.1:
+            with self.lock:
+                self.charged_calls += 1
             future.set_result(Reply(failure="rate_limit"))
             return
         with self.lock:
@@ -248,7 +311,7 @@ class Unreliable:
 
 def check_never_exceeded(seed: int, limits: dict[str, Any], calls: int, threads: int) -> None:
     inner, ledger, chance = Unreliable(seed), Ledger(), random.Random(seed)
-    llm = make_budget(inner, ledger=ledger, **limits)
+    llm = RetryLLM(make_budget(inner, ledger=ledger, **limits), lambda _: seed % 3, backoff_s=0.001)
 
     def work(n: int) -> str:
         request = make_request("y" * chance.randint(0, 50), max_tokens=chance.randint(1, 60))

@@ -82,7 +82,7 @@ def over(server: Callable[[], Any], **client: Any) -> LlamaCppLLM:
     return LlamaCppLLM(
         name="fake.gguf",
         start=server,
-        connect=lambda url: OpenAILLM(base_url=url, **{"retries": 1, "backoff_s": 0.01, "timeout_s": 10, **client}),
+        connect=lambda url: OpenAILLM(base_url=url, **{"timeout_s": 10, **client}),
     )
 
 

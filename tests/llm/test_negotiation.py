@@ -29,7 +29,7 @@ def negotiate_with(
     refuse: list[str], wanted: Any = "auto", **server_settings: Any
 ) -> tuple[NegotiationResult, ChatServer]:
     with ChatServer(lambda _: HOLD, refuse=refuse, **server_settings) as server:
-        with closing(OpenAILLM(base_url=server.url, retries=0, timeout_s=300)) as llm:
+        with closing(OpenAILLM(base_url=server.url, timeout_s=300)) as llm:
             found = negotiate(llm, BASE, wanted=wanted, schema=REPLY_SCHEMA)
             calls = server.calls
             body = apply(found, {**BASE, "messages": MESSAGES}, REPLY_SCHEMA)

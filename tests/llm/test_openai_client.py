@@ -28,7 +28,7 @@ from agent_bt.core.types import Reply, Request, Usage
 from agent_bt.llm.address import OPENAI_BASE_URL, api_key_from_env
 from agent_bt.llm.chat_response import ParameterRefused, read_answer, read_failure
 from agent_bt.llm.openai_client import OpenAILLM
-from agent_bt.llm.retry import MAX_WAIT_S, retry_after_s, retrying
+from agent_bt.llm.retry import MAX_WAIT_S, RetryLLM, compute_wait_s, retry_after_s
 
 URL = "https://llm.example/v1"
 KEY = "sk-proj-0123456789abcdef0123456789"
@@ -49,7 +49,7 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 64},
     "completion_tokens_details": {"reasoning_tokens": 5},
 }
-Make = Callable[..., OpenAILLM]
+Make = Callable[..., RetryLLM]
 
 
 def answer(text: str | None = '{"action":"HOLD"}', finish: str | None = "stop", **message: Any) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def chat() -> Iterator[respx.Route]:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    made: list[OpenAILLM] = []
+    made: list[RetryLLM] = []
 
-    def build(**settings: Any) -> OpenAILLM:
-        defaults: dict[str, Any] = {"base_url": URL, "api_key": KEY, "retries": 2, "backoff_s": 0.001, "timeout_s": 300}
-        made.append(OpenAILLM(**{**defaults, **settings}))
+    def build(retries: int = 2, backoff_s: float = 0.001, **settings: Any) -> RetryLLM:
+        client = OpenAILLM(**{"base_url": URL, "api_key": KEY, "timeout_s": 300, **settings})
+        made.append(RetryLLM(client, lambda _: retries, backoff_s))
         return made[-1]
 
     yield build
@@ -184,8 +184,6 @@ def test_json_with_another_content_type_is_accepted(chat: respx.Route, make: Mak
         (httpx.Response(409), "server_error"),
         (httpx.Response(408), "timeout"),
         (httpx.ReadTimeout("slow"), "timeout"),
-        (httpx.ConnectTimeout("slow"), "timeout"),
-        (httpx.ConnectError("refused"), "connection"),
         (httpx.RemoteProtocolError("cut"), "connection"),
         (httpx.ReadError("reset"), "connection"),
         (httpx.DecodingError("gzip"), "connection"),
@@ -204,6 +202,26 @@ def test_transient_failures_are_retried_then_recorded(
     chat.side_effect = None
     chat.return_value = httpx.Response(200, json=answer())
     assert make().complete(REQUEST).failure is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failure"),
+    [
+        (httpx.ConnectTimeout("slow"), "timeout"),
+        (httpx.ConnectError("refused"), "connection"),
+        (httpx.PoolTimeout("busy"), "timeout"),
+        (httpx.ProxyError("no way through"), "connection"),
+        (httpx.LocalProtocolError("not a header"), "connection"),
+    ],
+)
+def test_an_attempt_that_never_reached_the_endpoint_is_retried_and_not_counted(
+    chat: respx.Route, make: Make, outcome: Exception, failure: str
+) -> None:
+    chat.side_effect = outcome
+    reply = make().complete(REQUEST)
+    assert (reply.failure, reply.attempts, chat.call_count) == (failure, 0, 3)
+    chat.side_effect = [outcome, httpx.Response(503), httpx.Response(200, json=answer())]
+    assert make().complete(REQUEST).attempts == 2
 
 
 def test_no_retries_means_one_attempt(chat: respx.Route, make: Make) -> None:
@@ -258,7 +276,7 @@ def test_any_response_is_a_reply_or_a_model_error(shared: OpenAILLM, status: int
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[OpenAILLM]:
-    llm = OpenAILLM(base_url=URL, api_key=KEY, retries=0)
+    llm = OpenAILLM(base_url=URL, api_key=KEY)
     yield llm
     llm.close()
 
@@ -335,32 +353,19 @@ def test_the_wait_is_what_the_server_asks_for(chat: respx.Route, make: Make) -> 
 
 
 def test_waits_double_with_jitter_and_are_capped() -> None:
-    from agent_bt.llm.retry import Attempt
-
-    class State:
-        attempt_number = 1
-
-        class outcome:  # noqa: N801
-            @staticmethod
-            def result() -> Attempt:
-                return State.attempt
-
-        attempt = Attempt(reply=Reply(failure="rate_limit"))
-
-    wait: Any = retrying(retries=9, backoff_s=0.5).wait
     for number, top_s in ((1, 0.5), (2, 1.0), (3, 2.0), (9, MAX_WAIT_S), (500, MAX_WAIT_S)):
-        State.attempt_number = number
-        waits = [wait(State) for _ in range(200)]
+        waits = [compute_wait_s(number, None, 0.5) for _ in range(200)]
         assert top_s / 2 <= min(waits) < max(waits) <= top_s
-    State.attempt = Attempt(reply=Reply(failure="rate_limit"), retry_after_s=3600.0)
-    assert wait(State) == MAX_WAIT_S
+    assert compute_wait_s(1, 3600.0) == MAX_WAIT_S
+    asked = [compute_wait_s(1, 10.0) for _ in range(200)]
+    assert 10.0 <= min(asked) < max(asked) <= 11.0
 
 
 @pytest.mark.parametrize("echo", [f"bad key {KEY}!", f"Bearer {KEY}", "Incorrect API key provided: sk-pr***6789."])
 def test_the_key_appears_nowhere(chat: respx.Route, make: Make, caplog: pytest.LogCaptureFixture, echo: str) -> None:
     caplog.set_level(logging.DEBUG)
     llm = make()
-    shown = [repr(llm), str(vars(llm)["_endpoint"])]
+    shown = [repr(vars(llm)["_inner"]), str(vars(vars(llm)["_inner"])["_endpoint"])]
     for status in (401, 404, 400, 500, 418):
         chat.respond(status, json=error(echo))
         try:

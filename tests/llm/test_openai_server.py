@@ -22,6 +22,7 @@ from agent_bt.agents.reply import parse_reply
 from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, UnknownModel
 from agent_bt.core.types import Request
 from agent_bt.llm.openai_client import FixedLimiter, OpenAILLM
+from agent_bt.llm.retry import RetryLLM
 
 
 def ask(seed: int) -> Request:
@@ -35,9 +36,9 @@ def server() -> Iterator[ChatServer]:
         yield running
 
 
-def client(server: ChatServer, **settings: Any) -> OpenAILLM:
-    defaults: dict[str, Any] = {"base_url": server.url, "retries": 0, "backoff_s": 0.001, "timeout_s": HANG_S}
-    return OpenAILLM(**{**defaults, **settings})
+def client(server: ChatServer, *, retries: int = 0, **settings: Any) -> RetryLLM:
+    single = OpenAILLM(**{"base_url": server.url, "timeout_s": HANG_S, **settings})
+    return RetryLLM(single, lambda _: retries, backoff_s=0.001)
 
 
 def test_many_calls_run_at_once_but_never_more_than_allowed(server: ChatServer) -> None:
@@ -101,7 +102,7 @@ def test_the_timeout_covers_the_whole_answer_of_a_slow_server() -> None:
     thread = threading.Thread(target=trickle)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    with closing(listener), closing(OpenAILLM(base_url=url, timeout_s=0.5, retries=0)) as llm:
+    with closing(listener), closing(OpenAILLM(base_url=url, timeout_s=0.5)) as llm:
         # Every byte comes in time, but not all of them together.
         assert llm.complete(ask(1)).failure == "timeout"
         stop.set()
@@ -111,9 +112,9 @@ def test_the_timeout_covers_the_whole_answer_of_a_slow_server() -> None:
 def test_a_closed_port_is_a_connection_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with closing(OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1", retries=1, backoff_s=0.001)) as llm:
+    with closing(OpenAILLM(base_url=f"http://127.0.0.1:{port}/v1")) as llm:
         reply = llm.complete(ask(1))
-    assert (reply.failure, reply.attempts) == ("connection", 2)
+    assert (reply.failure, reply.attempts) == ("connection", 0)
 
 
 def test_a_wrong_key_and_an_unknown_model_are_raised_by_submit_and_complete() -> None:
@@ -241,7 +242,7 @@ SCRIPT = """
 import sys
 from agent_bt.core.types import Request
 from agent_bt.llm.openai_client import OpenAILLM
-llm = OpenAILLM(base_url=sys.argv[1], retries=0)
+llm = OpenAILLM(base_url=sys.argv[1])
 body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 print("ready", flush=True)
 try:

@@ -167,8 +167,8 @@ def test_two_providers_that_share_the_name_of_an_endpoint_keep_their_own_clients
     try:
         for name in names:
             llm = LLMConfig(provider=name, endpoint_id="same", params={"replies": ["one", "two"]})
-            found, _ = endpoints.connect(get_provider(llm), known=None, key=[], negotiate=lambda _: {})
-            assert found is None
+            connection = endpoints.connect(get_provider(llm), known=None, key=[], negotiate=lambda _: {})
+            assert (connection.negotiated, connection.probes) == (None, 0)
         body = {"model": "baseline", "messages": [], "max_tokens": 5}
         replies = [endpoints.llm.complete(Request(provider=name, endpoint_id="same", body=body)) for name in names]
         assert [reply.text for reply in replies] == ['{"action": "BUY", "size_pct": 0.25}', "one"]

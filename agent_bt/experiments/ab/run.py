@@ -270,6 +270,7 @@ def _run_cells(
             label=experiment.declared.name,
             done=done,
             stop=endpoints.stop if endpoints else lambda: None,
+            ledger=endpoints.ledger if endpoints else None,
         )
 
 

@@ -42,9 +42,7 @@ class LlamaCppProvider(OpenAIProvider):
 
         def connect(base_url: str) -> LLM:
             # The server has one slot: what waits waits here, where it can be overtaken and taken back.
-            return OpenAILLM(
-                base_url=base_url, timeout_s=llm.timeout_s, retries=llm.retries, limiter=AdaptiveLimiter(1)
-            )
+            return OpenAILLM(base_url=base_url, timeout_s=llm.timeout_s, limiter=AdaptiveLimiter(1))
 
         return LlamaCppLLM(name=name, start=start, connect=connect)
 

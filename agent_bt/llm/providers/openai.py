@@ -32,7 +32,6 @@ class OpenAIProvider(Provider):
             base_url=llm.base_url,
             api_key=api_key_from_env(llm.api_key_env, base_url=llm.base_url),
             timeout_s=llm.timeout_s,
-            retries=llm.retries,
             limiter=AdaptiveLimiter(llm.max_in_flight),
         )
 
