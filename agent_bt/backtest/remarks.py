@@ -88,6 +88,11 @@ def make_warnings(
         )
     elif failed > 0:
         warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
+    for tier, calls in sorted(tally.unpriced_tiers.items()):
+        warnings.append(
+            f"{calls:,} calls were served in the service tier {tier}, whose price is not known: they are unpriced; "
+            "give llm.prices"
+        )
     if broker.halted_by == "drawdown":
         warnings.append(
             f"risk.max_drawdown ({config.risk.max_drawdown:.1%}) was exceeded: all positions were closed and trading "

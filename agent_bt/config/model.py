@@ -154,11 +154,15 @@ class PricesConfig(Section):
     input: NonNegative | None = Field(None, description="Prompt tokens.")
     output: NonNegative | None = Field(None, description="Completion tokens, reasoning included.")
     cached_input: NonNegative | None = Field(None, description="Cached prompt tokens; null: as `input`.")
+    cache_write: NonNegative | None = Field(
+        None, description="Prompt tokens that the provider writes to its cache; null: as `input`."
+    )
 
     @model_validator(mode="after")
     def _together(self) -> PricesConfig:
-        if (self.input is None) != (self.output is None) or (self.input is None and self.cached_input is not None):
-            raise ValueError("input and output must be set together, cached_input only with them")
+        partial = self.cached_input is not None or self.cache_write is not None
+        if (self.input is None) != (self.output is None) or (self.input is None and partial):
+            raise ValueError("input and output must be set together, cached_input and cache_write only with them")
         return self
 
 

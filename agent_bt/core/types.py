@@ -163,6 +163,7 @@ class Usage:
         prompt_tokens: all tokens of the prompt.
         completion_tokens: all tokens of the reply.
         cached_tokens: those of the prompt that the provider had cached.
+        cache_write_tokens: those of the prompt that it wrote to its cache, where it charges for that.
         reasoning_tokens: those of the reply that were spent on reasoning.
     """
 
@@ -170,6 +171,7 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@
 4. A speculative call is refused as soon as it would use the part of the budget that is kept for needed calls.
 5. A reply settles its call with the actual amounts (`compute_cost`): whatever was sent is a call; what may have been
    computed counts with its worst case until its usage is known.
-
-A reply with usage but no price counts its tokens, and no dollars; it is `unpriced` in the ledger.
+6. A reply with usage but no price counts its tokens, and no dollars; it is `unpriced` in the ledger. Under a budget in
+   dollars it counts with its worst case, and no further call is sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from agent_bt.core.canonical import canonical
 from agent_bt.core.errors import BudgetReached, ConfigError, EndpointDown, ModelError, RecordError
 from agent_bt.core.futures import result_of
 from agent_bt.core.protocols import LLM
-from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.core.types import Reply, Request
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 from agent_bt.llm.ledger import NOTHING, Ledger, Spend, compute_spend
 from agent_bt.llm.prices import PriceBook, PriceTable, add_cost
@@ -72,6 +72,7 @@ class BudgetLLM:
         self._waiting: deque[_PendingCall] = deque()
         self._in_flight = 0
         self._draining = False
+        self._lost_count = False
         if isinstance(prices, PriceTable):
             self.check_priced(prices)
 
@@ -83,8 +84,8 @@ class BudgetLLM:
         """
         if self._budget.usd is not None and not prices.priced:
             raise ConfigError(
-                "budget.usd is set, but the price of this model is not known; give llm.prices (US dollars per million"
-                " tokens: input, output), or limit budget.calls or budget.tokens instead"
+                f"budget.usd is set, but {prices.why_unpriced}; give llm.prices (US dollars per million tokens: input,"
+                " output), or limit budget.calls or budget.tokens instead"
             )
 
     def submit(self, request: Request) -> Future[Reply]:
@@ -126,18 +127,20 @@ class BudgetLLM:
                 raise ConfigError("a budget in tokens or dollars needs llm.max_tokens in every request")
             most = 0
         choices = body.get("n", 1)
-        usage = Usage(prompt_tokens=len(canonical(body)), completion_tokens=most * max(int(choices), 1))
-        cost = self._prices.of(request).cost_usd(usage)
+        prompt, completion = len(canonical(body)), most * max(int(choices), 1)
+        cost = self._prices.of(request).worst_usd(prompt_tokens=prompt, completion_tokens=completion)
         return Spend(
             calls=1,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
             usd=cost,
             unpriced=cost is None,
         )
 
     def _reserve(self, worst: Spend, *, kept: float = 0.0) -> int | None:
         """Reserve `worst` if it fits and leaves the fraction `kept` of each limit unused; else return None."""
+        if self._lost_count:
+            return None
         total = self._ledger.spent + self._ledger.reserved + worst
         budget = self._budget
         for limit, amount in ((budget.calls, total.calls), (budget.tokens, total.tokens), (budget.usd, total.usd or 0)):
@@ -197,10 +200,17 @@ class BudgetLLM:
         if isinstance(outcome, Reply):
             outcome = add_cost(outcome, self._prices.of(call.request))
         try:
-            self._settle(number, compute_cost(outcome, call.worst))
+            self._settle(number, self._count(compute_cost(outcome, call.worst), call.worst))
         except RecordError as error:  # spending that cannot be recorded must stop
             outcome = error
         resolve(call.future, outcome)
+
+    def _count(self, actual: Spend, worst: Spend) -> Spend:
+        """Count what turned out to be unpriced with its worst case, where dollars are limited."""
+        if self._budget.usd is None or not actual.unpriced or worst.usd is None:
+            return actual
+        self._lost_count = True
+        return replace(actual, usd=worst.usd)
 
     def _settle(self, number: int, actual: Spend) -> None:
         with self._lock:
@@ -209,10 +219,16 @@ class BudgetLLM:
         self._drain()
 
     def _refusal(self, *, hold: bool) -> Reply | BudgetReached:
-        message = (
-            f"the budget is reached ({_limits(self._budget)}; spent: {_amounts(self._ledger.spent)}); raise it and run"
-            " the same command again to continue"
-        )
+        if self._lost_count:
+            message = (
+                "an answer came back without a known price (of its service tier, perhaps), so that budget.usd cannot be"
+                " kept; give llm.prices and run the same command again to continue"
+            )
+        else:
+            message = (
+                f"the budget is reached ({_limits(self._budget)}; spent: {_amounts(self._ledger.spent)}); raise it and"
+                " run the same command again to continue"
+            )
         return Reply(failure="budget", error=message, attempts=0) if hold else BudgetReached(message)
 
 

@@ -1,7 +1,11 @@
-"""Compute what a call costs: token counts from the usage fields of many providers, priced by a dated table.
+"""Compute what a call costs: token counts from the usage fields of many providers, and their price.
 
-A price comes from `llm.prices` where it is given, else from the table of genai-prices, which is data inside that
-package: nothing is downloaded. A model that neither knows is unpriced (None), which is not the same as free (0).
+1. `llm.prices`, where it is given.
+2. What the endpoint itself reports as charged (`reported_cost`).
+3. The dated table of genai-prices, which is data inside that package: nothing is downloaded. It holds default service
+   tiers; another tier is unpriced.
+
+What none of them knows is unpriced (None), which is not the same as free (0).
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ class _OwnPrices:
 
     input: float
     cached_input: float
+    cache_write: float
     output: float
 
     @classmethod
@@ -32,13 +37,14 @@ class _OwnPrices:
         if prices is None or prices.input is None or prices.output is None:
             return None
         cached = prices.input if prices.cached_input is None else prices.cached_input
-        return cls(input=prices.input, cached_input=cached, output=prices.output)
+        written = prices.input if prices.cache_write is None else prices.cache_write
+        return cls(input=prices.input, cached_input=cached, cache_write=written, output=prices.output)
 
     def cost_usd(self, usage: Usage) -> float:
-        cached = min(usage.cached_tokens, usage.prompt_tokens)
-        uncached = usage.prompt_tokens - cached
-        dollars = uncached * self.input + cached * self.cached_input + usage.completion_tokens * self.output
-        return dollars / _MILLION
+        read, written = _cached(usage)
+        prompt = (usage.prompt_tokens - read - written) * self.input
+        prompt += read * self.cached_input + written * self.cache_write
+        return (prompt + usage.completion_tokens * self.output) / _MILLION
 
 
 class PriceTable:
@@ -50,15 +56,23 @@ class PriceTable:
             an endpoint that the table does not know, or without an endpoint, is unpriced.
         prices: prices that replace the table's where they are given.
         free: whether the model costs nothing where `prices` gives none, as an embedded one does.
+        tier: service tier that requests ask for; None: the endpoint's default.
     """
 
     def __init__(
-        self, *, model: str, base_url: str | None = None, prices: PricesConfig | None = None, free: bool = False
+        self,
+        *,
+        model: str,
+        base_url: str | None = None,
+        prices: PricesConfig | None = None,
+        free: bool = False,
+        tier: str | None = None,
     ) -> None:
         self._model = model
         self._base_url = base_url
         self._own = _OwnPrices.of(prices)
         self._free = free
+        self._tier = tier
 
     def of(self, request: Request) -> PriceTable:  # noqa: ARG002 - the interface of a `PriceBook` with one model
         """Return the prices of the requested model: these."""
@@ -74,28 +88,66 @@ class PriceTable:
     @property
     def priced(self) -> bool:
         """Whether a call has a known price."""
-        return self.cost_usd(Usage(prompt_tokens=1, completion_tokens=1)) is not None
+        return self.worst_usd(prompt_tokens=1, completion_tokens=1) is not None
 
-    def cost_usd(self, usage: Usage, at: datetime | None = None) -> float | None:
+    @property
+    def why_unpriced(self) -> str:
+        """Why a call has no known price, for messages."""
+        if _is_default(self._tier):
+            return f"the price of {self._model} is not known"
+        return f"{self._model} is unpriced for the service tier {self._tier}"
+
+    def cost_usd(self, usage: Usage, at: datetime | None = None, *, tier: str | None = None) -> float | None:
         """Return the cost in US dollars; None: unpriced.
 
         Args:
-            usage: the tokens; cached prompt tokens have their own price, reasoning tokens are completion tokens.
+            usage: the tokens; prompt tokens that were read from or written to the provider's cache have their own
+                price, reasoning tokens are completion tokens.
             at: when the call was made; default: now.
+            tier: service tier that served it; None: the one that was asked for.
         """
         if self._own is not None:
             return self._own.cost_usd(usage)
         if self._free:
             return 0.0
-        return None if self._base_url is None else self._by_table(usage, self._base_url, at or datetime.now(UTC))
+        if self._base_url is None or not _is_default(tier or self._tier):
+            return None
+        return self._by_table(usage, self._base_url, at or datetime.now(UTC))
+
+    def worst_usd(self, *, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Return the most that a call can cost in US dollars; None: unpriced.
+
+        Args:
+            prompt_tokens: of the call; at the dearer of the two prices, as they are or written to the cache.
+            completion_tokens: of the call.
+        """
+        plain = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+        costs = [self.cost_usd(plain), self.cost_usd(replace(plain, cache_write_tokens=prompt_tokens))]
+        known = [cost for cost in costs if cost is not None]
+        return max(known) if len(known) == len(costs) else None
+
+    def charge(self, body: Mapping[str, Any], usage: Usage | None) -> float | None:
+        """Return what a completion has cost in US dollars, by the best source there is; None: unpriced.
+
+        Args:
+            body: of the response.
+            usage: its tokens; None: not known.
+        """
+        if self._own is None and not self._free:
+            reported = reported_cost(body, self._model)
+            if reported is not None:
+                return reported
+        return None if usage is None else self.cost_usd(usage, tier=_tier(body))
 
     def _by_table(self, usage: Usage, base_url: str, at: datetime) -> float | None:
         from genai_prices import Usage as Tokens
         from genai_prices import calc_price
 
+        read, written = _cached(usage)
         tokens = Tokens(
             input_tokens=usage.prompt_tokens,
-            cache_read_tokens=min(usage.cached_tokens, usage.prompt_tokens),
+            cache_read_tokens=read,
+            cache_write_tokens=written,
             output_tokens=usage.completion_tokens,
         )
         try:
@@ -157,11 +209,16 @@ def usage_from_body(body: Mapping[str, Any]) -> Usage | None:
         (_details(usage, "input_tokens_details"), "cached_tokens"),
         (usage, "cached_tokens"),
     )
+    written = _first_count(
+        (_details(usage, "prompt_tokens_details"), "cache_write_tokens"),
+        (_details(usage, "prompt_tokens_details"), "cache_creation_tokens"),
+        (usage, "cache_creation_input_tokens"),
+    )
     if prompt is None and completion is None:
         prompt, completion = _count(usage, "input_tokens"), _count(usage, "output_tokens")
-        read, written = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
-        if prompt is not None and (read is not None or written is not None):
-            prompt, cached = prompt + (read or 0) + (written or 0), read or 0
+        read = _count(usage, "cache_read_input_tokens")
+        if prompt is not None and (read is not None or written):
+            prompt, cached = prompt + (read or 0) + written, read or 0
     if prompt is None and completion is None:
         return None
     reasoning = _first_count(
@@ -175,36 +232,83 @@ def usage_from_body(body: Mapping[str, Any]) -> Usage | None:
         prompt_tokens=prompt,
         completion_tokens=completion,
         cached_tokens=min(cached, prompt),
+        cache_write_tokens=min(written, prompt - min(cached, prompt)),
         reasoning_tokens=min(reasoning, completion),
     )
 
 
-def reported_cost(body: Mapping[str, Any]) -> float | None:
-    """Return the US dollars that the endpoint itself reports as charged (OpenRouter's `usage.cost`), or None."""
+def reported_cost(body: Mapping[str, Any], model: str = "") -> float | None:
+    """Return the US dollars that the endpoint itself reports as charged, or None.
+
+    `usage.cost` as OpenRouter sends it. With a key of one's own there (`is_byok`) it is only the fee, and the cost is
+    at the provider behind, `cost_details.upstream_inference_cost`. A cost of 0 is believed only of a model whose name
+    ends in `:free`: elsewhere it means that the endpoint does not know.
+
+    Args:
+        body: of the response.
+        model: its name at the endpoint.
+    """
     usage = body.get("usage")
-    cost = usage.get("cost") if isinstance(usage, Mapping) else None
-    if isinstance(cost, bool) or not isinstance(cost, int | float) or not math.isfinite(cost) or cost < 0:
+    if not isinstance(usage, Mapping):
         return None
-    return float(cost)
+    cost = _dollars(usage.get("cost"))
+    if usage.get("is_byok") is True:
+        upstream = _dollars(_details(usage, "cost_details").get("upstream_inference_cost"))
+        cost = None if not upstream else upstream + (cost or 0.0)
+    return cost if cost or model.endswith(":free") else None
 
 
 def add_cost(reply: Reply, prices: PriceTable) -> Reply:
     """Return the reply with its usage, read from the raw body where there is one, and its cost where that is known.
 
     Args:
-        reply: as it came from the endpoint.
-        prices: used where the endpoint does not report the cost itself.
+        reply: as it came from the endpoint; a cost that its provider has set stays.
+        prices: of the model.
     """
-    try:
-        body = json.loads(reply.body) if reply.body else {}
-    except ValueError:
-        body = {}
-    body = body if isinstance(body, dict) else {}
+    body = _parse(reply.body)
     usage = usage_from_body(body) or reply.usage
-    cost = reply.cost_usd if reply.cost_usd is not None else reported_cost(body)
-    if cost is None and usage is not None:
-        cost = prices.cost_usd(usage)
+    cost = prices.charge(body, usage) if reply.cost_usd is None else reply.cost_usd
     return replace(reply, usage=usage, cost_usd=cost)
+
+
+def read_tier(body: str) -> str | None:
+    """Return the service tier that a response names, if it is not the default one.
+
+    Args:
+        body: of the response, as it was received.
+    """
+    tier = _tier(_parse(body))
+    return None if _is_default(tier) else tier
+
+
+def _tier(body: Mapping[str, Any]) -> str | None:
+    tier = body.get("service_tier")
+    return tier if isinstance(tier, str) else None
+
+
+def _parse(body: str) -> Mapping[str, Any]:
+    try:
+        parsed = json.loads(body) if body else {}
+    except ValueError:
+        parsed = {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _is_default(tier: str | None) -> bool:
+    """Return whether published prices are for this service tier, by its names at OpenAI, Anthropic and Groq."""
+    return tier in (None, "", "auto", "default", "standard", "on_demand")
+
+
+def _cached(usage: Usage) -> tuple[int, int]:
+    """Return the prompt tokens that were read from the provider's cache, and those written to it."""
+    read = min(usage.cached_tokens, usage.prompt_tokens)
+    return read, min(usage.cache_write_tokens, usage.prompt_tokens - read)
+
+
+def _dollars(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_bt.llm.ledger import Spend
+from agent_bt.llm.prices import read_tier
 from agent_bt.records.direction import direction
 
 _NEVER_SENT = ("budget", "offline_miss")
@@ -41,6 +42,7 @@ class Tally:
         cached: replies from the cache.
         speculation_hits: used replies to prefetched requests.
         unpriced: calls without a known price.
+        unpriced_tiers: calls of `unpriced` by the service tier that the endpoint names.
         saved_unpriced: cached replies without a known price.
         prompt_tokens, completion_tokens: of the calls.
         cost_usd: what the priced calls cost, US dollars.
@@ -59,6 +61,7 @@ class Tally:
     cached: int = 0
     speculation_hits: int = 0
     unpriced: int = 0
+    unpriced_tiers: Counter[str] = field(default_factory=Counter)
     saved_unpriced: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -118,6 +121,11 @@ class Tally:
         detail = _PLACE.sub("", detail)
         counted[detail if detail in counted or len(counted) < MAX_DETAILS else OTHER_DETAILS] += 1
 
+    def _add_tier(self, body: str) -> None:
+        tier = read_tier(body) if '"service_tier"' in body else None
+        if tier is not None:
+            self.unpriced_tiers[tier] += 1
+
     def _add_call(self, call: Mapping[str, Any], failure: str | None) -> None:
         self.speculation_hits += bool(call["speculated"])
         cost = call["cost_usd"]
@@ -135,5 +143,7 @@ class Tally:
         if failure is not None:
             self.failed += 1
             return
-        self.unpriced += cost is None
+        if cost is None:
+            self.unpriced += 1
+            self._add_tier(call["body"] or "")
         self._latencies[math.floor(math.log(max(call["latency_ms"], 1e-3)) * _BINS_PER_E)] += 1

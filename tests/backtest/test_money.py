@@ -156,6 +156,21 @@ def test_an_unknown_price_is_never_zero(tmp_path: Path, server: ChatServer) -> N
     assert second["llm"]["cost_saved_usd"] is None
 
 
+def test_calls_of_an_unpriced_service_tier_are_told(tmp_path: Path, server: ChatServer) -> None:
+    server.members = {"service_tier": "flex"}
+    config = small_config(
+        tmp_path, server.url, llm__model="gpt-4o-mini", llm__endpoint_id="api.openai.com", prefetch__depth=0
+    )
+    _, summary, _ = run(config)
+    calls = summary["decisions"]["total"]
+    assert summary["llm"]["cost_usd"] is None
+    assert f"{calls:,} calls were served in the service tier flex" in " ".join(summary["warnings"])
+    code, _, said = run(
+        small_config(tmp_path, server.url, llm__params={"service_tier": "flex"}, budget__usd=1), "--fresh"
+    )
+    assert code == 2 and "unpriced for the service tier flex" in said
+
+
 @pytest.mark.parametrize("depth", [0, 4])
 def test_an_endpoint_that_fails_without_end_stops_the_run_early(depth: int, tmp_path: Path) -> None:
     with ChatServer(script=[None], faults=None) as failing:

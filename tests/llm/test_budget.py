@@ -26,6 +26,7 @@ from agent_bt.core.errors import (
     UnknownModel,
 )
 from agent_bt.core.types import Reply, Request, Usage
+from agent_bt.llm.address import OPENAI_BASE_URL
 from agent_bt.llm.budget import BudgetLLM
 from agent_bt.llm.chat_response import ParameterRefused
 from agent_bt.llm.guard import FailureGuard
@@ -248,6 +249,30 @@ def test_unpriced_is_never_zero() -> None:
     with pytest.raises(BudgetReached, match="unpriced"):
         llm.complete(make_request())
     assert (Spend(calls=1, unpriced=1) + Spend(calls=1, usd=0.5)) == Spend(calls=2, usd=0.5, unpriced=1)
+
+
+def test_an_answer_of_an_unpriced_tier_ends_a_budget_in_dollars() -> None:
+    class Endpoint(Manual):
+        def tier(self, at: int, name: str) -> None:
+            usage = {"prompt_tokens": 10, "completion_tokens": 5}
+            self.calls[at][1].set_result(Reply(text="ok", body=json.dumps({"service_tier": name, "usage": usage})))
+
+    prices = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
+    for limits, goes_on in (({"usd": 1.0}, False), ({"calls": 9}, True)):
+        inner, ledger = Endpoint(), Ledger()
+        llm = make_budget(inner, prices=prices, ledger=ledger, **limits)
+        first, second = llm.submit(make_request()), llm.submit(make_request("2"))
+        inner.tier(0, "default")
+        inner.tier(1, "priority")
+        assert first.result(300).cost_usd == pytest.approx(10 * 0.15e-6 + 5 * 0.6e-6)
+        # The answer is paid for, and not lost.
+        assert (second.result(300).text, second.result(300).cost_usd) == ("ok", None)
+        assert ledger.spent.unpriced == 1
+        third = llm.submit(make_request("3"))
+        assert len(inner.calls) == 2 + goes_on
+        if not goes_on:
+            with pytest.raises(BudgetReached, match=r"budget\.usd cannot be kept; give llm\.prices"):
+                third.result(300)
 
 
 def test_a_long_queue_of_ready_replies_does_not_recurse() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,18 @@ import pytest
 from agent_bt.config.model import PricesConfig
 from agent_bt.core.types import Reply, Usage
 from agent_bt.llm.address import OPENAI_BASE_URL
-from agent_bt.llm.prices import PriceTable, add_cost, price_table_version, reported_cost, usage_from_body
+from agent_bt.llm.prices import (
+    PriceTable,
+    add_cost,
+    price_table_version,
+    read_tier,
+    reported_cost,
+    usage_from_body,
+)
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
-BODIES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int]]] = {
+BODIES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "openai, reasoning and cached": (
         {
             "prompt_tokens": 2006,
@@ -38,7 +46,27 @@ BODIES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int]]] = {
     ),
     "anthropic's own names": (
         {"input_tokens": 50, "cache_read_input_tokens": 900, "cache_creation_input_tokens": 50, "output_tokens": 20},
-        (1000, 20, 900, 0),
+        (1000, 20, 900, 0, 50),
+    ),
+    "openrouter, cache written": (
+        {
+            "prompt_tokens": 1000,
+            "completion_tokens": 20,
+            "prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 800},
+        },
+        (1000, 20, 100, 0, 800),
+    ),
+    "litellm, cache written": (
+        {"prompt_tokens": 1000, "completion_tokens": 20, "cache_creation_input_tokens": 700},
+        (1000, 20, 0, 0, 700),
+    ),
+    "more written than the prompt has": (
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 1,
+            "prompt_tokens_details": {"cached_tokens": 4, "cache_creation_tokens": 99},
+        },
+        (10, 1, 4, 0, 6),
     ),
     "anthropic, compatible endpoint": (
         {"prompt_tokens": 300, "completion_tokens": 20, "total_tokens": 320},
@@ -98,9 +126,13 @@ BODIES: dict[str, tuple[dict[str, Any], tuple[int, int, int, int]]] = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_usage_of_a_provider(name: str) -> None:
-    usage, (prompt, completion, cached, reasoning) = BODIES[name]
+    usage, (prompt, completion, cached, reasoning, *written) = BODIES[name]
     assert usage_from_body({"usage": usage}) == Usage(
-        prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached, reasoning_tokens=reasoning
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
+        cache_write_tokens=sum(written),
     )
 
 
@@ -179,7 +211,81 @@ def test_the_cost_that_the_endpoint_reports_takes_precedence() -> None:
     )
     assert reported_cost({"usage": {"cost": True}}) is None
     assert reported_cost({"usage": {"cost": float("nan")}}) is None
-    assert reported_cost({"usage": {"cost": 0}}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("usage", "model", "dollars"),
+    [
+        # A key of one's own behind OpenRouter: the fee is 0, the cost is the one of the provider behind.
+        ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.036}}, "openai/gpt-5", 0.036),
+        ({"cost": 0.0018, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.036}}, "x", 0.0378),
+        ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": None}}, "x", None),
+        ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0}}, "x", None),
+        ({"cost": 0.002, "is_byok": True}, "x", None),
+        ({"cost": 0, "is_byok": True}, "x", None),
+        ({"cost": 0.5, "is_byok": False, "cost_details": {"upstream_inference_cost": None}}, "x", 0.5),
+        # Free, and not known.
+        ({"cost": 0}, "deepseek/deepseek-r1:free", 0.0),
+        ({"cost": 0}, "deepseek/deepseek-r1", None),
+        ({"cost": 0.0, "is_byok": False}, "", None),
+        ({"cost": -1}, "x", None),
+        ({"cost": True}, "x", None),
+        ({}, "x:free", None),
+    ],
+)
+def test_a_reported_cost_is_never_0_by_accident(usage: dict[str, Any], model: str, dollars: float | None) -> None:
+    found = reported_cost({"usage": usage}, model)
+    assert found == (None if dollars is None else pytest.approx(dollars))
+
+
+def test_own_prices_win_over_what_the_endpoint_reports() -> None:
+    own = PriceTable(model="m", prices=PricesConfig(input=2.0, output=10.0))
+    for usage in ({"cost": 0}, {"cost": 0.5}, {"cost": 0, "is_byok": True}):
+        body = json.dumps({"usage": {"prompt_tokens": 1000, "completion_tokens": 100, **usage}})
+        assert add_cost(Reply(body=body), own).cost_usd == pytest.approx(1000 * 2e-6 + 100 * 10e-6)
+
+
+@pytest.mark.parametrize("tier", ["flex", "priority", "batch", "scale", "performance"])
+def test_a_service_tier_without_a_published_price_is_unpriced(tier: str) -> None:
+    table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    served = Reply(body=json.dumps({"service_tier": tier, "usage": usage}))
+    assert add_cost(served, table).cost_usd is None
+    assert read_tier(served.body) == tier
+    asked = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL, tier=tier)
+    assert not asked.priced and asked.why_unpriced == f"gpt-4o-mini is unpriced for the service tier {tier}"
+    # One's own prices, and a cost that the endpoint reports, hold for any tier.
+    own = PriceTable(model="gpt-4o-mini", prices=PricesConfig(input=1.0, output=1.0), tier=tier)
+    assert add_cost(served, own).cost_usd == pytest.approx(1100e-6)
+    reported = Reply(body=json.dumps({"service_tier": tier, "usage": {**usage, "cost": 0.25}}))
+    assert add_cost(reported, asked).cost_usd == 0.25
+
+
+@pytest.mark.parametrize("tier", ["default", "auto", "standard", "on_demand", None, ""])
+def test_the_default_service_tier_has_the_published_price(tier: str | None) -> None:
+    table = PriceTable(model="gpt-4o-mini", base_url=OPENAI_BASE_URL)
+    body = json.dumps({"service_tier": tier, "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 0}})
+    assert add_cost(Reply(body=body), table).cost_usd == pytest.approx(0.15)
+    assert read_tier(body) is None
+
+
+def test_cache_writes_have_their_own_price() -> None:
+    # Claude Sonnet 4.5, published by Anthropic: 3 input, 3.75 cache write, 0.30 cache read, 15 output.
+    table = PriceTable(model="claude-sonnet-4-5", base_url="https://api.anthropic.com/v1")
+    usage = Usage(prompt_tokens=1000, completion_tokens=100, cached_tokens=300, cache_write_tokens=600)
+    assert table.cost_usd(usage, AT) == pytest.approx((100 * 3 + 300 * 0.3 + 600 * 3.75 + 100 * 15) / 1e6)
+    own = PriceTable(model="x", prices=PricesConfig(input=2.0, output=10.0, cached_input=0.5, cache_write=2.5))
+    assert own.cost_usd(usage) == pytest.approx((100 * 2 + 300 * 0.5 + 600 * 2.5 + 100 * 10) / 1e6)
+    plain = PriceTable(model="x", prices=PricesConfig(input=2.0, output=10.0))
+    assert plain.cost_usd(usage) == pytest.approx((1000 * 2 + 100 * 10) / 1e6)
+
+
+def test_the_worst_case_of_a_prompt_is_that_it_is_written_to_the_cache() -> None:
+    table = PriceTable(model="claude-sonnet-4-5", base_url="https://api.anthropic.com/v1")
+    assert table.worst_usd(prompt_tokens=1000, completion_tokens=100) == pytest.approx((1000 * 3.75 + 100 * 15) / 1e6)
+    own = PriceTable(model="x", prices=PricesConfig(input=2.0, output=10.0, cache_write=1.0))
+    assert own.worst_usd(prompt_tokens=1000, completion_tokens=0) == pytest.approx(0.002)
+    assert PriceTable(model="no-such-model").worst_usd(prompt_tokens=1, completion_tokens=1) is None
 
 
 def test_a_reply_without_usage_has_no_cost() -> None:

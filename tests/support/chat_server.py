@@ -105,6 +105,7 @@ class ChatServer:
         retry_after: the header sent with 429 and 503; None: no header.
         stall_s: how long a `stall` takes.
         usage: the usage object of every answer; None: counted from the text.
+        members: further members of every answer, such as `service_tier`; an attribute.
         together: answers are held back until this number of calls have been in flight at once.
     """
 
@@ -134,6 +135,7 @@ class ChatServer:
         self.retry_after = retry_after
         self.stall_s = stall_s
         self.usage = usage
+        self.members: dict[str, Any] = {}
         self.together = together
         self.record = Record()
         self._lock = threading.Condition()
@@ -349,7 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "html":
             return 200, HTML, "text/html", {}
         answer = owner.answer(body)
-        whole = completion(body, _spoil(answer, fault, body), owner.usage)
+        whole = completion(body, _spoil(answer, fault, body), owner.usage) | owner.members
         if fault == "empty_choices":
             whole["choices"] = []
         elif fault == "no_message":

@@ -113,4 +113,5 @@ class OpenAIProvider(Provider):
     def prices(self) -> PriceTable:
         """Return the price table of the model at this endpoint."""
         llm = self.config
-        return PriceTable(model=llm.model, base_url=llm.base_url or OPENAI_BASE_URL, prices=llm.prices)
+        tier = str(llm.params["service_tier"]) if llm.params.get("service_tier") else None
+        return PriceTable(model=llm.model, base_url=llm.base_url or OPENAI_BASE_URL, prices=llm.prices, tier=tier)
