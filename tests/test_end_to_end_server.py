@@ -16,7 +16,14 @@ from agent_bt.backtest.run import Result, run_config
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
 from agent_bt.core.clock import time_us
-from agent_bt.core.errors import AgentBtError, AuthenticationFailed, BudgetReached, EndpointDown, UnknownModel
+from agent_bt.core.errors import (
+    AgentBtError,
+    AuthenticationFailed,
+    BudgetReached,
+    EndpointDown,
+    QualityGate,
+    UnknownModel,
+)
 from agent_bt.data.archive import Archive
 from agent_bt.data.backfill import backfill
 from agent_bt.data.spans import Span
@@ -134,14 +141,39 @@ def test_retries_cure_what_passes_and_prefetch_changes_no_decision(market: Path)
 
 def test_too_many_failed_decisions_fail_the_run(market: Path) -> None:
     with ChatServer(ANSWER, faults=FaultPlan(rates={"bad_reply": 0.5})) as server:
-        failed = run_over(asking(server.url, market, "risk.max_failed_share=0.05"))
-        assert (failed.status, failed.error) == ("failed", None)
-        assert any("the result means nothing" in warning for warning in failed.summary["warnings"])
-        share = failed.summary["decisions"]["failed_share"]
-        borne = run_over(asking(server.url, market, f"risk.max_failed_share={share}"))
+        borne = run_over(asking(server.url, market, "risk.max_failed_share=1.0"))
+        share = borne.summary["decisions"]["failed_share"]
+        allowed = run_over(asking(server.url, market, f"risk.max_failed_share={share}"))
     # The limit itself is allowed, and the share of failures does not make another run of it.
-    assert borne.status == "done"
-    assert borne.summary["hashes"] == failed.summary["hashes"]
+    assert borne.status == allowed.status == "done"
+    assert allowed.summary["hashes"] == borne.summary["hashes"]
+    # What costs nothing any more runs to its end, and has failed.
+    failed = run_over(asking(server.url, market, "risk.max_failed_share=0.05"), offline=True)
+    assert (failed.status, failed.error) == ("failed", None)
+    assert any("the result means nothing" in warning for warning in failed.summary["warnings"])
+    assert failed.summary["hashes"] == borne.summary["hashes"]
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("bad_reply", "invalid"), ("refusal", "invalid"), ("503", "transport")])
+def test_a_run_that_has_failed_already_pays_for_no_further_call(market: Path, fault: str, kind: str) -> None:
+    settings = ("prefetch.depth=0", "llm.retries=0", "risk.max_failures_in_a_row=100")
+    with ChatServer(ANSWER, script=[None] * 3 + [fault] * 1_000) as server:
+        stopped_early = run_over(asking(server.url, market, *settings, "risk.max_failed_share=0.1"))
+        # 45 decisions: the fifth failure makes more than a tenth certain. One probe, two decisions, five failures.
+        assert server.calls == 1 + 2 + 5
+    error = stopped_early.error
+    assert isinstance(error, QualityGate)
+    assert error.exit_code == 3
+    assert "5 of 45 decisions have failed" in str(error)
+    assert f"of them as {kind}: " in str(error)
+    assert "risk.max_failed_share (10.0%)" in str(error)
+    assert stopped_early.status == "interrupted"
+    with ChatServer(ANSWER) as server:
+        continued = run_over(asking(server.url, market, *settings, "risk.max_failed_share=0.2"))
+        # Invalid replies are replies; what never came is asked for again.
+        assert server.calls == 45 - 2 - (5 if kind == "invalid" else 0)
+    assert (continued.status, continued.run_dir) == ("done", stopped_early.run_dir)
+    assert continued.summary["decisions"][kind] == (5 if kind == "invalid" else 0)
 
 
 def stopped(config: Config) -> AgentBtError:

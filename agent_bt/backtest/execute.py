@@ -2,7 +2,8 @@
 
 1. `_make_prefetcher` sends requests ahead where the model is worth the wait.
 2. `_simulate` makes the decisions and records each; a continued run starts from the beginning, and its journal answers
-   first, so that no state is restored. An interrupt, a spent budget or a lost endpoint ends it early, resumable.
+   first, so that no state is restored. An interrupt, a spent budget, a lost endpoint or too many failed decisions end
+   it early, resumable.
 3. `finish` measures, runs the baselines, and writes tables, summary and manifest.
 """
 
@@ -24,6 +25,7 @@ from agent_bt.core.errors import (
     EndpointDown,
     Interrupted,
     ModelError,
+    QualityGate,
     ReplayError,
     StrategyError,
 )
@@ -108,16 +110,38 @@ def _compile(broker: SimulatedBroker, sizer: RiskLimitedSizer) -> None:
     copy.submit([Order(symbol=symbol, lots=0, quantity=0.0)])
 
 
-class _ReportingJournal:
-    """A journal that updates the progress display with every step."""
+class _WatchedJournal:
+    """A journal that updates the progress display with every step, and ends a run that pays for nothing any more.
 
-    def __init__(self, journal: JournalWriter, progress: Progress, ledger: Ledger | None) -> None:
+    Args:
+        journal: keeps the steps.
+        progress: shows how far the run is.
+        ledger: what the run has spent; None where nothing is paid.
+        due: decisions of the whole run.
+        max_failed_share: fraction of failed decisions above which the run has failed.
+    """
+
+    def __init__(
+        self,
+        journal: JournalWriter,
+        progress: Progress,
+        ledger: Ledger | None,
+        *,
+        due: int,
+        max_failed_share: float,
+    ) -> None:
         self._journal = journal
         self._progress = progress
         self._ledger = ledger
+        self._due = due
+        self._max_failed_share = max_failed_share
 
     def append(self, step: Step) -> None:
-        """Record the step and show how far the run is."""
+        """Record the step and show how far the run is.
+
+        Raises:
+            QualityGate: calls are paid for, and so many decisions have failed that the run fails whatever follows.
+        """
         self._journal.append(step)
         tally = self._journal.tally
         # The ledger knows every attempt, failed and prefetched ones too.
@@ -129,6 +153,15 @@ class _ReportingJournal:
             tokens=spent.tokens,
             cost_usd=None if spent.unpriced else spent.usd or 0.0,
         )
+        failed = tally.total - tally.provenance["model"]
+        if self._ledger and failed > self._max_failed_share * self._due:
+            (reason, count), *_ = tally.reasons.most_common(1)
+            raise QualityGate(
+                f"{failed:,} of {self._due:,} decisions have failed, {count:,} of them as {reason}: whatever the "
+                f"others say, that is more than risk.max_failed_share ({self._max_failed_share:.1%}), so no further "
+                "call is paid for. `agent-bt runs show` lists what failed; to continue all the same, raise "
+                "risk.max_failed_share and run the same command again"
+            )
 
 
 def _simulate(
@@ -149,7 +182,13 @@ def _simulate(
             strategy=run.plan.strategy,
             setup=run.plan.setup,
             broker=broker,
-            journal=_ReportingJournal(journal, progress, run.ledger),
+            journal=_WatchedJournal(
+                journal,
+                progress,
+                run.ledger,
+                due=len(bars),
+                max_failed_share=run.plan.config.risk.max_failed_share,
+            ),
             fills=fills,
             decide=prefetcher.decide if prefetcher else None,
         )
@@ -157,11 +196,11 @@ def _simulate(
         return "interrupted", Interrupted("interrupted; the same command continues the run")
     except BudgetReached as reached:
         return "budget", reached
-    except EndpointDown as down:
+    except (EndpointDown, QualityGate) as ended:
         # The failures that led here are not decisions: their requests are sent again when the run is continued.
         config = run.plan.config
         journal.drop_failures(reach=1 + max(config.prefetch.depth, 2 * config.llm.max_in_flight))
-        return "interrupted", down
+        return "interrupted", ended
     except (ModelError, ReplayError) as failed:
         return "interrupted", _at_decision(failed, market, bars, journal.count)
     except StrategyError as broken:

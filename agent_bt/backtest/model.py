@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bt.agents.agent import RequestForm
-from agent_bt.agents.rank_reply import RANK_SCHEMA
-from agent_bt.agents.reply import REPLY_SCHEMA
+from agent_bt.agents.rank_reply import RANK_SCHEMA, check_shape
+from agent_bt.agents.reply import REPLY_SCHEMA, read_answer
+from agent_bt.agents.reply import check as check_action
 from agent_bt.agents.reply import reply_schema as trader_schema
 from agent_bt.config.model import Config, LLMConfig, StrategyConfig
 from agent_bt.core.errors import ReplayError
@@ -42,6 +44,7 @@ class Model:
         prices: version of the price table; None where nothing is paid.
         ledger: what was spent and saved.
         probes: requests that were sent now to find out what the endpoint accepts.
+        probe_defect: what was wrong with the answer to the last of them; empty where it was valid, or none was sent.
     """
 
     llm: LLM
@@ -51,6 +54,7 @@ class Model:
     prices: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
     probes: int = 0
+    probe_defect: str = ""
     _opened: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -169,9 +173,20 @@ def _open_endpoint(
             prices=connection.prices.version,
             ledger=endpoints.ledger,
             probes=connection.probes,
+            probe_defect=_find_defect(config, connection.probe_reply),
             _opened=opened.pop_all(),
         )
     raise AssertionError  # pragma: no cover - the block above returns or raises
+
+
+def _find_defect(config: Config, reply: Reply | None) -> str:
+    """Say what is wrong with the answer to a test request; empty where nothing is."""
+    if reply is None:
+        return ""
+    ranks = reply_schema(config.strategy) is RANK_SCHEMA
+    check = check_shape if ranks else partial(check_action, sizes=config.strategy.sizes or ())
+    answer = read_answer(reply, check, strip=config.llm.strip)
+    return "" if answer.value is not None else f"{answer.provenance.reason}: {answer.detail}"
 
 
 def _open_cached(config: Config, provider: Provider, negotiated: Mapping[str, Any] | None) -> Model:

@@ -196,6 +196,11 @@ def _run(
             if plan.model is not None:
                 model = _open_model(plan, plan.model, folder, recorded, offline, endpoints)
                 opened.callback(model.close)
+                if model.probe_defect:
+                    progress.note(
+                        f"the model's answer to a test question is not valid ({model.probe_defect}): if it answers the "
+                        "prompts of the run like that, each becomes a HOLD; try llm.response_format or another model"
+                    )
                 ledger = model.ledger if model.prices else None
             run = PreparedRun(
                 plan=plan,

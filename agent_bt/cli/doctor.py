@@ -165,6 +165,12 @@ def check_endpoint(config: Config, *, probe: bool) -> Iterator[Finding]:
         else:
             with closing(model):
                 yield _ok(f"endpoint: {where} answers; it accepts {dict(model.negotiated or {})}")
+                if model.probe_defect:
+                    yield _warning(
+                        f"validity: the answer to a test question is not valid ({model.probe_defect}); in a run it "
+                        "would be a HOLD",
+                        "try another llm.response_format, llm.strip, or another model",
+                    )
                 yield from check_repeatability(asked, model, prefetched=not provider.one_at_a_time)
 
 

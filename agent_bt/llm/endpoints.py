@@ -34,11 +34,13 @@ class Connection:
         prices: of the model.
         negotiated: the negotiation's result; None where the provider negotiates nothing.
         probes: requests that were sent now to find that out.
+        probe_reply: the reply to the last of them; None where none was sent.
     """
 
     prices: PriceTable
     negotiated: Mapping[str, Any] | None = None
     probes: int = 0
+    probe_reply: Reply | None = None
 
 
 class Endpoints:
@@ -104,10 +106,10 @@ class Endpoints:
             if found is not None:
                 provider.check_negotiated(found, source="this run" if known else f"the cache {self._store.path}")
                 return Connection(prices=prices, negotiated=found)
-            counted = _AttemptCounter(self._paid)
-            found = negotiate(RetryLLM(counted, self._retries_of))
+            probing = _Probing(self._paid)
+            found = negotiate(RetryLLM(probing, self._retries_of))
             self._store.remember(key, found)
-        return Connection(prices=prices, negotiated=found, probes=counted.attempts)
+        return Connection(prices=prices, negotiated=found, probes=probing.attempts, probe_reply=probing.last)
 
     def stop(self) -> None:
         """Abort the calls in flight: callers that wait for a reply get an `EndpointDown`. Idempotent."""
@@ -151,12 +153,13 @@ class _Clients:
         return self._clients[request.provider, request.endpoint_id]
 
 
-class _AttemptCounter:
-    """An LLM that counts what is sent to the next one."""
+class _Probing:
+    """An LLM that counts what is sent to the next one, and keeps the last reply."""
 
     def __init__(self, inner: LLM) -> None:
         self._inner = inner
         self.attempts = 0
+        self.last: Reply | None = None
 
     def submit(self, request: Request) -> Future[Reply]:
         future = self._inner.submit(request)
@@ -171,4 +174,6 @@ class _AttemptCounter:
 
     def _count(self, future: Future[Reply]) -> None:
         if not future.cancelled():
-            self.attempts += count_attempts(outcome_of(future))
+            outcome = outcome_of(future)
+            self.attempts += count_attempts(outcome)
+            self.last = outcome if isinstance(outcome, Reply) else None

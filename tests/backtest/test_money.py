@@ -81,8 +81,8 @@ def test_a_budget_is_never_passed_and_once_raised_the_run_goes_on(
 def test_attempts_that_fail_are_paid_from_the_budget(tmp_path: Path, server: ChatServer, fault: str) -> None:
     # Every second request fails after the server has had the work; the first one is the probe.
     server.script = [None, fault] * 100
-    config = small_config(tmp_path, server.url, budget={"calls": 10}, llm__prices=PRICES, llm__retries=4)
-    code, stopped, said = run(config)
+    settings = {"llm__prices": PRICES, "llm__retries": 4, "prefetch__depth": 0}
+    code, stopped, said = run(small_config(tmp_path, server.url, budget={"calls": 10}, **settings))
     assert code == 4 and "the budget is reached" in said
     assert server.calls == stopped["llm"]["calls"] == 10
     # A failed attempt costs its worst case, which is more than any answer, or the usage that came with it.
@@ -190,6 +190,16 @@ def test_an_endpoint_that_fails_without_end_stops_the_run_early(depth: int, tmp_
     assert (code, done["run_id"]) == (0, summary["run_id"])
     assert done["decisions"]["transport"] == 0
     assert done["decisions"]["model"] == done["decisions"]["total"]
+
+
+def test_a_probe_that_is_answered_wrongly_is_told_at_the_start(tmp_path: Path) -> None:
+    with ChatServer(lambda _: "I would hold.") as server:
+        config = small_config(tmp_path, server.url, prefetch__depth=0)
+        done = cli("run", config, "--progress", "plain", "--limit", "3")
+        assert "answer to a test question is not valid (not_json" in done.err
+        assert done.err.index("test question") < done.err.index("3/3")
+        # It is remembered what the endpoint accepts, so that nothing is asked and told a second time.
+        assert "test question" not in cli("run", config, "--progress", "plain", "--limit", "3", "--fresh").err
 
 
 def test_an_endpoint_that_never_answers_leaves_no_run_behind(tmp_path: Path) -> None:

@@ -136,6 +136,31 @@ def test_a_probe_sends_the_endpoint_small_requests(tmp_path: Path) -> None:
         assert server.calls == 16
 
 
+@pytest.mark.parametrize(
+    ("answer", "defect", "more"),
+    [
+        ("I would hold here.", "not_json", ()),
+        ('{"action": "BUY", "size_pct": 100}', "schema: size_pct must be", ()),
+        ('{"action": "HOLD", "confidence": 1}', 'schema: the key "confidence" is not allowed', ()),
+        ("", "empty", ()),
+        ('{"action": "BUY", "size_pct": 0.3}', "schema: size_pct must be one of", ("strategy.sizes=[0.5, 1]",)),
+        ('{"action": "HOLD"}', "schema", ("strategy.kind=agent_ranker", "mode=cross_sectional")),
+    ],
+)
+def test_an_answer_to_the_probe_that_is_not_valid_is_a_warning(answer: str, defect: str, more: tuple[str, ...]) -> None:
+    with ChatServer(lambda _: answer) as server:
+        findings = diagnose(None, [*ENDPOINT, f"llm.base_url={server.url}", *more], probe=True)
+    finding = about("validity", findings)
+    assert finding.level == "warning"
+    assert f"is not valid ({defect}" in finding.what
+
+
+def test_a_valid_answer_to_the_probe_is_no_finding() -> None:
+    with ChatServer(lambda _: '{"action": "HOLD"}') as server:
+        findings = diagnose(None, [*ENDPOINT, f"llm.base_url={server.url}"], probe=True)
+    assert not [finding for finding in findings if finding.what.startswith("validity")]
+
+
 def test_answers_that_differ_together_are_a_warning() -> None:
     def answer(_: dict[str, object]) -> str:
         """The first of calls under way together answers as alone, the others as a batch rounds."""

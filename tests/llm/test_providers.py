@@ -132,7 +132,7 @@ def test_a_users_own_provider_runs_is_cached_and_replays(own: str, tmp_path: Pat
 def test_a_budget_covers_a_users_own_provider(own: str, tmp_path: Path) -> None:
     path = small_config(tmp_path, None, llm__provider=f"{own}:Constant", budget__calls=3, prefetch__depth=0)
     assert isinstance(run_config(load_config(path)).error, BudgetReached)
-    with pytest.raises(ConfigError, match="price of this model is not known"):
+    with pytest.raises(ConfigError, match="price of baseline is not known"):
         run_config(load_config(path, ["budget.usd=1"]), fresh=True)
 
 
