@@ -1,4 +1,4 @@
-"""Ticks to time, tick, volume and dollar bars, from frames, files and streams of chunks.
+"""Aggregate ticks to time, tick, volume and dollar bars, from tables, files and streams of chunks.
 
 >>> import polars as pl
 >>> from agent_bt.bars import build_tick_bars
@@ -58,7 +58,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for, so that importing a neighbour does not load numba.
+    # Loaded on first access, so that importing another module of this package does not load numba.
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'agent_bt.bars' has no attribute {name!r}")

@@ -16,18 +16,18 @@ from agent_bt.bars.ticks import Repair, read_chunks
 from agent_bt.core.errors import UsageError
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with (current, total): files read so far, or frames."""
+"""Called with (current, total): the number of files or tables read so far, and the number of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationResult:
-    """Bars, and what making them took.
+    """Bars, with the number of ticks, the time and the repairs behind them.
 
     Attributes:
-        bars: columns of `bars.streaming.ADVANCED_SCHEMA`, or of `BASIC_SCHEMA`.
+        bars: one row a bar, columns of `bars.streaming.ADVANCED_SCHEMA`, or of `BASIC_SCHEMA`.
         ticks: number of ticks that were aggregated.
-        seconds: wall time, reading included.
-        repaired: what was repaired -> number of ticks.
+        seconds: wall time, including reading.
+        repaired: kind of repair -> number of ticks.
     """
 
     bars: pl.DataFrame
@@ -38,18 +38,19 @@ class AggregationResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastBarAggregator:
-    """Aggregates ticks to bars of one type.
+    """Aggregate ticks to bars of one type.
 
     Attributes:
-        bar_type, threshold: see `bars.streaming.StreamingAggregator`.
-        include_advanced: whether `up_move_ratio`, `medium_price` and `reversals` are computed.
-        symbol: value of a first column `symbol`; None: no such column.
-        use_numba: False runs the same functions uncompiled; for debugging.
-        n_workers: files that are read at the same time. The ticks are aggregated in order by one thread: sums do not
-            depend on the number of workers.
-        chunk_size: most rows of a Parquet file in memory at once; None: a whole file.
-        include_last: whether the last, unfinished bar is part of the result.
-        repair: see `bars.ticks.read_ticks`.
+        bar_type: `time_bar`, `tick_bar`, `volume_bar` or `dollar_bar`.
+        threshold: see `bars.streaming.StreamingAggregator`.
+        include_advanced: whether `up_move_ratio`, `medium_price` and `reversals` are computed; default True.
+        symbol: value of a first column `symbol`; None (default): no such column.
+        use_numba: False runs the same functions uncompiled, for debugging; default True.
+        n_workers: number of files that are read at the same time; default 1. One thread aggregates the ticks in order,
+            so that sums do not depend on the number of workers.
+        chunk_size: maximum number of rows of a Parquet file in memory at once; None (default): a whole file.
+        include_last: whether the last, unfinished bar is part of the result; default True.
+        repair: see `bars.ticks.read_ticks`; default: nothing is repaired.
 
     Raises:
         UsageError: a parameter is not valid.
@@ -71,15 +72,15 @@ class FastBarAggregator:
         self._stream()
 
     def aggregate(self, ticks: Any, progress_callback: ProgressCallback | None = None) -> AggregationResult:
-        """Aggregate a table, a file, or a list of tables or files in the order of time.
+        """Aggregate a table, a file, or a list of tables or files in chronological order.
 
         Args:
             ticks: see `bars.ticks.read_chunks`.
             progress_callback: called with (current, total) after each file or table; default: none.
 
         Raises:
-            UsageError: the ticks are of no known kind.
-            DataError: a file cannot be read; a tick is invalid, out of order or there twice.
+            UsageError: the type of `ticks` is not supported.
+            DataError: a file cannot be read; a tick is invalid, out of order or a duplicate.
         """
         began = time.perf_counter()
         stream = self._stream()
@@ -107,13 +108,13 @@ class FastBarAggregator:
         )
 
     def _read(self, sources: Sequence[Any]) -> Iterator[Iterator[pl.DataFrame]]:
-        """Yield the tables of each source in order, the next files read ahead where that is wanted."""
+        """Yield the tables of each source in order, reading the next files ahead if `n_workers` is above 1."""
         files = all(isinstance(source, str | Path) for source in sources)
         if self.n_workers == 1 or not files or self.chunk_size is not None or len(sources) == 1:
             for source in sources:
                 yield read_chunks(source, self.chunk_size)
             return
-        # Decoding Parquet and CSV releases the interpreter's lock: threads are enough, and nothing is copied.
+        # Decoding Parquet and CSV releases the GIL: threads are enough, and nothing is copied.
         with ThreadPoolExecutor(self.n_workers) as pool:
             ahead = [pool.submit(_read_all, source) for source in sources[: self.n_workers]]
             for at in range(len(sources)):
@@ -144,25 +145,27 @@ def aggregate_bars(
     """Aggregate ticks to bars.
 
     Args:
-        data: a table (Polars, pandas, Arrow), a path (`.parquet`, `.csv`, `.csv.gz`, `.zip`), or a list of them in the
-            order of time; columns `timestamp` or `transact_time`, `price`, `quantity`, `is_buyer_maker`.
-        bar_type: `time_bar`, `tick_bar`, `volume_bar` or `dollar_bar`.
-        threshold: a duration such as `"1h"` for time bars; else a number of ticks, base units or quote units.
-        use_numba: False runs the same functions uncompiled; for debugging. Default True.
+        data: a table (Polars, pandas, Arrow), a path (`.parquet`, `.csv`, `.csv.gz`, `.zip`), or a list of them in
+            chronological order; columns `timestamp` or `transact_time`, `price`, `quantity`, `is_buyer_maker`.
+        bar_type: `time_bar` (default), `tick_bar`, `volume_bar` or `dollar_bar`.
+        threshold: a duration such as `"1h"` for time bars (a number is seconds); else a number of ticks, a volume in
+            base units, or a dollar volume in quote units. Default `"1h"`.
+        use_numba: False runs the same functions uncompiled, for debugging. Default True.
         use_multiprocess: whether several files are read at the same time. Default True.
-        n_workers: how many; default 4. The result does not depend on it.
+        n_workers: number of files that are read at the same time; default 4. The result does not depend on it.
         include_advanced: whether `up_move_ratio`, `medium_price` and `reversals` are computed. Default True.
         symbol: value of a first column `symbol`; default: no such column.
-        progress_callback: called with (current, total) after each file or table.
+        progress_callback: called with (current, total) after each file or table; default: none.
         include_last: whether the last, unfinished bar is part of the result. Default True.
-        repair: what may be mended: `sort`, `drop_duplicates`, `drop_invalid`. Default: nothing, they are errors.
+        repair: what may be repaired: `sort`, `drop_duplicates`, `drop_invalid`. Default: nothing; invalid ticks are
+            errors.
 
     Returns:
-        One row a bar, see `bars.streaming.ADVANCED_SCHEMA`. Time bars without a tick are not there.
+        One row a bar, see `bars.streaming.ADVANCED_SCHEMA`. Time bars without a tick are left out.
 
     Raises:
-        UsageError: a parameter is not valid, or `data` is of no known kind.
-        DataError: a file cannot be read, or a tick is invalid, out of order or there twice.
+        UsageError: a parameter is not valid, or the type of `data` is not supported.
+        DataError: a file cannot be read, or a tick is invalid, out of order or a duplicate.
 
     >>> ticks = pl.DataFrame({"timestamp": [0, 30, 90], "price": [10.0, 12.0, 11.0], "quantity": [1.0, 1.0, 2.0],
     ...                       "is_buyer_maker": [False, True, False]})
@@ -187,7 +190,7 @@ def build_time_bars(data: Any, interval: float | str = "1h", **options: Any) -> 
 
     Args:
         data: see `aggregate_bars`.
-        interval: such as `"5min"`; a number is seconds.
+        interval: length of a bar, such as `"5min"`; a number is seconds. Default `"1h"`.
         options: other parameters of `aggregate_bars`.
 
     Raises:
@@ -201,7 +204,7 @@ def build_tick_bars(data: Any, n_ticks: int = 1_000, **options: Any) -> pl.DataF
 
     Args:
         data: see `aggregate_bars`.
-        n_ticks: ticks of a bar; default 1,000.
+        n_ticks: number of ticks in a bar; default 1,000.
         options: other parameters of `aggregate_bars`.
 
     Raises:
@@ -215,7 +218,7 @@ def build_volume_bars(data: Any, volume_threshold: float = 100.0, **options: Any
 
     Args:
         data: see `aggregate_bars`.
-        volume_threshold: base units; default 100.
+        volume_threshold: volume at which a bar ends, base units; default 100.
         options: other parameters of `aggregate_bars`.
 
     Raises:
@@ -229,7 +232,7 @@ def build_dollar_bars(data: Any, dollar_threshold: float = 1_000_000.0, **option
 
     Args:
         data: see `aggregate_bars`.
-        dollar_threshold: quote units; default 1,000,000.
+        dollar_threshold: dollar volume at which a bar ends, quote units; default 1,000,000.
         options: other parameters of `aggregate_bars`.
 
     Raises:

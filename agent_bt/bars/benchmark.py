@@ -1,4 +1,4 @@
-"""Time the ways to aggregate the same ticks on this machine."""
+"""Measure how fast each implementation aggregates the same ticks on this machine."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _UNCOMPILED_TICKS = 20_000
 def benchmark_aggregation(
     data: Any, bar_type: BarType = "time_bar", threshold: float | str = "1h", n_iterations: int = 3
 ) -> pl.DataFrame:
-    """Measure how fast each implementation makes bars of these ticks; the data are read once, before.
+    """Measure how fast each implementation aggregates these ticks; the time to read them is not included.
 
     Args:
         data: see `bars.aggregate_bars`.
-        bar_type, threshold: see `bars.aggregate_bars`.
-        n_iterations: the fastest of so many runs counts; default 3.
+        bar_type: see `bars.aggregate_bars`; default `time_bar`.
+        threshold: see `bars.aggregate_bars`; default `"1h"`.
+        n_iterations: number of runs of each implementation, of which the fastest counts; default 3.
 
     Returns:
         One row an implementation: `implementation` (`numba` with the basic columns, `numba_advanced` with all, `polars`
-        for time and tick bars, `python` over the first 20,000 ticks), `ticks`, `seconds`, `ticks_per_s`.
+        for time and tick bars, `python`, uncompiled, on the first 20,000 ticks), `ticks`, `seconds`, `ticks_per_s`.
 
     Raises:
         UsageError: a parameter is not valid, or there are no ticks.
@@ -40,7 +41,7 @@ def benchmark_aggregation(
     kind, _, step = resolve(bar_type, threshold)
     frame = pl.concat(list(read_chunks(data)))
     if frame.is_empty():
-        raise UsageError("there are no ticks to measure with")
+        raise UsageError("the benchmark needs at least one tick, got none; pass a table or file with ticks")
     ticks = read_ticks(frame)
     plain = pl.DataFrame(
         {"timestamp": pl.Series(ticks.times).cast(pl.Datetime("us")), "price": ticks.prices,
@@ -48,33 +49,34 @@ def benchmark_aggregation(
     )  # fmt: skip
 
     def aggregator(**options: Any) -> Callable[[], Any]:
-        made = FastBarAggregator(bar_type=bar_type, threshold=threshold, **options)
-        return lambda: made.aggregate(plain)
+        compiled = FastBarAggregator(bar_type=bar_type, threshold=threshold, **options)
+        return lambda: compiled.aggregate(plain)
 
     few = plain.head(_UNCOMPILED_TICKS)
     uncompiled = FastBarAggregator(bar_type=bar_type, threshold=threshold, use_numba=False)
-    works: dict[str, tuple[int, Callable[[], Any]]] = {
+    candidates: dict[str, tuple[int, Callable[[], Any]]] = {
         "numba": (len(plain), aggregator(include_advanced=False)),
         "numba_advanced": (len(plain), aggregator(include_advanced=True)),
         "python": (len(few), lambda: uncompiled.aggregate(few)),
     }
     if kind in (kernels.TIME_BAR, kernels.TICK_BAR):
-        works["polars"] = (len(plain), lambda: by_polars(plain, kind, step))
+        candidates["polars"] = (len(plain), lambda: by_polars(plain, kind, step))
     rows = []
-    for name, (count, work) in works.items():
-        work()  # compiled, and its pages touched
-        seconds = min(_time(work) for _ in range(n_iterations))
+    for name, (count, run) in candidates.items():
+        run()  # warm-up: compiles, and loads the data into memory
+        seconds = min(_time(run) for _ in range(n_iterations))
         rows.append({"implementation": name, "ticks": count, "seconds": seconds, "ticks_per_s": count / seconds})
     return pl.DataFrame(rows)
 
 
 def by_polars(ticks: pl.DataFrame, kind: int, step: int) -> pl.DataFrame:
-    """Return time or tick bars with the basic columns, made with Polars expressions alone.
+    """Aggregate ticks to time or tick bars with the basic columns, using Polars expressions only.
 
     Args:
-        ticks: columns timestamp (datetime, us), price, quantity, is_buyer_maker.
+        ticks: columns `timestamp` (datetime, us), `price` (quote units), `quantity` (base units) and `is_buyer_maker`
+            (bool), in chronological order.
         kind: `kernels.TIME_BAR` or `kernels.TICK_BAR`.
-        step: length of a bar in us, or its ticks.
+        step: length of a time bar in us, or number of ticks of a tick bar.
     """
     place = pl.col("timestamp").to_physical() if kind == kernels.TIME_BAR else pl.int_range(pl.len())
     bar = place // step
@@ -97,7 +99,7 @@ def by_polars(ticks: pl.DataFrame, kind: int, step: int) -> pl.DataFrame:
     )
 
 
-def _time(work: Callable[[], Any]) -> float:
+def _time(run: Callable[[], Any]) -> float:
     began = time.perf_counter()
-    work()
+    run()
     return time.perf_counter() - began

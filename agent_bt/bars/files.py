@@ -17,7 +17,14 @@ from agent_bt.core.files import whole_file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenBars:
-    """A file of bars: where it is, how many ticks and bars, and how many ticks were repaired."""
+    """A file of bars that was written.
+
+    Attributes:
+        path: the Parquet file.
+        ticks: number of ticks that were aggregated.
+        bars: number of bars in the file.
+        repaired: kind of repair -> number of ticks.
+    """
 
     path: Path
     ticks: int
@@ -25,7 +32,7 @@ class WrittenBars:
     repaired: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the attributes as plain data, for `--json`."""
         return {**asdict(self), "path": str(self.path)}
 
 
@@ -34,17 +41,18 @@ def bars_file(symbol: str, bar_type: str, threshold: float | str) -> str:
 
     Args:
         symbol: as the exchange writes it.
-        bar_type, threshold: see `bars.aggregate_bars`.
+        bar_type: see `bars.aggregate_bars`.
+        threshold: see `bars.aggregate_bars`.
 
     Raises:
-        UsageError: the symbol cannot be part of a file name, or type or threshold are not valid.
+        UsageError: the symbol cannot be part of a file name, or the bar type or the threshold is not valid.
     """
     if not symbol or re.search(r"[/\\\x00-\x1f]", symbol) or symbol.startswith("."):
         raise UsageError(f"SYMBOL must be the name of a symbol such as BTCUSDT, got {symbol!r}")
     resolve(bar_type, threshold)
     try:
         text = f"{float(threshold):.12g}"
-    except ValueError:  # a duration
+    except ValueError:  # a duration such as 1h
         text = str(threshold).strip()
     return f"{symbol}_{bar_type}_{text}.parquet"
 
@@ -62,18 +70,23 @@ def aggregate_files(
     n_workers: int = 4,
     progress_callback: ProgressCallback | None = None,
 ) -> WrittenBars:
-    """Aggregate files of ticks and write their bars; a file of the same name is replaced as a whole.
+    """Aggregate files of ticks and write their bars; a file of the same name is replaced atomically.
 
     Args:
-        symbol: names the file and the column `symbol`.
-        sources: files in the order of time.
-        bar_type, threshold, include_advanced, include_last, n_workers, progress_callback: see `bars.aggregate_bars`.
-        folder: where the file is written; made if it is not there.
-        repair: see `bars.ticks.read_ticks`.
+        symbol: as the exchange writes it; part of the file name and value of the column `symbol`.
+        sources: files of ticks in chronological order.
+        bar_type: `time_bar`, `tick_bar`, `volume_bar` or `dollar_bar`.
+        threshold: a duration, a number of ticks, a volume or a dollar volume; see `bars.aggregate_bars`.
+        folder: folder of the file; created if it does not exist.
+        include_advanced: whether `up_move_ratio`, `medium_price` and `reversals` are computed; default True.
+        include_last: whether the last, unfinished bar is part of the result; default True.
+        repair: see `bars.ticks.read_ticks`; default: nothing is repaired.
+        n_workers: number of files that are read at the same time; default 4.
+        progress_callback: called with (current, total) after each file; default: none.
 
     Raises:
         UsageError: a parameter is not valid.
-        DataError: a source cannot be read or holds invalid ticks; the disk is full.
+        DataError: a source cannot be read or holds invalid ticks, or the file cannot be written.
     """
     path = folder / bars_file(symbol, bar_type, threshold)
     aggregator = FastBarAggregator(
@@ -91,5 +104,5 @@ def aggregate_files(
         with whole_file(path) as temporary:
             result.bars.write_parquet(temporary, compression="zstd")
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}; make room or name another folder") from error
+        raise DataError(f"{path} cannot be written: {error}; free disk space or choose another folder") from error
     return WrittenBars(path=path, ticks=result.ticks, bars=len(result.bars), repaired=result.repaired)

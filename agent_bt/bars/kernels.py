@@ -1,6 +1,6 @@
-"""Compiled loops that turn ticks into bars, one chunk after another, with the unfinished bar carried along.
+"""Compiled loops that turn ticks into bars chunk by chunk and keep the unfinished bar between chunks.
 
-All sums are taken tick by tick in order, so that any chunking gives the same bits as the whole.
+All sums are taken tick by tick in order, so that any chunking gives bit-identical bars.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -28,19 +28,20 @@ def aggregate(times, prices, quantities, makers, kind, threshold, step, state, b
 
     Args:
         times: int64 (T,), UTC us, ascending.
-        prices, quantities: float64 (T,).
+        prices: float64 (T,), quote units.
+        quantities: float64 (T,), base units.
         makers: bool (T,), True where the buyer was the maker, so that the taker sold.
         kind: `TIME_BAR`, `TICK_BAR`, `VOLUME_BAR` or `DOLLAR_BAR`.
         threshold: volume in base units or dollar volume in quote units at which a bar ends; else unused.
         step: length of a time bar in us, or ticks of a tick bar; else unused.
-        state: `BAR` (1,), the unfinished bar.
-        begun: whether `state` holds ticks.
-        advanced: whether up-moves and reversals are counted.
-        bars: `BAR` (B,), room for finished bars.
+        state: `BAR` (1,), the unfinished bar; updated in place.
+        begun: bool, whether `state` holds ticks.
+        advanced: bool, whether up-moves and reversals are counted.
+        bars: `BAR` (B,), buffer that finished bars are written to.
 
     Returns:
-        The ticks used, the bars written, and whether `state` holds ticks. Fewer than T ticks are used when `bars` is
-        full: call again with the rest.
+        The number of ticks used, the number of bars written, and whether `state` holds ticks. Fewer than T ticks are
+        used when `bars` is full: call again with the rest.
     """
     at, written, total = 0, 0, len(times)
     while at < total:
@@ -79,7 +80,7 @@ def aggregate(times, prices, quantities, makers, kind, threshold, step, state, b
 
 @njit
 def _begin(state, time, price, kind, step):
-    """Begin a bar with the tick at `time`; a time bar covers [start, end) on the grid of its length."""
+    """Start a bar with the tick at `time`; a time bar covers [start, end) on the grid of its length."""
     bar = state[0]
     bar["start"] = time
     bar["end"] = time
@@ -122,7 +123,7 @@ def _add(prices, quantities, makers, state, start, stop):
         high = price if price > high else high
         low = price if price < low else low
         volume += quantity
-        # Adding 0.0 instead of branching: which side takes is close to random.
+        # Adding 0.0 instead of branching: the side of the taker is close to random, so branches are mispredicted.
         buys += quantity * (1.0 - makers[at])
         dollars += price * quantity
     bar["high"], bar["low"] = high, low
@@ -150,11 +151,17 @@ def _count_moves(prices, state, start, stop):
 
 @njit
 def medians(prices, counts, result):
-    """Write the median price of each bar; bar b has the next `counts[b]` rows of `prices` (float64 (T,))."""
-    most = 0
+    """Write the median price of each bar to `result`; bar b owns the next `counts[b]` rows of `prices`.
+
+    Args:
+        prices: float64 (T,), quote units, the ticks of all bars one after another.
+        counts: int64 (B,), number of ticks of each bar, at least 1; their sum is T.
+        result: float64 (B,), quote units; overwritten.
+    """
+    largest = 0
     for bar in range(len(counts)):
-        most = max(most, counts[bar])
-    scratch = np.empty(most)
+        largest = max(largest, counts[bar])
+    scratch = np.empty(largest)
     start = 0
     for bar in range(len(counts)):
         count = counts[bar]
@@ -173,11 +180,11 @@ def medians(prices, counts, result):
 
 @njit
 def _select(values, count, rank):
-    """Return the value of `rank` among the first `count`; smaller ones stand before it (quickselect, Hoare 1961)."""
+    """Return the value of `rank` among the first `count` and move smaller ones before it (quickselect, Hoare 1961)."""
     low, high = 0, count - 1
     while low < high:
         middle = (low + high) // 2
-        # Median of three against prices that are sorted already.
+        # The median of three as pivot avoids quadratic time on prices that are already sorted.
         if values[middle] < values[low]:
             values[middle], values[low] = values[low], values[middle]
         if values[high] < values[low]:

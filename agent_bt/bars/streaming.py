@@ -1,4 +1,4 @@
-"""Aggregate ticks chunk by chunk, with the unfinished bar carried from one chunk to the next."""
+"""Aggregate ticks chunk by chunk and keep the unfinished bar from one chunk to the next."""
 
 from __future__ import annotations
 
@@ -44,36 +44,35 @@ ADVANCED_SCHEMA = pl.Schema(
 )
 """`BASIC_SCHEMA` and three more.
 
-- `up_move_ratio`: of the steps from one tick to the next inside the bar, the fraction with a rising price; 0 where
-  there is only one tick.
+- `up_move_ratio`: of the steps from one tick to the next inside the bar, the fraction with a rising price; 0 for a bar
+  of one tick.
 - `medium_price`: the median of the tick prices, each tick counted once.
-- `reversals`: how often the direction of the price changed inside the bar; steps without a price change are left
-  out.
+- `reversals`: number of changes of the price's direction inside the bar; steps without a price change are ignored.
 """
 
-_ROOM = 16_384
+_BUFFER_BARS = 16_384
 
 
 class StreamingAggregator:
-    """Turns chunks of ticks into bars; any chunking gives the same bits.
+    """Aggregate chunks of ticks to bars; any chunking gives bit-identical bars.
 
     Args:
         bar_type: `time_bar`, `tick_bar`, `volume_bar` or `dollar_bar`.
         threshold: a duration such as `"1h"` for time bars (a number is seconds); the number of ticks; the volume in
             base units; the dollar volume in quote units. A volume or dollar bar ends with the tick that reaches the
             threshold; ticks are not split.
-        chunk_size: most ticks that are handled at once, default 1,000,000; larger chunks are cut.
+        chunk_size: maximum number of ticks that are processed at once, default 1,000,000; larger chunks are split.
         include_advanced: whether `up_move_ratio`, `medium_price` and `reversals` are computed; default True.
         symbol: value of a first column `symbol`; default: no such column.
         repair: see `bars.ticks.read_ticks`; default: nothing is repaired.
-        use_numba: False runs the same functions uncompiled, some thousand times slower; for debugging.
+        use_numba: False runs the same functions uncompiled, for debugging; default True.
 
     Attributes:
         ticks: number of ticks so far.
-        repaired: what was repaired -> number of ticks so far.
+        repaired: kind of repair -> number of ticks so far.
 
     Raises:
-        UsageError: the type or the threshold is not one of these.
+        UsageError: the bar type, the threshold or the chunk size is not valid.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class StreamingAggregator:
         self._aggregate: Any = kernels.aggregate if use_numba else _python(kernels.aggregate)
         self._medians: Any = kernels.medians if use_numba else _python(kernels.medians)
         self._state = np.zeros(1, BAR)
-        self._room = np.zeros(_ROOM, BAR)
+        self._buffer = np.zeros(_BUFFER_BARS, BAR)
         self._begun = False
         self._last: int | None = None
         self._prices: list[np.ndarray] = []
@@ -118,8 +117,8 @@ class StreamingAggregator:
             DataError: a tick is invalid or out of order.
         """
         ticks = read_ticks(chunk, self._repair, after=self._last)
-        for what, count in ticks.repaired.items():
-            self.repaired[what] = self.repaired.get(what, 0) + count
+        for kind, count in ticks.repaired.items():
+            self.repaired[kind] = self.repaired.get(kind, 0) + count
         frames = [
             self._add(ticks, at, min(at + self._chunk_size, len(ticks)))
             for at in range(0, len(ticks), self._chunk_size)
@@ -127,15 +126,15 @@ class StreamingAggregator:
         if len(ticks):
             self._last = int(ticks.times[-1])
             self.ticks += len(ticks)
-        return pl.concat(frames) if frames else self._frame(self._room[:0], np.empty(0))
+        return pl.concat(frames) if frames else self._frame(self._buffer[:0], np.empty(0))
 
     def finish(self) -> pl.DataFrame:
-        """Return the last, unfinished bar (no row where there is none), and begin again with none.
+        """Return the last, unfinished bar (no row if there is none), and reset the aggregator.
 
-        Its threshold is not reached, or its interval may go on after the last tick.
+        The bar has not reached its threshold, or its interval may continue after the last tick.
         """
         if not self._begun:
-            return self._frame(self._room[:0], np.empty(0))
+            return self._frame(self._buffer[:0], np.empty(0))
         median = self._medians_of(np.concatenate(self._prices), self._state["ticks"]) if self._advanced else np.empty(1)
         self._begun, self._prices = False, []
         return self._frame(self._state.copy(), median)
@@ -147,11 +146,11 @@ class StreamingAggregator:
         while used < len(times):
             step, written, self._begun = self._aggregate(
                 times[used:], prices[used:], quantities[used:], makers[used:],
-                self._kind, self._threshold, self._step, self._state, self._begun, self._advanced, self._room,
+                self._kind, self._threshold, self._step, self._state, self._begun, self._advanced, self._buffer,
             )  # fmt: skip
             used += step
-            finished.append(self._room[:written].copy())
-        bars = np.concatenate(finished) if finished else self._room[:0]
+            finished.append(self._buffer[:written].copy())
+        bars = np.concatenate(finished) if finished else self._buffer[:0]
         median = np.empty(len(bars))
         if self._advanced:
             if len(bars):
@@ -179,7 +178,7 @@ class StreamingAggregator:
         def column(name: str) -> np.ndarray:
             return np.ascontiguousarray(bars[name])
 
-        # The parts of a volume can sum to one rounding more than the whole.
+        # Rounding can make the sum of buy volumes larger than the volume.
         sell = np.maximum(column("volume") - column("buy_volume"), 0.0)
         columns: dict[str, Any] = {
             "start_time": pl.Series(column("start")).cast(TIME),
@@ -204,20 +203,30 @@ class StreamingAggregator:
 def create_streaming_aggregator(
     bar_type: BarType, threshold: float | str, chunk_size: int = 1_000_000, **options: Any
 ) -> StreamingAggregator:
-    """Return an aggregator for data larger than memory.
+    """Create an aggregator for data larger than memory.
 
     Args:
-        bar_type, threshold, chunk_size: see `StreamingAggregator`.
-        options: its other parameters: `include_advanced`, `symbol`, `repair`, `use_numba`.
+        bar_type: `time_bar`, `tick_bar`, `volume_bar` or `dollar_bar`.
+        threshold: a duration, a number of ticks, a volume or a dollar volume; see `StreamingAggregator`.
+        chunk_size: maximum number of ticks that are processed at once; default 1,000,000.
+        options: other parameters of `StreamingAggregator`: `include_advanced`, `symbol`, `repair`, `use_numba`.
 
     Raises:
-        UsageError: a parameter is not one of these.
+        UsageError: a parameter is not valid.
     """
     return StreamingAggregator(bar_type, threshold, chunk_size=chunk_size, **options)
 
 
 def resolve(bar_type: str, threshold: float | str) -> tuple[int, float, int]:
-    """Return what the kernel takes for a bar type and its threshold: kind, threshold, step.
+    """Return the kernel parameters of a bar type and its threshold.
+
+    Args:
+        bar_type: `time_bar`, `tick_bar`, `volume_bar` or `dollar_bar`.
+        threshold: a duration (a number is seconds), a number of ticks, a volume in base units or a dollar volume in
+            quote units.
+
+    Returns:
+        `kind`, `threshold` and `step` as `bars.kernels.aggregate` takes them; an unused one is 0.
 
     Raises:
         UsageError: the type or the threshold is not valid.
@@ -252,7 +261,7 @@ def _interval(threshold: float | str) -> int:
         except (TypeError, ValueError, OverflowError):
             raise UsageError(f"threshold of a time_bar must be a duration such as '1h', got {threshold!r}") from None
     if length < 1:
-        raise UsageError(f"threshold of a time_bar must be longer than nothing, got {threshold!r}")
+        raise UsageError(f"threshold of a time_bar must be at least 1 microsecond, got {threshold!r}")
     return length
 
 

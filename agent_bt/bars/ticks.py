@@ -1,6 +1,6 @@
-"""Read ticks from frames and files, and refuse or repair what cannot be one.
+"""Read ticks from tables and files, and reject or repair invalid ones.
 
-A tick is a trade: when, at which price, how much, and whether the buyer was the maker (then the taker sold).
+A tick is a trade: its time, price, quantity, and whether the buyer was the maker (then the taker sold).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADERLESS = {
 """Columns of Binance's archives without a header: aggTrades of futures (7) and spot (8), trades (6)."""
 
 _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**11, 10**14, 10**17
-"""Times from each of these on are of that unit; the first is March 1973, the others as well."""
+"""Smallest number that is read as a time of that unit; each stands for March 1973."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Ticks:
         prices: float64, quote units, > 0.
         quantities: float64, base units, > 0.
         makers: bool, True where the buyer was the maker.
-        repaired: what was repaired -> number of ticks.
+        repaired: kind of repair -> number of ticks.
     """
 
     times: np.ndarray
@@ -60,16 +60,17 @@ def read_ticks(data: Any, repair: Sequence[Repair] = (), *, after: int | None = 
 
     Args:
         data: a Polars, pandas or Arrow table with columns `timestamp` or `transact_time` (s, ms, us or ns since 1970,
-            told from the size of the number; or a date type), `price`, `quantity`, `is_buyer_maker`; optionally
-            `agg_trade_id` or `trade_id`, by which duplicates are recognised.
-        repair: what may be mended: `sort` by time, `drop_duplicates` (the same id again), `drop_invalid` (a price or
-            quantity that is missing, not finite, zero or negative, a missing time). Default: nothing is mended.
-        after: the time of the tick before this chunk, UTC us.
+            recognised by the magnitude of the number; or a date type), `price` (quote units), `quantity` (base units),
+            `is_buyer_maker`; optionally `agg_trade_id` or `trade_id`, by which duplicates are recognised.
+        repair: what may be repaired: `sort` by time, `drop_duplicates` (rows with the id of an earlier row),
+            `drop_invalid` (a price or quantity that is missing, not finite, zero or negative, a missing time).
+            Default: nothing is repaired.
+        after: the time of the last tick before this chunk, UTC us; default: this is the first chunk.
 
     Raises:
-        UsageError: the data are not a table, or `repair` names something else.
-        DataError: a column is missing, or a tick is invalid, out of order or there twice and may not be mended; the
-            message names the first row and the repair.
+        UsageError: `data` is not a table, or `repair` has an unknown value.
+        DataError: a column is missing, or a tick is invalid, out of order or a duplicate and may not be repaired; the
+            message names the first such row and the repair.
     """
     unknown = sorted(set(repair) - set(REPAIRS))
     if unknown:
@@ -84,27 +85,28 @@ def read_ticks(data: Any, repair: Sequence[Repair] = (), *, after: int | None = 
             pl.col(name).is_finite() & (pl.col(name) > 0.0) for name in ("price", "quantity")
         ).fill_null(value=False)
     )
-    frame = _mend(
+    frame = _repair(
         frame, valid, "drop_invalid", repair, repaired, "has no valid time, price, quantity or is_buyer_maker"
     )
     if "id" in frame.columns:
-        frame = _mend(frame, pl.col("id").is_first_distinct(), "drop_duplicates", repair, repaired, "is there twice")
+        first = pl.col("id").is_first_distinct()
+        frame = _repair(frame, first, "drop_duplicates", repair, repaired, "is a duplicate")
     times = frame["time"].to_numpy()
-    disorder = np.flatnonzero(times[1:] < times[:-1])
-    if len(disorder):
+    unsorted = np.flatnonzero(times[1:] < times[:-1])
+    if len(unsorted):
         if "sort" not in repair:
-            row = int(disorder[0]) + 1
+            row = int(unsorted[0]) + 1
             raise DataError(
-                f"tick {row} at {iso(int(times[row]))} is earlier than the one before; "
+                f"tick {row} at {iso(int(times[row]))} is earlier than the tick before it; "
                 "pass repair=['sort'] to sort them"
             )
-        repaired["sort"] = len(disorder)
+        repaired["sort"] = len(unsorted)
         frame = frame.sort("time", maintain_order=True)
         times = frame["time"].to_numpy()
     if after is not None and len(times) and int(times[0]) < after:
         raise DataError(
-            f"a chunk begins at {iso(int(times[0]))}, before the end of the one before it ({iso(after)}); "
-            "give chunks and files in the order of time"
+            f"a chunk begins at {iso(int(times[0]))}, before the last tick of the previous chunk ({iso(after)}); "
+            "pass chunks and files in chronological order"
         )
     return Ticks(
         times=np.ascontiguousarray(times),
@@ -116,14 +118,14 @@ def read_ticks(data: Any, repair: Sequence[Repair] = (), *, after: int | None = 
 
 
 def read_chunks(data: Any, chunk_size: int | None = None) -> Iterator[pl.DataFrame]:
-    """Yield tables of ticks of frames, of a file, or of a list of files in order.
+    """Yield the ticks of tables or files, in order, as tables.
 
     Args:
-        data: a table (see `read_ticks`), a path of a `.parquet`, `.csv`, `.csv.gz` or `.zip` file, or a list of paths.
-        chunk_size: most rows of one table; None: a table at a time, as it comes.
+        data: a table (see `read_ticks`), a path of a `.parquet`, `.csv`, `.csv.gz` or `.zip` file, or a list of these.
+        chunk_size: maximum number of rows of a yielded table; None (default): each table and file as a whole.
 
     Raises:
-        UsageError: the data are something else.
+        UsageError: the type of `data` is not supported.
         DataError: a file is missing or cannot be read.
     """
     for frame in _frames(data, chunk_size):
@@ -166,7 +168,9 @@ def _read_file(path: Path, chunk_size: int | None) -> Iterator[pl.DataFrame]:
                 for member in archive.namelist():
                     yield _read_csv(archive.read(member), path)
         else:
-            raise DataError(f"{path} is of no known kind; ticks are read from .parquet, .csv, .csv.gz and .zip files")
+            raise DataError(
+                f"{path} has an unsupported file type; ticks are read from .parquet, .csv, .csv.gz and .zip files"
+            )
     except DataError:
         raise
     except Exception as error:
@@ -178,16 +182,16 @@ def _read_csv(text: bytes, path: Path) -> pl.DataFrame:
     if all(value is not None and value[:1].isdigit() for value in first.row(0)[:2]):
         names = _HEADERLESS.get(first.width)
         if names is None:
-            raise DataError(f"{path} has no header and {first.width} columns; name them in its first line")
+            raise DataError(f"{path} has no header and {first.width} columns; add a header line with the column names")
         return pl.read_csv(text, has_header=False, new_columns=list(names), infer_schema_length=10_000)
     return pl.read_csv(text, infer_schema_length=10_000)
 
 
 def to_frame(data: Any) -> pl.DataFrame:
-    """Return a Polars table of a Polars, pandas or Arrow one.
+    """Convert a Polars, pandas or Arrow table to a Polars table.
 
     Raises:
-        UsageError: the data are not a table.
+        UsageError: `data` is not a table.
     """
     if isinstance(data, pl.DataFrame):
         return data
@@ -214,7 +218,7 @@ def _normalise(frame: pl.DataFrame) -> pl.DataFrame:
     for name in ("price", "is_buyer_maker"):
         _column(frame, (name,), name)
     if "symbol" in frame.columns and frame["symbol"].n_unique() > 1:
-        raise DataError("the ticks are of several symbols; aggregate one symbol at a time")
+        raise DataError("the ticks have several symbols; aggregate one symbol at a time")
     identity = next((name for name in ID_COLUMNS if name in frame.columns), None)
     try:
         return frame.select(
@@ -225,18 +229,20 @@ def _normalise(frame: pl.DataFrame) -> pl.DataFrame:
             *([pl.col(identity).alias("id")] if identity else ()),
         )
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"the ticks have a column of another type: {str(error).splitlines()[0]}") from error
+        raise DataError(f"a column of the ticks has the wrong type: {str(error).splitlines()[0]}") from error
 
 
-def _column(frame: pl.DataFrame, names: Sequence[str], what: str) -> str:
+def _column(frame: pl.DataFrame, names: Sequence[str], meaning: str) -> str:
     for name in names:
         if name in frame.columns:
             return name
-    raise DataError(f"the ticks have no column for {what} ({' or '.join(names)}); they have {', '.join(frame.columns)}")
+    raise DataError(
+        f"the ticks have no column for {meaning} ({' or '.join(names)}); they have {', '.join(frame.columns)}"
+    )
 
 
 def _microseconds(times: pl.Series) -> pl.Series:
-    """Return int64 microseconds since 1970; whole or fractional numbers of any unit, told by their size."""
+    """Return int64 microseconds since 1970; the unit of numbers is recognised by their magnitude."""
     if times.dtype.is_temporal():
         return times.cast(pl.Datetime("us")).to_physical()
     number = pl.col("t")
@@ -270,22 +276,22 @@ def _maker(values: pl.Series) -> pl.Series:
     return values.cast(pl.Int64).replace_strict({0: False, 1: True}, default=None, return_dtype=pl.Boolean)
 
 
-def _mend(
+def _repair(
     frame: pl.DataFrame,
-    good: pl.Expr,
-    how: Repair,
+    valid: pl.Expr,
+    kind: Repair,
     repair: Sequence[Repair],
     repaired: dict[str, int],
-    words: str,
+    problem: str,
 ) -> pl.DataFrame:
-    """Return the rows that are good; refuse the others unless this repair was declared."""
-    kept = frame.select(good).to_series()
+    """Return the valid rows; raise DataError if there are others and `repair` does not allow this kind of repair."""
+    kept = frame.select(valid).to_series()
     if kept.all():
         return frame
-    if how not in repair:
+    if kind not in repair:
         row = int(kept.arg_min() or 0)
         raise DataError(
-            f"tick {row} {words}: {frame.row(row, named=True)}; pass repair=[{how!r}] to leave such ticks out"
+            f"tick {row} {problem}: {frame.row(row, named=True)}; pass repair=[{kind!r}] to leave such ticks out"
         )
-    repaired[how] = int((~kept).sum())
+    repaired[kind] = int((~kept).sum())
     return frame.filter(kept)

@@ -1,4 +1,4 @@
-"""`agent-bt aggregate`: one file of bars, whole or not there, and errors that say what to do."""
+"""`agent-bt aggregate` writes one complete file of bars or none, and its errors say what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent_bt.core.errors import UsageError
 
 @pytest.fixture
 def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
-    """A hundred ticks in two files of the working folder."""
+    """Write a hundred ticks to two files in the working folder."""
     monkeypatch.chdir(tmp_path)
     numbers = pl.int_range(100, eager=True)
     frame = pl.DataFrame(
@@ -36,20 +36,25 @@ def agent_bt(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_it_writes_the_bars_of_all_files_in_order(
+def test_the_bars_of_all_files_are_written_in_order(
     ticks: pl.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("BTCUSDT", "a.parquet", "b.csv", "-b", "dollar_bar", "-t", "1e3", "-o", "bars", "--json")
     assert agent_bt(monkeypatch, *arguments) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == {"path": "bars/BTCUSDT_dollar_bar_1000.parquet", "ticks": 100, "bars": told["bars"], "repaired": {}}
-    bars = pl.read_parquet(told["path"])
+    output = json.loads(capsys.readouterr().out)
+    assert output == {
+        "path": "bars/BTCUSDT_dollar_bar_1000.parquet",
+        "ticks": 100,
+        "bars": output["bars"],
+        "repaired": {},
+    }
+    bars = pl.read_parquet(output["path"])
     assert bars.equals(build_dollar_bars(ticks, 1000.0, symbol="BTCUSDT"))
-    assert len(bars) == told["bars"]
+    assert len(bars) == output["bars"]
     assert [path.name for path in Path("bars").iterdir()] == ["BTCUSDT_dollar_bar_1000.parquet"]
 
 
-def test_a_failure_leaves_the_file_of_before(
+def test_a_failure_leaves_the_existing_file_unchanged(
     ticks: pl.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert agent_bt(monkeypatch, "BTCUSDT", "a.parquet", "-t", "1min", "-o", "bars") == 0
@@ -57,7 +62,7 @@ def test_a_failure_leaves_the_file_of_before(
     assert path == Path("bars/BTCUSDT_time_bar_1min.parquet")
     before = path.read_bytes()
     assert agent_bt(monkeypatch, "BTCUSDT", "b.csv", "a.parquet", "-t", "1min", "-o", "bars") == 1
-    assert "in the order of time" in capsys.readouterr().err
+    assert "in chronological order" in capsys.readouterr().err
     assert path.read_bytes() == before
     assert len(list(Path("bars").iterdir())) == 1
 
@@ -73,7 +78,7 @@ def test_a_failure_leaves_the_file_of_before(
     ],
 )
 @pytest.mark.usefixtures("ticks")
-def test_a_wrong_argument_ends_with_2_and_says_what_it_must_be(
+def test_an_invalid_argument_exits_with_2_and_a_message(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert agent_bt(monkeypatch, *arguments) == 2
@@ -85,7 +90,7 @@ def test_a_wrong_argument_ends_with_2_and_says_what_it_must_be(
     ("threshold", "name"),
     [("1h", "1h"), (1_000_000.0, "1000000"), ("2.5", "2.5"), (0.001, "0.001"), ("1e6", "1000000")],
 )
-def test_the_name_of_the_file_holds_the_threshold_as_a_plain_number(threshold: float | str, name: str) -> None:
+def test_the_file_name_contains_the_threshold_as_a_plain_number(threshold: float | str, name: str) -> None:
     kind = "time_bar" if threshold == "1h" else "volume_bar"
     assert bars_file("BTCUSDT", kind, threshold) == f"BTCUSDT_{kind}_{name}.parquet"
     with pytest.raises(UsageError):

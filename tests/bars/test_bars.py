@@ -1,4 +1,4 @@
-"""Bars equal a plain slow reference, whatever the chunking."""
+"""Bars equal a slow reference implementation, for any chunking."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MINUTE = 60_000_000
 
 
 def random_ticks(seed: int, count: int, *, steps: int = 5) -> pl.DataFrame:
-    """Ticks of a random walk on a coarse price grid, some at one instant, with pauses of minutes."""
+    """Return ticks of a random walk on a coarse price grid, some at the same time, with pauses of minutes."""
     draw = np.random.default_rng(seed)
     pauses = draw.choice([0, 1, 700, 30_000, 400_000], count, p=[0.3, 0.3, 0.3, 0.09, 0.01])
     return pl.DataFrame(
@@ -46,7 +46,7 @@ def random_ticks(seed: int, count: int, *, steps: int = 5) -> pl.DataFrame:
 
 
 def slow_bars(ticks: pl.DataFrame, bar_type: str, threshold: float) -> list[dict[str, Any]]:
-    """The definitions, written down tick by tick; `threshold` of time bars in us."""
+    """Compute bars tick by tick from their definitions; `threshold` of time bars in us."""
     groups: list[list[dict[str, Any]]] = []
     full = True
     for tick in ticks.iter_rows(named=True):
@@ -93,7 +93,7 @@ CASES = [("time_bar", "1min", MINUTE), ("tick_bar", 7, 7), ("volume_bar", 1.5, 1
 
 @pytest.mark.parametrize(("bar_type", "threshold", "slow"), CASES)
 @pytest.mark.parametrize("seed", range(3))
-def test_bars_equal_the_slow_reference_to_the_bit(bar_type: Any, threshold: Any, slow: float, seed: int) -> None:
+def test_bars_are_bit_identical_to_the_slow_reference(bar_type: Any, threshold: Any, slow: float, seed: int) -> None:
     ticks = random_ticks(seed, 400)
     assert rows_of(aggregate_bars(ticks, bar_type, threshold)) == slow_bars(ticks, bar_type, slow)
 
@@ -104,7 +104,7 @@ def test_bars_equal_the_slow_reference_to_the_bit(bar_type: Any, threshold: Any,
     cuts=st.lists(st.integers(0, 120), max_size=6),
     chunk_size=st.integers(1, 130),
 )
-def test_any_chunking_gives_the_bits_of_the_whole(seed: int, case: Any, cuts: list[int], chunk_size: int) -> None:
+def test_any_chunking_gives_bit_identical_bars(seed: int, case: Any, cuts: list[int], chunk_size: int) -> None:
     bar_type, threshold, _ = case
     ticks = random_ticks(seed, 120)
     stream = create_streaming_aggregator(bar_type, threshold, chunk_size=chunk_size)
@@ -116,7 +116,7 @@ def test_any_chunking_gives_the_bits_of_the_whole(seed: int, case: Any, cuts: li
 
 
 @pytest.mark.parametrize(("bar_type", "threshold", "slow"), CASES)
-def test_uncompiled_functions_give_the_same(bar_type: Any, threshold: Any, slow: float) -> None:
+def test_uncompiled_functions_give_the_same_bars(bar_type: Any, threshold: Any, slow: float) -> None:
     del slow
     ticks = random_ticks(5, 150)
     assert aggregate_bars(ticks, bar_type, threshold, use_numba=False).equals(
@@ -136,18 +136,18 @@ def test_sums_agree_with_polars_on_real_trades(market_data: Path) -> None:
     ticks = pl.read_parquet(path)
     bars = build_time_bars(path, "1min", symbol="BTCUSDT")
     minute = (pl.col("transact_time") // 60_000).alias("minute")
-    peer = ticks.group_by(minute, maintain_order=True).agg(
+    reference = ticks.group_by(minute, maintain_order=True).agg(
         open=pl.col("price").first(), high=pl.col("price").max(), low=pl.col("price").min(),
         close=pl.col("price").last(), volume=pl.col("quantity").sum(), medium_price=pl.col("price").median(),
         tick_count=pl.len().cast(pl.Int64),
     )  # fmt: skip
     assert bars["symbol"].unique().to_list() == ["BTCUSDT"]
     exact = ("open", "high", "low", "close", "medium_price", "tick_count")
-    assert bars.select(exact).equals(peer.select(exact))
-    np.testing.assert_allclose(bars["volume"], peer["volume"], rtol=1e-12)
+    assert bars.select(exact).equals(reference.select(exact))
+    np.testing.assert_allclose(bars["volume"], reference["volume"], rtol=1e-12)
 
 
-def test_files_of_every_kind_and_lists_of_them_give_the_same(tmp_path: Path) -> None:
+def test_all_file_types_and_lists_of_files_give_the_same_bars(tmp_path: Path) -> None:
     ticks = random_ticks(2, 300)
     whole = build_dollar_bars(ticks, 500.0)
     parts = [ticks[:100], ticks[100:170], ticks[170:]]
@@ -169,7 +169,7 @@ def test_files_of_every_kind_and_lists_of_them_give_the_same(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("columns", [6, 7, 8])
-def test_archives_of_binance_without_a_header_are_read(tmp_path: Path, columns: int) -> None:
+def test_binance_archives_without_a_header_are_read(tmp_path: Path, columns: int) -> None:
     rows = {
         6: "1,100.5,2.0,201.0,1722470400000,True\n",
         7: "1,100.5,2.0,1,3,1722470400000,true\n",
@@ -181,7 +181,7 @@ def test_archives_of_binance_without_a_header_are_read(tmp_path: Path, columns: 
 
 
 @pytest.mark.parametrize("times", [[1722470400], [1722470400.0], [START], [START * 1000], [START * 10**6]])
-def test_times_of_any_unit_are_told_by_their_size(times: list[float]) -> None:
+def test_the_unit_of_times_is_recognised_by_their_magnitude(times: list[float]) -> None:
     ticks = pl.DataFrame({"timestamp": times, "price": [1.0], "quantity": [1.0], "is_buyer_maker": [True]})
     assert rows_of(build_time_bars(ticks, "1h"))[0]["start_time"] == START * 1000
 
@@ -199,18 +199,18 @@ def test_no_ticks_give_no_bars() -> None:
     assert "reversals" not in build_volume_bars(random_ticks(1, 5), 1.0, include_advanced=False).columns
 
 
-BAD = [
+INVALID = [
     ({"price": [1.0, float("nan")]}, "drop_invalid", "tick 1 has no valid"),
     ({"price": [1.0, -2.0]}, "drop_invalid", "tick 1 has no valid"),
     ({"quantity": [0.0, 1.0]}, "drop_invalid", "tick 0 has no valid"),
     ({"timestamp": [None, START]}, "drop_invalid", "tick 0 has no valid"),
     ({"timestamp": [START + 1, START]}, "sort", "tick 1 at .* is earlier"),
-    ({"trade_id": [7, 7]}, "drop_duplicates", "tick 1 is there twice"),
+    ({"trade_id": [7, 7]}, "drop_duplicates", "tick 1 is a duplicate"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "repair", "message"), BAD)
-def test_bad_ticks_are_an_error_that_names_the_row_or_a_declared_repair(
+@pytest.mark.parametrize(("changes", "repair", "message"), INVALID)
+def test_invalid_ticks_raise_an_error_naming_the_row_unless_repair_allows_them(
     changes: dict[str, Any], repair: Any, message: str
 ) -> None:
     good = {
@@ -234,7 +234,7 @@ def test_chunks_out_of_order_are_an_error() -> None:
     ticks = random_ticks(1, 100)
     stream = create_streaming_aggregator("tick_bar", 10)
     stream.process(ticks[50:])
-    with pytest.raises(DataError, match="in the order of time"):
+    with pytest.raises(DataError, match="in chronological order"):
         stream.process(ticks[:50])
 
 
@@ -249,23 +249,23 @@ def test_chunks_out_of_order_are_an_error() -> None:
         ("dollar_bar", -1, "finite number above 0"),
         ("dollar_bar", True, "finite number above 0"),
         ("time_bar", "soon", "not a duration"),
-        ("time_bar", 0, "longer than nothing"),
+        ("time_bar", 0, "at least 1 microsecond"),
         ("time_bar", None, "must be a duration"),
     ],
 )
-def test_a_threshold_that_cannot_be_is_told(bar_type: Any, threshold: Any, message: str) -> None:
+def test_an_invalid_threshold_is_a_usage_error(bar_type: Any, threshold: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         aggregate_bars(random_ticks(1, 5), bar_type, threshold)
 
 
-def test_other_bad_input_is_told(tmp_path: Path) -> None:
+def test_other_invalid_input_is_an_error(tmp_path: Path) -> None:
     ticks = random_ticks(1, 5)
     with pytest.raises(UsageError, match="must be a table, a path or a list of paths, got int"):
         build_time_bars(3)
     with pytest.raises(DataError, match="is not a file"):
         build_time_bars(tmp_path / "none.parquet")
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(DataError, match="no known kind"):
+    with pytest.raises(DataError, match="unsupported file type"):
         build_time_bars(tmp_path / "x.txt")
     (tmp_path / "x.parquet").write_text("x")
     with pytest.raises(DataError, match="cannot be read"):
