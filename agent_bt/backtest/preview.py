@@ -38,7 +38,7 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
 
 
 def _messages(plan: RunPlan, prepared: PreparedMarket, at: str | None = None) -> Messages:
-    times, since = prepared.market.times, time_us(at) if at else 0
+    times, since = prepared.market.times, 0 if at is None else time_us(at)
     bar = next((int(row) for row in prepared.schedule.bars if times[row] >= since), None)
     if bar is None:
         raise UsageError(

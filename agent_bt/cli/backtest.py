@@ -97,7 +97,12 @@ def backtest(
     from agent_bt.config.load import Values, load_config
     from agent_bt.strategies.registry import is_cross_sectional, parameters_of
 
-    given = {key: value for key, value in context.params.items() if key in _FLAGS and value not in (None, False)}
+    # 0 is a value; a switch that is not set is not one.
+    given = {
+        key: value
+        for key, value in context.params.items()
+        if key in _FLAGS and value is not None and value is not False
+    }
     cross_sectional = rebalance is not None or (is_cross_sectional(strategy) and symbol is None)
     if cross_sectional and every is not None:
         raise UsageError(
@@ -157,7 +162,7 @@ def _parameters(arguments: list[str]) -> list[tuple[str, str, Any]]:
     Raises:
         UsageError: an argument is not a flag, or a flag has no value.
     """
-    import yaml
+    from agent_bt.config.yaml import parse_yaml
 
     found = []
     rest = list(arguments)
@@ -170,9 +175,8 @@ def _parameters(arguments: list[str]) -> list[tuple[str, str, Any]]:
             if not rest:
                 raise UsageError(f"{flag} has no value; parameters of the strategy are written --name value")
             text = rest.pop(0)
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
+        # As in a config file, where 1e-3 is a number.
+        document = parse_yaml(text)
+        value = text if document.problems else document.data
         found.append((flag, flag[2:].replace("-", "_"), value))
     return found

@@ -131,7 +131,7 @@ def verify(
     from dataclasses import asdict
 
     from agent_bt.core.clock import DAY
-    from agent_bt.core.errors import DataError, MissingData
+    from agent_bt.core.errors import DataError, MissingData, UsageError
     from agent_bt.data import verify as checking
     from agent_bt.data.transport import Transport
 
@@ -139,7 +139,9 @@ def verify(
     store = open_store(settings, symbol, kind)
     settlements = open_settlements(store)
     now = time.time_ns() // 1000
-    span = parse_span(start, end, now // DAY * DAY) if start else None
+    if start is None and end is not None:
+        raise UsageError("--end needs --start")
+    span = None if start is None else parse_span(start, end, now // DAY * DAY)
     if not (store.offsets().covered or store.months_on_disk() or span):
         raise MissingData(f"{store.folder}: the store is empty; fetch data with\n  {store.command()}")
     transport = Transport()
@@ -206,8 +208,9 @@ def export(
     last = covered[-1].end if covered else time.time_ns() // 60_000_000_000 * 60_000_000
     if start is None and end is not None:
         raise UsageError("--end needs --start")
-    first = start or (format_span(covered[-1])[0] if covered else "2024-07-01")
-    span = parse_span(first, end, last)
+    if start is None:
+        start = format_span(covered[-1])[0] if covered else "2024-07-01"
+    span = parse_span(start, end, last)
     try:
         frame = StoreSource(store.root, store.symbol, store.kind, gaps).fetch_ohlcv(interval, span.start, span.end)
     except ValueError as error:

@@ -193,7 +193,7 @@ def parse_span(start: str, end: str | None, default_end: int) -> Span:
     from agent_bt.data.spans import Span
 
     try:
-        span = Span(time_us(start), time_us(end) if end else default_end)
+        span = Span(time_us(start), default_end if end is None else time_us(end))
     except ValueError as error:
         raise UsageError(str(error)) from None
     if span.start % MINUTE or span.end % MINUTE:

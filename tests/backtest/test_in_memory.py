@@ -91,6 +91,50 @@ def test_flags_and_config_are_the_same_run(tmp_path: Path) -> None:
     assert load_run(made).summary["hashes"]["equity"] == by_config.summary["hashes"]["equity"]
 
 
+@pytest.mark.parametrize("words", [["rsi"], ["ma_cross", "--fast", "5", "--slow", "20"]])
+def test_a_flag_of_zero_is_a_value(words: list[str], tmp_path: Path) -> None:
+    options = ["--end", "2024-08-01", "--output", str(tmp_path), "-q", "--no-report"]
+    assert cli("backtest", *words, "--fee-rate", "0", "--slippage-bps", "0", *options).code == 0
+    (folder,) = tmp_path.glob("2*")
+    config = load_config(folder / "config.yaml", env={})
+    assert (config.execution.fee_rate, config.execution.slippage_bps) == (0.0, 0.0)
+    performance = json.loads((folder / "summary.json").read_text())["performance"]
+    assert performance["trades"] > 0
+    assert performance["fees"] == performance["slippage"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rsi", "--cash", "0"], "--cash: account.cash must be more than 0, got 0"),
+        (["rsi", "--period", "0"], "period: 0 is too small"),
+        (["momentum", "--pool", "0"], "pool.top_n must be at least 1, got 0"),
+        (["momentum", "--start", ""], "--start: market.start"),
+    ],
+)
+def test_a_zero_that_cannot_be_is_refused_and_not_ignored(words: list[str], said: str, tmp_path: Path) -> None:
+    done = cli("backtest", *words, "--output", str(tmp_path), "-q")
+    assert (done.code, list(tmp_path.glob("2*"))) == (2, [])
+    assert said in done.err
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("1E6", 1e6), ("-2e-1", -0.2), ("0", 0), ("0.0", 0.0)])
+def test_a_parameter_in_scientific_notation_is_a_number(
+    text: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_rule.py").write_text(
+        "from agent_bt import Decision, Strategy\nclass Own(Strategy):\n    name, lookback, features = 'own', 1, ()\n"
+        "    def __init__(self, threshold):\n        self.threshold = threshold\n"
+        "    def decide(self, view, portfolio):\n        return Decision.hold()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = ["--end", "2024-07-02", "--output", str(tmp_path), "-q", "--no-report"]
+    done = cli("backtest", "own_rule:Own", f"--threshold={text}", *options)
+    assert done.code == 0, done.err
+    (folder,) = tmp_path.glob("2*")
+    assert load_config(folder / "config.yaml", env={}).strategy.params == {"threshold": value}
+
+
 def test_a_rule_over_two_symbols_decides_at_every_bar_and_shorts_where_it_may(tmp_path: Path) -> None:
     options = ["--end", "2024-07-10", "--output", str(tmp_path), "-q", "--no-report"]
     words = ["ma_cross", "--slow", "48", "--symbols", "BTCUSDT,ETHUSDT", "--kind", "um", "--allow-short"]
