@@ -25,6 +25,7 @@ def run(
     offline: Annotated[
         bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
     ] = False,
+    dry_run: common.DryRunOption = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
@@ -34,6 +35,11 @@ def run(
 
     # Before anything heavy is loaded: a wrong config is reported at once.
     experiment = load_experiment(config, overrides or ())
+    if dry_run:
+        from agent_bt.experiments.ab.run import estimate_experiment
+
+        common.show_estimate(estimate_experiment(experiment), as_json=as_json)
+        return
     from agent_bt.cli.progress import make_progress
     from agent_bt.experiments.ab.run import run_experiment
 

@@ -82,6 +82,7 @@ def leakcheck(
     offline: Annotated[
         bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
     ] = False,
+    dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,
     progress: common.ProgressOption = "auto",
     quiet: common.QuietOption = False,
@@ -94,6 +95,12 @@ def leakcheck(
     from agent_bt.config.load import load_config
 
     settings = load_config(config, overrides or ())
+    if dry_run:
+        from agent_bt.experiments.leakcheck import estimate_leakcheck
+
+        cost = estimate_leakcheck(settings, config, samples=samples, replicates=replicates)
+        common.show_estimate(cost, as_json=as_json)
+        return
     from agent_bt.cli.progress import make_progress
     from agent_bt.experiments.leakcheck import leakcheck
 

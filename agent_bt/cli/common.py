@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from agent_bt.backtest.estimate import Estimate
     from agent_bt.backtest.run import Result
 
 from agent_bt.core.finding import Finding
@@ -29,6 +30,9 @@ def _set_verbose(value: bool) -> bool:
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The config file (YAML).", show_default=False)]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Use cached replies only; no network connection is opened.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Estimate calls, tokens and cost, expected and at most; nothing is sent.")
 ]
 ReportOption = Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")]
 SingleFileOption = Annotated[
@@ -124,6 +128,39 @@ def show_result(result: Result, *, as_json: bool, quiet: bool) -> None:
             f"{failed:,} of {counts['total']:,} decisions failed, above risk.max_failed_share, so the result "
             f"is not meaningful; see what failed: agent-bt report {result.run_dir.name}"
         )
+
+
+def show_estimate(found: Estimate, *, as_json: bool) -> None:
+    """Print what a run, or an experiment, would cost.
+
+    Args:
+        found: the estimate.
+        as_json: print it as JSON.
+    """
+    if as_json:
+        print_json(found.to_dict())
+        return
+    cost = "unpriced" if found.cost_usd is None else f"{found.cost_usd:,.4f} USD"
+    most = "unpriced" if found.cost_usd_most is None else f"{found.cost_usd_most:,.4f} USD"
+    typer.echo(
+        f"decisions    {found.decisions:,}; {found.cached:,} requests need no call: in the cache, or asked before"
+    )
+    typer.echo(
+        f"expected     {found.calls:,} calls, {found.prompt_tokens:,} + {found.completion_tokens:,} tokens, {cost}"
+    )
+    typer.echo(
+        f"             each request once; length of replies: {found.completion_tokens_from}; prices: {found.prices}"
+    )
+    typer.echo(
+        f"at most      {found.calls_most:,} calls, {found.prompt_tokens_most:,} + {found.completion_tokens_most:,} "
+        f"tokens, {most}"
+    )
+    typer.echo(
+        f"             with {found.retries} retries each, all prefetched calls that may go unused, test requests,"
+    )
+    typer.echo(
+        "             a prompt token per byte, and replies of llm.max_tokens; a budget stops the run before that"
+    )
 
 
 def show(renderable: Any) -> None:

@@ -64,9 +64,7 @@ def run(
     progress: common.ProgressOption = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run; do not continue an unfinished one.")] = False,
     offline: common.OfflineOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Estimate calls, tokens and cost; nothing is sent.")
-    ] = False,
+    dry_run: common.DryRunOption = False,
     report: common.ReportOption = True,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
@@ -97,17 +95,7 @@ def run(
 def _estimate(settings: Config, path: Path, limit: int | None, *, as_json: bool) -> None:
     from agent_bt.backtest.estimate import estimate
 
-    found = estimate(settings, config_path=path, limit=limit)
-    if as_json:
-        common.print_json(found.to_dict())
-        return
-    cost = "unpriced" if found.cost_usd is None else f"{found.cost_usd:,.4f} USD"
-    most = "" if found.cost_usd_most is None else f", at most {found.cost_usd_most:,.4f} USD"
-    typer.echo(f"decisions    {found.decisions:,}, of which {found.cached:,} are in the cache")
-    typer.echo(f"calls        {found.calls:,}; at most {found.calls_most:,} with unused prefetched calls")
-    typer.echo(f"tokens       {found.prompt_tokens:,} in prompts, {found.completion_tokens:,} in replies")
-    typer.echo(f"             (replies: {found.completion_tokens_from})")
-    typer.echo(f"cost         {cost}{most}  (prices: {found.prices})")
+    common.show_estimate(estimate(settings, config_path=path, limit=limit), as_json=as_json)
 
 
 @app.command()

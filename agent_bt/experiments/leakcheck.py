@@ -23,7 +23,8 @@ import polars as pl
 
 from agent_bt.agents.prompt import Prompt
 from agent_bt.backtest.bars import LoadedBars
-from agent_bt.backtest.model import Model, build_request_form, open_model
+from agent_bt.backtest.estimate import Estimate, RequestCounter, add_estimates, estimate_plan
+from agent_bt.backtest.model import Model, build_form, build_request_form, open_model
 from agent_bt.backtest.plan import RunPlan, plan_run
 from agent_bt.backtest.prepare import build_market, prepare_market
 from agent_bt.backtest.run import run_plan
@@ -31,7 +32,7 @@ from agent_bt.backtest.strategy import build_strategy
 from agent_bt.config.model import Config
 from agent_bt.core.clock import DAY, duration_us, iso, time_us
 from agent_bt.core.errors import UsageError
-from agent_bt.core.progress import Progress
+from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.types import Decision, ModelCall, Portfolio, Position
 from agent_bt.core.view import MarketView
@@ -81,14 +82,7 @@ def leakcheck(
         AgentBtError: something could not run; the same command continues.
     """
     plain = plan_run(config, config_path=config_path)
-    config, prompt = plain.config, plain.prompt
-    if prompt is None:
-        raise UsageError(f"strategy.kind is {config.strategy.kind}: only an agent can remember; see `agent-bt audit`")
-    if config.strategy.kind != "agent":
-        raise UsageError(
-            f"strategy.kind is {config.strategy.kind}: the leak check asks for BUY, SELL or HOLD on one symbol, so it "
-            "takes strategy.kind agent alone; check the same model with one"
-        )
+    config, prompt = plain.config, _check_agent(plain)
     mask = Mask.of(plain.loaded.bars)
     home = Path(config.output) / "leak" / f"{config.name}-{config_hash(plain.identity)[:12]}"
     folder = ExperimentFolder(home)
@@ -131,6 +125,71 @@ def leakcheck(
     plain_data: dict[str, Any] = orjson.loads(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
     write_json(home / "leakcheck.json", plain_data)
     return plain_data
+
+
+def estimate_leakcheck(
+    config: Config, config_path: Path | None = None, *, samples: int = 100, replicates: int = 2
+) -> Estimate:
+    """Build every request of a leak check and add up what they would cost; nothing is sent.
+
+    Args:
+        config: of the agent.
+        config_path: file it was read from; prompts beside it are found.
+        samples: decisions that are asked again about each of the other histories.
+        replicates: how often each is asked.
+
+    Raises:
+        UsageError: the strategy is no agent.
+    """
+    plain = plan_run(config, config_path=config_path)
+    prompt = _check_agent(plain)
+    mask = Mask.of(plain.loaded.bars)
+    asked: set[str] = set()
+    parts = [estimate_plan(plan, asked) for plan in (plain, _masked_plan(plain, mask))]
+    with ExitStack() as opened:
+        counter = RequestCounter(plain.config, opened, asked)
+        negotiated = counter.negotiated()
+        form = build_form(plain.config, negotiated)
+        model = Model(llm=counter, form=form, requested={}, negotiated=negotiated)
+        probe_memory(
+            plain.config,
+            prompt,
+            plain.loaded,
+            model,
+            samples=samples,
+            replicates=replicates,
+            alpha=0.5,
+            progress=SilentProgress(),
+            mask=mask,
+        )
+        parts.append(counter.to_estimate())
+    return add_estimates(parts)
+
+
+def _check_agent(plain: RunPlan) -> Prompt:
+    """Return the prompt of an agent that can be checked.
+
+    Raises:
+        UsageError: the strategy is another.
+    """
+    kind = plain.config.strategy.kind
+    if plain.prompt is None:
+        raise UsageError(f"strategy.kind is {kind}: only an agent can remember; see `agent-bt audit`")
+    if kind != "agent":
+        raise UsageError(
+            f"strategy.kind is {kind}: the leak check asks for BUY, SELL or HOLD on one symbol, so it takes "
+            "strategy.kind agent alone; check the same model with one"
+        )
+    return plain.prompt
+
+
+def _masked_plan(plain: RunPlan, mask: Mask) -> RunPlan:
+    """Plan the run behind a mask."""
+    loaded = LoadedBars(
+        bars=mask.apply(plain.loaded.bars), label=f"{plain.loaded.label}, masked", sample=plain.loaded.sample
+    )
+    config = masked_config(plain.config, mask)
+    return plan_run(config, config_path=plain.config_path, limit=plain.limit, load=lambda _: loaded)
 
 
 def probe_memory(
@@ -256,13 +315,8 @@ def _run_both(
     offline: bool,
     endpoints: Endpoints | None,
 ) -> tuple[Run, Run]:
-    config = masked_config(plain.config, mask)
-    loaded = LoadedBars(
-        bars=mask.apply(plain.loaded.bars), label=f"{plain.loaded.label}, masked", sample=plain.loaded.sample
-    )
-    masked = plan_run(config, config_path=plain.config_path, limit=plain.limit, load=lambda _: loaded)
     runs = []
-    for name, plan in ((PLAIN, plain), (MASKED, masked)):
+    for name, plan in ((PLAIN, plain), (MASKED, _masked_plan(plain, mask))):
         run = folder.finished_run(name)
         if run is None:
             result = run_plan(

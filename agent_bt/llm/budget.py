@@ -120,22 +120,11 @@ class BudgetLLM:
         self._inner.close()
 
     def _worst_case(self, request: Request) -> Spend:
-        body = request.body
-        most = body.get("max_completion_tokens", body.get("max_tokens"))
-        if not isinstance(most, int):
-            if self._budget.tokens is not None or self._budget.usd is not None:
-                raise ConfigError("a budget in tokens or dollars needs llm.max_tokens in every request")
-            most = 0
-        choices = body.get("n", 1)
-        prompt, completion = len(canonical(body)), most * max(int(choices), 1)
-        cost = self._prices.of(request).worst_usd(prompt_tokens=prompt, completion_tokens=completion)
-        return Spend(
-            calls=1,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            usd=cost,
-            unpriced=cost is None,
-        )
+        worst = compute_worst_case(request, self._prices.of(request))
+        limited = self._budget.tokens is not None or self._budget.usd is not None
+        if limited and _max_completion(request.body) is None:
+            raise ConfigError("a budget in tokens or dollars needs llm.max_tokens in every request")
+        return worst
 
     def _reserve(self, worst: Spend, *, kept: float = 0.0) -> int | None:
         """Reserve `worst` if it fits and leaves the fraction `kept` of each limit unused; else return None."""
@@ -230,6 +219,27 @@ class BudgetLLM:
                 " run the same command again to continue"
             )
         return Reply(failure="budget", error=message, attempts=0) if hold else BudgetReached(message)
+
+
+def compute_worst_case(request: Request, prices: PriceTable) -> Spend:
+    """Return the most that one attempt of a request can cost.
+
+    Args:
+        request: its prompt has no more tokens than its body has bytes, its completion no more than `max_tokens`; a
+            request without such a limit counts without a completion.
+        prices: of the model.
+    """
+    prompt = len(canonical(request.body))
+    completion = (_max_completion(request.body) or 0) * max(int(request.body.get("n", 1)), 1)
+    cost = prices.worst_usd(prompt_tokens=prompt, completion_tokens=completion)
+    return Spend(
+        calls=1, prompt_tokens=prompt, completion_tokens=completion, usd=cost, unpriced=0 if cost is not None else 1
+    )
+
+
+def _max_completion(body: Mapping[str, Any]) -> int | None:
+    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    return most if isinstance(most, int) else None
 
 
 def count_attempts(outcome: Reply | BaseException) -> int:

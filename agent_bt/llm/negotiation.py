@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 ResponseFormat = Literal["json_schema", "json_object", "text", "grammar"]
 TokenParameter = Literal["max_tokens", "max_completion_tokens"]
 
+MAX_STEPS: Final = 6
+"""The most test requests of a negotiation: the response formats, each parameter that may change, and what is left."""
+
 RESPONSE_FORMATS: Final[tuple[ResponseFormat, ...]] = ("json_schema", "json_object", "text")
 PROBE: Final = [{"role": "user", "content": 'Answer with the JSON object {"action": "HOLD"} and nothing else.'}]
 RANK_PROBE: Final = [{"role": "user", "content": 'Answer with the JSON object {"weights": []} and nothing else.'}]

