@@ -142,9 +142,8 @@ def show_estimate(found: Estimate, *, as_json: bool) -> None:
         return
     cost = "unpriced" if found.cost_usd is None else f"{found.cost_usd:,.4f} USD"
     most = "unpriced" if found.cost_usd_most is None else f"{found.cost_usd_most:,.4f} USD"
-    typer.echo(
-        f"decisions    {found.decisions:,}; {found.cached:,} requests need no call: in the cache, or asked before"
-    )
+    known = f"; {found.cached:,} requests need no call: in the cache, or asked before" if found.cached else ""
+    typer.echo(f"decisions    {found.decisions:,}{known}")
     typer.echo(
         f"expected     {found.calls:,} calls, {found.prompt_tokens:,} + {found.completion_tokens:,} tokens, {cost}"
     )

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent_bt.core.errors import AgentBtError, EndpointDown, RequestRejected
 from agent_bt.core.futures import result_of
@@ -15,14 +15,16 @@ from agent_bt.core.types import Reply, Request
 from agent_bt.llm.chat_response import ParameterRefused
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 
+_END_WITHIN_S: Final = 1.0
+
 
 class Server(Protocol):
     """A server that was started: `LlamaServer`, or one of a test."""
 
     address: str
 
-    def death(self) -> str | None:
-        """Return how it ended; None while it runs."""
+    def death(self, within_s: float = 0.0) -> str | None:
+        """Return how it ended, waiting up to `within_s` seconds for that; None while it runs."""
         ...
 
     def stop(self) -> None:
@@ -108,7 +110,10 @@ class LlamaCppLLM:
                 "llm.server.context, or show less: features.window"
             )
         failed = outcome.failure is not None if isinstance(outcome, Reply) else isinstance(outcome, AgentBtError)
-        death = self._server.death() if failed and self._server is not None and not self._closed else None
+        # A connection breaks a moment before the process has ended.
+        broken = isinstance(outcome, Reply) and outcome.failure == "connection"
+        watched = failed and self._server is not None and not self._closed
+        death = self._server.death(_END_WITHIN_S if broken else 0.0) if watched and self._server else None
         if death is None:
             return outcome
         return EndpointDown(

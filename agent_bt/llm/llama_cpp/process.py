@@ -104,10 +104,15 @@ class LlamaServer:
         """Process id of the server."""
         return self._process.pid
 
-    def death(self) -> str | None:
-        """Return how the server ended and what it said last; None while it runs."""
-        code = self._process.poll()
-        if code is None:
+    def death(self, within_s: float = 0.0) -> str | None:
+        """Return how the server ended and what it said last; None while it runs.
+
+        Args:
+            within_s: how long to wait for its end, in seconds.
+        """
+        try:
+            code = self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
             return None
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         said = self._said()
