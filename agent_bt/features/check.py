@@ -1,4 +1,4 @@
-"""Recomputes features in plain Python from their definitions: the second opinion that `features sample` prints."""
+"""Recompute features in plain Python from their definitions, as an independent check for `features sample`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ Series = Sequence[float]
 
 
 def recompute(bars: Columns, spec: FeatureSpec) -> list[float]:
-    """The column of `spec` over all bars, NaN where undefined, by the slow and obvious way.
+    """Compute the column of `spec` in plain Python from its definition, independently of `compute`.
+
+    Args:
+        bars: T bars by column name, oldest first.
+        spec: the feature.
+
+    Returns:
+        T values, NaN where undefined.
 
     Raises:
-        StrategyError: there is no second way for this kind.
+        StrategyError: the kind has no independent recomputation.
     """
     if spec.kind not in _SLOW:
-        raise StrategyError(f"no independent recomputation of kind {spec.kind!r}; there is {', '.join(_SLOW)}")
+        raise StrategyError(f"no independent recomputation of kind {spec.kind!r}; choose one of {', '.join(_SLOW)}")
     kind, periods = resolve(spec)
     inputs = ([float(x) for x in bars[name]] for name in kind.inputs)
     return _SLOW[kind.name](*inputs, *periods)
 
 
 def _smooth(values: Series, start: int, period: int, weight: float) -> list[float]:
-    """The mean of `period` values from `start`, then s + weight x (value - s)."""
+    """Return the mean of `period` values from `start`, then s + weight x (value - s)."""
     result = [nan] * len(values)
     first = start + period - 1
     if first < len(values):
@@ -88,7 +95,7 @@ def _return(close: Series, period: int) -> list[float]:
 
 
 def _windows(values: Series, period: int) -> list[Series]:
-    """The last `period` values at every bar; those before the first are NaN."""
+    """Return the last `period` values at every bar; those before the first bar are NaN."""
     padded = [nan] * (period - 1) + list(values)
     return [padded[t : t + period] for t in range(len(values))]
 
@@ -137,12 +144,19 @@ _SLOW: dict[str, Callable[..., list[float]]] = {
     "highest": lambda high, period: _extreme(high, period, max),
     "lowest": lambda low, period: _extreme(low, period, min),
 }
-"""Kind -> its definition; takes what the kind's own computation takes."""
+"""Kind -> its definition, with the arguments of `Kind.compute`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One value of a feature and its second opinion; NaN where undefined."""
+    """One value of a feature beside its independent recomputation.
+
+    Attributes:
+        close_time: close time of the bar, UTC microseconds.
+        column: name of the feature column.
+        value: what `compute` gives, NaN where undefined.
+        recomputed: what `recompute` gives, NaN where undefined.
+    """
 
     close_time: int
     column: str
@@ -151,19 +165,25 @@ class Sample:
 
     @property
     def agrees(self) -> bool:
-        """Whether both are the same number to 1e-9, relative or absolute, or both undefined."""
+        """Return whether both are equal to 1e-9, relative or absolute, or both undefined."""
         if isnan(self.value) or isnan(self.recomputed):
             return isnan(self.value) and isnan(self.recomputed)
         return isclose(self.value, self.recomputed, rel_tol=1e-9, abs_tol=1e-9)
 
 
 def sample(bars: pl.DataFrame, specs: Sequence[FeatureSpec], last: int, rows: int) -> list[Sample]:
-    """Values of the `rows` rows up to row `last`, oldest first, beside their recomputation.
+    """Return the values of the `rows` rows up to row `last`, oldest first, beside their recomputation.
 
-    The values are those of a run over all bars; the recomputation sees the bars up to `last` only.
+    The values are computed over all bars; the recomputation sees the bars up to `last` only.
+
+    Args:
+        bars: bars in `BAR_SCHEMA`, oldest first.
+        specs: the features.
+        last: index of the last row returned.
+        rows: number of rows; fewer are returned near the first bar.
 
     Raises:
-        StrategyError: there is no second way for one of the kinds.
+        StrategyError: one of the kinds has no independent recomputation.
     """
     table = compute(bars, specs)
     names = {name for spec in specs for name in resolve(spec)[0].inputs}

@@ -1,4 +1,4 @@
-"""Computes feature columns over a whole market, once; prompt and engine read rows of the result."""
+"""Compute feature columns over a whole market, once; prompt and engine read rows of the result."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from agent_bt.features.specs import Columns, resolve
 
 
 def compute(bars: Columns, specs: Sequence[FeatureSpec]) -> np.ndarray:
-    """All columns of `specs`, in their order.
+    """Compute the columns of `specs`, in their order.
 
     Args:
         bars: T bars by column name, oldest first.
-        specs: what to compute.
+        specs: the features to compute.
 
     Returns:
         float64 (T, len(specs)), NaN where undefined. Row t depends on the bars up to and including t only.
 
     Raises:
-        StrategyError: a kind is unknown, its periods are not the ones it takes, or it cannot be computed.
+        StrategyError: a kind is unknown, its periods are not those of the kind, or its computation failed.
     """
-    # Columns are written and later read one by one: each lies in one piece.
+    # Columns are written and later read one by one: Fortran order keeps each contiguous.
     table = np.empty((len(bars["close"]), len(specs)), order="F")
     for at, column in enumerate(columns(bars, specs)):
         table[:, at] = column
@@ -32,7 +32,14 @@ def compute(bars: Columns, specs: Sequence[FeatureSpec]) -> np.ndarray:
 
 
 def columns(bars: Columns, specs: Sequence[FeatureSpec]) -> Iterator[np.ndarray]:
-    """The same, one column after another, float64 (T,) each; without a table that holds them all.
+    """Yield the columns of `compute` one after another, without a table that holds them all.
+
+    Args:
+        bars: T bars by column name, oldest first.
+        specs: the features to compute.
+
+    Yields:
+        float64 (T,) for each of `specs`, NaN where undefined.
 
     Raises:
         StrategyError: as for `compute`.
@@ -44,7 +51,9 @@ def columns(bars: Columns, specs: Sequence[FeatureSpec]) -> Iterator[np.ndarray]
         try:
             column = np.asarray(kind.compute(*(arrays[name] for name in kind.inputs), *periods), np.float64)
             if column.shape != (len(bars["close"]),):
-                raise ValueError(f"it gives an array of shape {column.shape} for {len(bars['close'])} bars")
+                raise ValueError(
+                    f"the array must have one value per bar, shape ({len(bars['close'])},), got {column.shape}"
+                )
         except Exception as error:
             raise StrategyError(f"feature {spec.column!r}: {kind.name} of {periods} failed: {error}") from error
         yield column

@@ -1,4 +1,4 @@
-"""Features by name: a column called "sma_50" or "macd_hist_12_26_9" says itself how it is computed."""
+"""Parse feature names: columns such as "sma_50" or "macd_hist_12_26_9" name their kind and periods."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from agent_bt.core.view import BAR_COLUMNS
 from agent_bt.features.specs import KINDS, resolve
 
 ALIASES = {"momentum": "return", "bollinger_mid": "sma"}
-"""Second names of kinds, for columns."""
+"""Alternative names of kinds in column names."""
 
 
 @lru_cache(maxsize=4096)
 def spec_of(column: str) -> FeatureSpec | None:
-    """The feature a column name asks for: its kind and its numbers, joined by underscores; None for a bar's column.
+    """Return the feature of a column name, which is kind and periods joined by underscores; None for a bar column.
 
     "sma_50" is the `sma` of period 50, "bollinger_upper_20_2" the `bollinger_upper` of period 20 and 2 deviations. The
     column of the spec is the name as written.
 
     Raises:
-        StrategyError: there is no such kind, or the numbers are not the ones it takes.
+        StrategyError: the kind is unknown, or its periods are not those of the kind.
     """
     if column in BAR_COLUMNS:
         return None
@@ -47,17 +47,17 @@ def spec_of(column: str) -> FeatureSpec | None:
 
 
 def specs_of(columns: Iterable[str]) -> tuple[FeatureSpec, ...]:
-    """The features behind column names, each once, in the order of their first mention; bar columns are dropped.
+    """Return the features of column names, in order of first mention, without duplicates and bar columns.
 
     Raises:
-        StrategyError: as `spec_of`.
+        StrategyError: as for `spec_of`.
     """
     specs = (spec_of(column) for column in dict.fromkeys(columns))
     return tuple(spec for spec in specs if spec is not None)
 
 
 def form(kind: str) -> str:
-    """How columns of a kind (or of an alias) are written: "macd_<fast>_<slow>_<signal>"."""
+    """Return the form of the column names of a kind (or of an alias): "macd_<fast>_<slow>_<signal>"."""
     return "_".join([kind, *(f"<{name}>" for name in KINDS[ALIASES.get(kind, kind)].params)])
 
 

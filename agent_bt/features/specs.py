@@ -1,4 +1,4 @@
-"""What a feature is: its kind, its periods, how far it looks back; and the table of all kinds there are."""
+"""Define features (kind, periods, lookback) and register their kinds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Columns(Protocol):
     """Bars by column name: a table in `BAR_SCHEMA`, or a mapping of arrays of equal length."""
 
     def __getitem__(self, name: str, /) -> Any:
-        """The column, oldest bar first."""
+        """Return the column, oldest bar first."""
         ...
 
 
@@ -27,22 +27,27 @@ Demand = Callable[..., str | None]
 
 
 def any_period(*periods: int) -> None:
-    """The demand of a kind that asks for nothing more of its periods."""
+    """Accept all periods: the requirement of a kind that sets no limits beyond 1."""
 
 
 def two_or_more(period: int) -> str | None:
-    """The demand of a kind that is nothing over a single bar."""
-    return None if period >= 2 else "the period is at least 2"
+    """Return an error message for a period below 2: the requirement of a kind that is undefined over a single bar."""
+    return None if period >= 2 else "the period must be at least 2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One computation.
+    """One kind of feature.
 
-    `inputs`: the bar columns it reads; `params`: the names of its periods, whole numbers of at least 1;
-    `demand(*periods)`: what they lack beyond that ("fast is below slow"), or None; `lookback(*periods)`: see
-    `lookback`; `compute(*inputs, *periods)`: float64 (T,) arrays in, float64 (T,) out, NaN where undefined, and no
-    value may depend on a later bar.
+    Attributes:
+        name: the kind, as `FeatureSpec.kind` gives it.
+        inputs: the bar columns it reads.
+        params: names of its periods, integers of at least 1.
+        lookback: function of the periods; returns the bars needed for the first defined value (see `lookback`).
+        compute: function of the inputs, then the periods: float64 (T,) arrays in, float64 (T,) out, NaN where
+            undefined. No value may depend on a later bar.
+        demand: function of the periods; returns an error message where they break a requirement ("fast must be below
+            slow"), else None.
     """
 
     name: str
@@ -54,7 +59,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {}
-"""Every kind by name."""
+"""Kinds by name."""
 
 
 def register(
@@ -65,7 +70,15 @@ def register(
     lookback: Callable[..., int],
     demand: Demand = any_period,
 ) -> Callable[[Compute], Compute]:
-    """Decorator: make a function the computation of a new kind of feature (see `Kind`).
+    """Return a decorator that registers a function as the computation of a new kind of feature (see `Kind`).
+
+    Args:
+        name: the kind, as `FeatureSpec.kind` and column names give it: `sma`.
+        inputs: the bar columns that the function takes first, in this order.
+        params: names of the periods that it takes after them, integers of at least 1.
+        lookback: function of the periods; returns the bars needed for the first defined value.
+        demand: function of the periods; returns an error message where they break a requirement, else None. Default:
+            no requirement.
 
     Raises:
         StrategyError: the name is taken.
@@ -73,7 +86,7 @@ def register(
 
     def add(compute: Compute) -> Compute:
         if name in KINDS:
-            raise StrategyError(f"feature kind {name!r} exists already; register yours under another name")
+            raise StrategyError(f"feature kind {name!r} already exists; register yours under another name")
         KINDS[name] = Kind(name=name, inputs=inputs, params=params, lookback=lookback, compute=compute, demand=demand)
         return compute
 
@@ -81,7 +94,7 @@ def register(
 
 
 def feature_specs(config: FeaturesConfig) -> tuple[FeatureSpec, ...]:
-    """The columns every run has beside its bars, in their fixed order, with the periods of the configuration."""
+    """Return the feature columns that every run has, in their fixed order, with the periods of the configuration."""
     macd = (("fast", config.macd_fast), ("slow", config.macd_slow), ("signal", config.macd_signal))
     return (
         FeatureSpec(column="ema_fast", kind="ema", params=(("period", config.ema_fast),)),
@@ -96,10 +109,10 @@ def feature_specs(config: FeaturesConfig) -> tuple[FeatureSpec, ...]:
 
 
 def resolve(spec: FeatureSpec) -> tuple[Kind, tuple[int, ...]]:
-    """The kind a spec names and its periods in the kind's order.
+    """Return the kind of a spec, and its periods in the order of `Kind.params`.
 
     Raises:
-        StrategyError: the kind is unknown, the periods are not the ones it takes, or break its rules.
+        StrategyError: the kind is unknown, its periods are not those of the kind, or they break a requirement.
     """
     kind = KINDS.get(spec.kind)
     if kind is None:
@@ -113,19 +126,19 @@ def resolve(spec: FeatureSpec) -> tuple[Kind, tuple[int, ...]]:
         )
     periods = tuple(given[name] for name in kind.params)
     zero = any(period < 1 for period in periods)
-    if broken := "every number is at least 1" if zero else kind.demand(*periods):
+    if broken := "every period must be at least 1" if zero else kind.demand(*periods):
         raise StrategyError(f"feature {spec.column!r}: {broken}")
     return kind, periods
 
 
 def lookback(spec: FeatureSpec) -> int:
-    """Bars needed for the first defined value, the bar of that value included: `lookback` = 1 + its row.
+    """Return the number of bars needed for the first defined value, its own bar included: 1 + its row.
 
-    A recursive kind (EMA, RSI, MACD, ATR) also remembers what came before, with weights that fall off
-    geometrically: its value belongs to a series that starts at the first bar loaded.
+    A recursive kind (EMA, RSI, MACD, ATR) also depends on earlier bars, with geometrically decreasing weights: its
+    values are those of a series that starts at the first bar loaded.
 
     Raises:
-        StrategyError: the kind is unknown, the periods are not the ones it takes, or break its rules.
+        StrategyError: the kind is unknown, its periods are not those of the kind, or they break a requirement.
     """
     kind, periods = resolve(spec)
     return kind.lookback(*periods)

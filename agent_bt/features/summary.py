@@ -1,4 +1,4 @@
-"""The 7-day summary: bars up to a decision aggregated to whole days, by the calendar or back from now."""
+"""Compute the 7-day summary: bars up to a decision, aggregated to calendar days or to 24-hour blocks back from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLUMNS = ("open", "high", "low", "close", "volume", "taker_base", "filled")
 
 
 class SummaryTable:
-    """The summary at every bar of one market.
+    """Gives the summary at every bar of one market.
 
     Mode `calendar`: the last 7 UTC days that have ended by the bar's close_time. Mode `rolling`: 7 blocks of 24 h
     back from it. Oldest first; fewer where the market does not reach back so far, as a day that began before the
@@ -22,13 +22,18 @@ class SummaryTable:
     """
 
     def __init__(self, bars: pl.DataFrame, interval_us: int, mode: str) -> None:
-        """`bars`: T rows in `BAR_SCHEMA`, sorted by time; `mode`: `calendar` or `rolling`.
+        """Prepare the summaries of a market.
+
+        Args:
+            bars: T rows in `BAR_SCHEMA`, sorted by time.
+            interval_us: bar interval in microseconds.
+            mode: `calendar` or `rolling`.
 
         Raises:
-            ValueError: the mode is neither.
+            ValueError: the mode is unknown.
         """
         if mode not in ("calendar", "rolling"):
-            raise ValueError(f"summary mode {mode!r}; use calendar or rolling")
+            raise ValueError(f"summary mode must be calendar or rolling, got {mode!r}")
         self._opens = np.ascontiguousarray(bars["open_time"].to_physical(), dtype=np.int64)
         self._closes = np.ascontiguousarray(bars["close_time"].to_physical(), dtype=np.int64)
         self._data = np.empty((len(bars), len(_COLUMNS)))
@@ -44,7 +49,7 @@ class SummaryTable:
             self._days = self._blocks(self._first_day * DAY, max(0, ended))
 
     def at(self, bar: int) -> tuple[DaySummary, ...]:
-        """The summary at the close of row `bar`, from rows up to and including it; 0 to 7 days, oldest first."""
+        """Return the summary at the close of row `bar`, from rows up to and including it; 0 to 7 days, oldest first."""
         now = int(self._closes[bar])
         if self._rolling:
             count = min(DAYS, (now - int(self._opens[0])) // DAY)
@@ -75,10 +80,10 @@ class SummaryTable:
 
 @njit
 def _aggregate(opens: np.ndarray, data: np.ndarray, start: int, count: int, slots: int) -> np.ndarray:
-    """float64 (count, 7): the fields of `DaySummary` for consecutive days from `start`; NaN for a day without bars.
+    """Return the fields of `DaySummary` for consecutive days from `start`, float64 (count, 7); NaN without bars.
 
-    Each day is summed from its own rows, so that it does not depend on where the data starts or ends. What is
-    missing from a day counts as filled: dropping gaps or filling them gives the same share.
+    Each day is summed from its own rows, so that it does not depend on where the data starts or ends. Missing
+    bars of a day count as filled: dropping gaps or filling them gives the same fraction.
     """
     result = np.full((count, 7), np.nan)
     row = np.searchsorted(opens, start)

@@ -23,12 +23,12 @@ def run(*arguments: str) -> Result:
 
 
 def test_every_kind_is_listed_with_its_meaning() -> None:
-    told = json.loads(run("list", "--json").stdout)
-    assert len(told) == len(KINDS) + len(ALIASES)
-    assert all(one["meaning"] and one["reads"] for one in told)
-    assert {"column": "highest_<period>", "reads": ["high"]}.items() <= told[6].items()
+    printed = json.loads(run("list", "--json").stdout)
+    assert len(printed) == len(KINDS) + len(ALIASES)
+    assert all(one["meaning"] and one["reads"] for one in printed)
+    assert {"column": "highest_<period>", "reads": ["high"]}.items() <= printed[6].items()
     shown = run("list").stdout
-    assert all(one["column"] in shown for one in told)
+    assert all(one["column"] in shown for one in printed)
 
 
 def test_columns_asked_for_by_name_are_computed(tmp_path: Path) -> None:
@@ -44,16 +44,16 @@ def test_columns_asked_for_by_name_are_computed(tmp_path: Path) -> None:
 def test_columns_asked_for_by_name_are_recomputed() -> None:
     result = run("sample", "--json", "--rows", "2", *BY_NAME, "--column", "quote_volume_5", *A_DAY)
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["agree"] is True
-    assert [one["feature"] for one in told["samples"]] == ["sma_3", "highest_2", "quote_volume_5"] * 2
+    printed = json.loads(result.stdout)
+    assert printed["agree"] is True
+    assert [one["feature"] for one in printed["samples"]] == ["sma_3", "highest_2", "quote_volume_5"] * 2
 
 
 @pytest.mark.parametrize(
     ("column", "message"),
     [("smaa_5", "--column: no column 'smaa_5'; did you mean sma_5"), ("close", "these are columns of the bars")],
 )
-def test_a_name_that_is_no_feature_is_bad_usage(column: str, message: str) -> None:
+def test_an_unknown_feature_name_is_a_usage_error(column: str, message: str) -> None:
     result = run("compute", "--column", column, *A_DAY)
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)

@@ -1,4 +1,4 @@
-"""Columns by name: what each asks for, and what is said to a name that asks for nothing."""
+"""Features by column name: the spec each name gives, and the error for an invalid name."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from agent_bt.features.specs import KINDS, resolve
         ("macd_hist_12_26_9", "macd_hist", {"fast": 12, "slow": 26, "signal": 9}),
     ],
 )
-def test_a_name_says_kind_and_numbers(column: str, kind: str, params: dict[str, int]) -> None:
+def test_a_column_name_gives_kind_and_periods(column: str, kind: str, params: dict[str, int]) -> None:
     assert spec_of(column) == FeatureSpec(column=column, kind=kind, params=tuple(params.items()))
 
 
 @pytest.mark.parametrize("name", sorted([*KINDS, *ALIASES]))
-def test_every_kind_is_reached_by_the_form_that_errors_show(name: str) -> None:
+def test_every_kind_is_parsed_from_the_form_that_errors_show(name: str) -> None:
     numbers = {"period": 20, "deviations": 2, "fast": 12, "slow": 26, "signal": 9}
     column = form(name)
     for param, number in numbers.items():
@@ -52,7 +52,7 @@ def test_every_kind_is_reached_by_the_form_that_errors_show(name: str) -> None:
 
 
 @pytest.mark.parametrize("column", BAR_COLUMNS)
-def test_a_column_of_the_bars_is_no_feature(column: str) -> None:
+def test_a_bar_column_is_not_a_feature(column: str) -> None:
     assert spec_of(column) is None
 
 
@@ -80,11 +80,11 @@ def test_columns_become_features_once_each_in_their_order() -> None:
         ("momentum_5_6", "momentum takes one number (period), got 2; write it as momentum_<period>"),
         ("macd_12", "takes 3 numbers (fast, slow, signal), got 1; write it as macd_<fast>_<slow>_<signal>"),
         ("bollinger_upper_20", "takes 2 numbers (period, deviations), got 1"),
-        ("sma_0", "feature 'sma_0': every number is at least 1"),
-        ("macd_26_12_9", "feature 'macd_26_12_9': fast is at least 2 and below slow"),
+        ("sma_0", "feature 'sma_0': every period must be at least 1"),
+        ("macd_26_12_9", "feature 'macd_26_12_9': fast must be at least 2 and below slow"),
     ],
 )
-def test_a_wrong_name_is_told_what_would_be_right(column: str, message: str) -> None:
+def test_the_error_for_an_invalid_name_gives_the_valid_form(column: str, message: str) -> None:
     with pytest.raises(StrategyError) as error:
         spec_of(column)
     assert message in str(error.value)

@@ -18,7 +18,7 @@ from agent_bt.features.summary import SummaryTable
 
 
 def table(rows: int, seed: int, *, start: int = 20_000 * DAY, interval: int = HOUR, keep: float = 1.0) -> pl.DataFrame:
-    """Random bars with outages: some filled, and a share of `1 - keep` of the rows dropped."""
+    """Return random bars with outages: some filled, and a fraction `1 - keep` of the rows dropped."""
     rng = np.random.default_rng(seed)
     open_time = start + np.arange(rows) * interval
     close = 100 * np.exp(rng.normal(size=rows).cumsum() * 0.01)
@@ -46,7 +46,7 @@ def table(rows: int, seed: int, *, start: int = 20_000 * DAY, interval: int = HO
 
 
 def slow_summary(bars: pl.DataFrame, bar: int, interval: int, mode: str) -> list[DaySummary]:
-    """The definition, row by row."""
+    """Compute the summary from its definition, row by row."""
     seen = bars[: bar + 1].with_columns(pl.col("open_time", "close_time").to_physical()).to_dicts()
     now = seen[-1]["close_time"]
     end = now if mode == "rolling" else now - now % DAY
@@ -137,8 +137,8 @@ def test_dropping_gaps_or_filling_them_gives_the_same_filled_share() -> None:
     assert all(day.filled_share == pytest.approx(shares[day.start]) for day in thin)
 
 
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="use calendar or rolling"):
+def test_an_unknown_summary_mode_is_an_error() -> None:
+    with pytest.raises(ValueError, match="must be calendar or rolling"):
         SummaryTable(table(3, seed=1), HOUR, "weekly")
 
 

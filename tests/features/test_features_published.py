@@ -145,7 +145,7 @@ def test_a_registered_kind_is_computed_like_the_others() -> None:
     try:
         table = compute({"close": [1.0, 2.0, 4.0]}, [spec("momentum", period=1)])
         np.testing.assert_array_equal(table[:, 0], [np.nan, 1.0, 2.0])
-        with pytest.raises(StrategyError, match="exists already"):
+        with pytest.raises(StrategyError, match="already exists"):
             register("momentum", inputs=(), params=(), lookback=lambda: 1)(momentum)
         with pytest.raises(StrategyError, match="no independent recomputation"):
             recompute(market(3), spec("momentum", period=1))

@@ -1,4 +1,4 @@
-"""Returns, means, spreads and extremes: published numbers, other libraries, and what a running sum would get wrong."""
+"""Returns, means, spreads and extremes against published numbers, other libraries and exact sums."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_bollinger_bands_of_stockcharts() -> None:
 
 
 @pytest.mark.parametrize("period", [2, 3, 20, 200])
-def test_what_talib_has_too_is_the_same(period: int) -> None:
+def test_kinds_that_talib_has_are_equal_to_it(period: int) -> None:
     close = run_decisions(1_000)
     bars = bars_of(close)
     upper, mid, lower = talib.BBANDS(close, period, 2, 2)
@@ -123,7 +123,7 @@ def test_means_and_bands_of_any_prices_are_as_precise_as_their_window_allows(pri
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_column_equals_its_plain_recomputation_and_starts_where_it_says(name: str) -> None:
+def test_every_column_equals_its_plain_recomputation_and_starts_at_its_lookback(name: str) -> None:
     spec = spec_of(name)
     assert spec is not None
     close = run_decisions(200, seed=4)
@@ -138,7 +138,7 @@ def test_every_column_equals_its_plain_recomputation_and_starts_where_it_says(na
 
 
 @pytest.mark.parametrize("offset", range(7))
-def test_nothing_is_left_of_a_price_jump_once_the_window_has_passed_it(offset: int) -> None:
+def test_a_price_jump_does_not_affect_windows_after_it(offset: int) -> None:
     calm = run_decisions(60, seed=2, scale=1e-5)
     jump = np.concatenate([np.full(20 + offset, 1e9), calm])
     for name in ("sma_7", "volatility_7", "zscore_7", "bollinger_upper_7_2", "bollinger_lower_7_2"):
@@ -177,6 +177,6 @@ def test_a_period_longer_than_the_market_is_undefined_everywhere() -> None:
 
 
 @pytest.mark.parametrize("name", ["volatility_1", "zscore_1", "highest_1", "lowest_1", "rsi_1"])
-def test_one_bar_has_no_spread_and_no_extreme(name: str) -> None:
-    with pytest.raises(StrategyError, match=f"'{name}': the period is at least 2"):
+def test_a_period_of_one_bar_is_an_error(name: str) -> None:
+    with pytest.raises(StrategyError, match=f"'{name}': the period must be at least 2"):
         spec_of(name)

@@ -1,4 +1,4 @@
-"""The indicators: the standard ones from TA-Lib, Chaikin money flow as a kernel of our own."""
+"""Register the technical indicators: the standard ones from TA-Lib, and Chaikin money flow as a compiled kernel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ def _macd_lookback(fast: int, slow: int, signal: int) -> int:  # noqa: ARG001 - 
     return slow + signal - 1
 
 
-def _macd_demand(fast: int, slow: int, signal: int) -> str | None:  # noqa: ARG001 - as above
-    return None if 2 <= fast < slow else "fast is at least 2 and below slow"
+def _macd_requirement(fast: int, slow: int, signal: int) -> str | None:  # noqa: ARG001 - as above
+    return None if 2 <= fast < slow else "fast must be at least 2 and below slow"
 
 
 @register("ema", inputs=("close",), params=("period",), lookback=lambda period: period)
 def ema(close: np.ndarray, period: int) -> np.ndarray:
-    """Exponential moving average, weight 2 / (period + 1), started at the mean of the first `period` closes."""
+    """Exponential moving average, weight 2 / (period + 1), started at the mean of the first `period` closes.
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
+    """
     return cast(np.ndarray, talib.EMA(close, period))
 
 
@@ -32,35 +37,66 @@ def rsi(close: np.ndarray, period: int) -> np.ndarray:
     """Relative strength index in [0, 100], Wilder's smoothing (New Concepts in Technical Trading Systems, 1978).
 
     A market that has never moved has 0, TA-Lib's convention.
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 2.
     """
     return cast(np.ndarray, talib.RSI(close, period))
 
 
-@register("macd", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_demand)
+@register("macd", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_requirement)
 def macd(close: np.ndarray, fast: int, slow: int, signal: int) -> np.ndarray:
     """Fast minus slow EMA (quote units), defined from where its signal line is.
 
     As in TA-Lib, both averages give their first value at the same bar: the fast one starts at the mean of the
-    `fast` closes that end there.
+    `fast` closes that end there. Source: Appel, Technical Analysis: Power Tools for Active Investors (2005).
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        fast: period of the fast EMA in bars, at least 2 and below `slow`.
+        slow: period of the slow EMA in bars.
+        signal: period of the signal line's EMA in bars.
     """
     return cast(np.ndarray, talib.MACD(close, fast, slow, signal)[0])
 
 
-@register("macd_signal", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_demand)
+@register("macd_signal", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_requirement)
 def macd_signal(close: np.ndarray, fast: int, slow: int, signal: int) -> np.ndarray:
-    """EMA of the MACD (quote units)."""
+    """EMA of the MACD (quote units).
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        fast: period of the fast EMA in bars, at least 2 and below `slow`.
+        slow: period of the slow EMA in bars.
+        signal: period of the signal line's EMA in bars.
+    """
     return cast(np.ndarray, talib.MACD(close, fast, slow, signal)[1])
 
 
-@register("macd_hist", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_demand)
+@register("macd_hist", inputs=("close",), params=_MACD, lookback=_macd_lookback, demand=_macd_requirement)
 def macd_hist(close: np.ndarray, fast: int, slow: int, signal: int) -> np.ndarray:
-    """MACD minus its signal line (quote units)."""
+    """MACD minus its signal line (quote units).
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        fast: period of the fast EMA in bars, at least 2 and below `slow`.
+        slow: period of the slow EMA in bars.
+        signal: period of the signal line's EMA in bars.
+    """
     return cast(np.ndarray, talib.MACD(close, fast, slow, signal)[2])
 
 
 @register("atr", inputs=("high", "low", "close"), params=("period",), lookback=lambda period: period + 1)
 def atr(high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int) -> np.ndarray:
-    """Average true range (quote units), Wilder's smoothing."""
+    """Average true range (quote units), Wilder's smoothing (New Concepts in Technical Trading Systems, 1978).
+
+    Args:
+        high: highest prices (quote units), float64 (T,), oldest first.
+        low: lowest prices (quote units), float64 (T,), oldest first.
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
+    """
     return cast(np.ndarray, talib.ATR(high, low, close, period))
 
 
@@ -71,6 +107,13 @@ def cmf(high: np.ndarray, low: np.ndarray, close: np.ndarray, volume: np.ndarray
 
     Bars with high = low count 0; a window without volume is 0. Each window is summed afresh, so that no rounding
     residue of a running sum survives an outage without volume.
+
+    Args:
+        high: highest prices (quote units), float64 (T,), oldest first.
+        low: lowest prices (quote units), float64 (T,), oldest first.
+        close: closing prices (quote units), float64 (T,), oldest first.
+        volume: traded volume (base units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
     """
     count = len(close)
     flow = np.zeros(count)

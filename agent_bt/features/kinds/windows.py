@@ -1,4 +1,4 @@
-"""Returns, and the mean, spread and extremes of the last n bars: what rules and rankers are made of."""
+"""Register returns, and the mean, standard deviation and extremes of the last n bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BAND = ("period", "deviations")
 
 @njit
 def _window_means(values: np.ndarray, period: int) -> np.ndarray:
-    """Mean of the last `period` values, float64 (T,); the half of `_window_moments` that needs no
+    """Return the mean of the last `period` values, float64 (T,); the half of `_window_moments` that needs no
     squares, in less than half of its time."""
     count = len(values)
     mean = np.full(count, np.nan)
@@ -48,7 +48,7 @@ def _window_means(values: np.ndarray, period: int) -> np.ndarray:
 
 @njit
 def _window_moments(values: np.ndarray, period: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the last `period` values, and the sum of their squared deviations from it; float64 (T,) each.
+    """Return the mean of the last `period` values and the sum of squared deviations from it; float64 (T,) each.
 
     Constant time a row, and yet nothing outside a window touches its value (a running sum, TA-Lib's way, carries the
     rounding of a price of 1e9 on into prices of 1e-5 for good): rows are cut into blocks of `period`, so
@@ -92,7 +92,12 @@ def _window_moments(values: np.ndarray, period: int) -> tuple[np.ndarray, np.nda
 
 @register("return", inputs=("close",), params=("period",), lookback=lambda period: period + 1)
 def simple_return(close: np.ndarray, period: int) -> np.ndarray:
-    """Simple return over `period` bars: close / close `period` bars ago - 1."""
+    """Simple return over `period` bars: close / close `period` bars ago - 1.
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
+    """
     result = np.full(len(close), np.nan)
     result[period:] = close[period:] / close[:-period] - 1.0
     return result
@@ -100,19 +105,34 @@ def simple_return(close: np.ndarray, period: int) -> np.ndarray:
 
 @register("sma", inputs=("close",), params=("period",), lookback=lambda period: period)
 def sma(close: np.ndarray, period: int) -> np.ndarray:
-    """Simple moving average of the last `period` closes (quote units)."""
+    """Simple moving average of the last `period` closes (quote units).
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
+    """
     return cast(np.ndarray, _window_means(close, period))
 
 
 @register("quote_volume", inputs=("quote_asset_volume",), params=("period",), lookback=lambda period: period)
 def quote_volume(quote_asset_volume: np.ndarray, period: int) -> np.ndarray:
-    """Mean quote volume a bar over the last `period` bars (quote units)."""
+    """Mean quote volume a bar over the last `period` bars (quote units).
+
+    Args:
+        quote_asset_volume: traded volume (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
+    """
     return cast(np.ndarray, _window_means(quote_asset_volume, period))
 
 
 @register("volatility", inputs=("close",), params=("period",), lookback=lambda period: period + 1, demand=two_or_more)
 def volatility(close: np.ndarray, period: int) -> np.ndarray:
-    """Sample standard deviation (ddof 1) of the last `period` one-bar simple returns; per bar, not annualised."""
+    """Sample standard deviation (ddof 1) of the last `period` one-bar simple returns; per bar, not annualised.
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 2.
+    """
     result = np.full(len(close), np.nan)
     _, squares = _window_moments(simple_return(close, 1)[1:], period)
     result[1:] = np.sqrt(squares / (period - 1))
@@ -125,6 +145,10 @@ def zscore(close: np.ndarray, period: int) -> np.ndarray:
 
     The deviation is that of the Bollinger bands: a close on the upper band of 2 has a z-score of 2. A flat window
     has 0.
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 2.
     """
     mean, squares = _window_moments(close, period)
     deviation = np.sqrt(squares / period)
@@ -139,25 +163,47 @@ def _band_lookback(period: int, deviations: int) -> int:  # noqa: ARG001 - every
 
 @register("bollinger_upper", inputs=("close",), params=_BAND, lookback=_band_lookback)
 def bollinger_upper(close: np.ndarray, period: int, deviations: int) -> np.ndarray:
-    """Mean of the last `period` closes plus `deviations` population standard deviations (quote units; Bollinger)."""
+    """Mean of the last `period` closes plus `deviations` population standard deviations (quote units; Bollinger).
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
+        deviations: distance from the mean in standard deviations, an integer of at least 1.
+    """
     mean, squares = _window_moments(close, period)
     return cast(np.ndarray, mean + deviations * np.sqrt(squares / period))
 
 
 @register("bollinger_lower", inputs=("close",), params=_BAND, lookback=_band_lookback)
 def bollinger_lower(close: np.ndarray, period: int, deviations: int) -> np.ndarray:
-    """Mean of the last `period` closes minus `deviations` population standard deviations (quote units; Bollinger)."""
+    """Mean of the last `period` closes minus `deviations` population standard deviations (quote units; Bollinger).
+
+    Args:
+        close: closing prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 1.
+        deviations: distance from the mean in standard deviations, an integer of at least 1.
+    """
     mean, squares = _window_moments(close, period)
     return cast(np.ndarray, mean - deviations * np.sqrt(squares / period))
 
 
 @register("highest", inputs=("high",), params=("period",), lookback=lambda period: period, demand=two_or_more)
 def highest(high: np.ndarray, period: int) -> np.ndarray:
-    """Highest high of the last `period` bars, the present one included (quote units)."""
+    """Highest high of the last `period` bars, the present one included (quote units).
+
+    Args:
+        high: highest prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 2.
+    """
     return cast(np.ndarray, talib.MAX(high, period))
 
 
 @register("lowest", inputs=("low",), params=("period",), lookback=lambda period: period, demand=two_or_more)
 def lowest(low: np.ndarray, period: int) -> np.ndarray:
-    """Lowest low of the last `period` bars, the present one included (quote units)."""
+    """Lowest low of the last `period` bars, the present one included (quote units).
+
+    Args:
+        low: lowest prices (quote units), float64 (T,), oldest first.
+        period: length in bars, at least 2.
+    """
     return cast(np.ndarray, talib.MIN(low, period))
