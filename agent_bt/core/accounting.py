@@ -234,7 +234,27 @@ def run(
     opens, highs, lows, closes, traded, funding, ends, special,
     account, positions, queue, rules, events, equity, exposure, first, last,
 ):  # fmt: skip
-    """Do what `advance` does, for compiled callers that have the arrays."""
+    """Do what `advance` does, for compiled callers that have the arrays.
+
+    Args:
+        opens: open prices, float64 (T, N), quote units; NaN where a symbol is not listed.
+        highs: high prices, as `opens`.
+        lows: low prices, as `opens`.
+        closes: close prices, as `opens`.
+        traded: bool (T, N), whether the symbol traded in the bar.
+        funding: rates settled at the close, float64 (T, N), fractions; (0, N) for a market without funding.
+        ends: last row of each symbol, int64 (N,); T for one that is not delisted.
+        special: rows with a settlement or an end, int64 (S,), ascending.
+        account: `ACCOUNT`, (1,); changed.
+        positions: `POSITION`, (N,); changed.
+        queue: `ORDER`, (N, C), C orders that may wait for each of N symbols; changed.
+        rules: `RULES`, (1,).
+        events: `EVENT`, (E,), the buffer; changed.
+        equity: receives the equity at each close, float64 (T,), quote units.
+        exposure: receives the sum of weights at each close, float64 (T,).
+        first: row of the first bar.
+        last: row of the last bar, included.
+    """
     rule = rules[0]
     protected = rule.stop_loss > 0.0 or rule.take_profit > 0.0
     bar = first
@@ -310,7 +330,20 @@ def enqueue(account, positions, queue, rules, bar, symbol, lots, forced):
 
 @njit
 def fill_and_mark(closes, traded, account, positions, queue, rules, events, equity, exposure, bar):
-    """Fill the orders due at the close of `bar`, and mark it again."""
+    """Fill the orders due at the close of `bar`, and mark it again.
+
+    Args:
+        closes: close prices, float64 (T, N), quote units.
+        traded: bool (T, N), whether the symbol traded in the bar.
+        account: `ACCOUNT`, (1,); changed.
+        positions: `POSITION`, (N,); changed.
+        queue: `ORDER`, (N, C), C orders that may wait for each of N symbols; changed.
+        rules: `RULES`, (1,).
+        events: `EVENT`, (E,), the buffer; changed.
+        equity: float64 (T,), quote units; row `bar` is written.
+        exposure: sum of weights, float64 (T,); row `bar` is written.
+        bar: row of the bar.
+    """
     fill_due_orders(account, positions, queue, rules, events, bar, closes[bar], traded[bar], True)
     _write_mark(closes, account, positions, equity, exposure, bar)
 

@@ -41,7 +41,12 @@ def array_pointers(*arrays: np.ndarray) -> np.ndarray:
 
 @intrinsic
 def pointer(typing, address):  # noqa: ARG001
-    """Convert an address to a pointer, for `numba.carray`."""
+    """Convert an address to a pointer, for `numba.carray`.
+
+    Args:
+        typing: numba's typing context, which numba passes itself; compiled callers give the address only.
+        address: address of the first element, int64.
+    """
 
     def cast(context, builder, signature, arguments):  # noqa: ARG001
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)

@@ -24,7 +24,23 @@ from agent_bt.core.records import (
 
 @njit
 def record_event(account, events, kind, bar, symbol, lots, quantity, price, reference, fee, slippage, realised, reason):
-    """Append an event (`records.EVENT`) to the buffer; without room it is only counted."""
+    """Append an event (`records.EVENT`) to the buffer; without room it is only counted.
+
+    Args:
+        account: `ACCOUNT`, (1,); its number of events is raised.
+        events: `EVENT`, (E,), the buffer; changed.
+        kind: `FILLED` or `DROPPED`.
+        bar: row of the bar.
+        symbol: number of the symbol.
+        lots: signed lots.
+        quantity: the same in base units; 0 for an order that was dropped, as are the amounts that follow.
+        price: quote units, slippage included.
+        reference: price before slippage, quote units.
+        fee: quote units.
+        slippage: cost of slippage, quote units, >= 0.
+        realised: realised profit before the fee, quote units.
+        reason: `records.ORDERED` or one of those that follow it.
+    """
     at = account[0].events
     if at < len(events):
         events[at].kind = kind
@@ -43,7 +59,19 @@ def record_event(account, events, kind, bar, symbol, lots, quantity, price, refe
 
 @njit
 def fill(account, positions, rules, events, bar, symbol, lots, reference, reason):
-    """Trade `lots` of a symbol at the price `reference` plus slippage and fee, and record the fill."""
+    """Trade `lots` of a symbol at the price `reference` plus slippage and fee, and record the fill.
+
+    Args:
+        account: `ACCOUNT`, (1,); changed.
+        positions: `POSITION`, (N,); changed.
+        rules: `RULES`, (1,).
+        events: `EVENT`, (E,), the buffer; changed.
+        bar: row of the bar.
+        symbol: number of the symbol.
+        lots: signed lots, not 0.
+        reference: price before slippage, quote units.
+        reason: `records.ORDERED` or one of those that follow it.
+    """
     rule, held = rules[0], positions[symbol]
     price = reference * (1.0 + rule.slippage) if lots > 0 else reference * (1.0 - rule.slippage)
     quantity = lots * rule.multiple / rule.scale
@@ -111,7 +139,15 @@ def lots_opened(lots, held):
 
 @njit
 def remove_order(account, positions, queue, symbol, slot):
-    """Remove an order from the queue and return its lots."""
+    """Remove an order from the queue and return its lots.
+
+    Args:
+        account: `ACCOUNT`, (1,); changed.
+        positions: `POSITION`, (N,); changed.
+        queue: `ORDER`, (N, C), C orders that may wait for each of N symbols; changed.
+        symbol: number of the symbol.
+        slot: place of the order in the queue of the symbol.
+    """
     lots = queue[symbol, slot].lots
     queue[symbol, slot].lots = 0
     positions[symbol].ordered -= lots
@@ -159,7 +195,19 @@ def _opening_scale(account, positions, queue, rules, bar, prices, traded, closin
 
 @njit
 def fill_due_orders(account, positions, queue, rules, events, bar, prices, traded, closing):
-    """Fill the orders that are due: at the open all that waited for it, at the close those due exactly then."""
+    """Fill the orders that are due: at the open all that waited for it, at the close those due exactly then.
+
+    Args:
+        account: `ACCOUNT`, (1,); changed.
+        positions: `POSITION`, (N,); changed.
+        queue: `ORDER`, (N, C), C orders that may wait for each of N symbols; changed.
+        rules: `RULES`, (1,).
+        events: `EVENT`, (E,), the buffer; changed.
+        bar: row of the bar.
+        prices: open or close prices of the bar, float64 (N,), quote units.
+        traded: bool (N,), whether the symbol traded in the bar; orders of the others wait on.
+        closing: whether the bar is at its close.
+    """
     if account[0].waiting == 0:
         return
     rule = rules[0]
@@ -202,7 +250,22 @@ def fill_due_orders(account, positions, queue, rules, events, bar, prices, trade
 
 @njit
 def trigger_stops(account, positions, queue, rules, events, bar, opens, highs, lows, traded):
-    """Trigger stop-loss, then take-profit, of positions held when the bar began or opened at its open."""
+    """Trigger stop-loss, then take-profit, of positions held when the bar began or opened at its open.
+
+    The reference price is the level, or the open where the bar opens beyond it; slippage and fee come on top.
+
+    Args:
+        account: `ACCOUNT`, (1,); changed.
+        positions: `POSITION`, (N,); changed.
+        queue: `ORDER`, (N, C), C orders that may wait for each of N symbols; changed.
+        rules: `RULES`, (1,).
+        events: `EVENT`, (E,), the buffer; changed.
+        bar: row of the bar.
+        opens: open prices of the bar, float64 (N,), quote units.
+        highs: its high prices, as `opens`.
+        lows: its low prices, as `opens`.
+        traded: bool (N,), whether the symbol traded in the bar.
+    """
     rule = rules[0]
     for symbol in range(len(positions)):
         held = positions[symbol]
@@ -226,7 +289,19 @@ def trigger_stops(account, positions, queue, rules, events, bar, opens, highs, l
 
 @njit
 def close_position(account, positions, queue, rules, events, bar, symbol, reference, reason):
-    """Close a position at a stop, and reduce the waiting orders that would have closed or reversed it by as much."""
+    """Close a position at a stop, and reduce the waiting orders that would have closed or reversed it by as much.
+
+    Args:
+        account: `ACCOUNT`, (1,); changed.
+        positions: `POSITION`, (N,); changed.
+        queue: `ORDER`, (N, C), C orders that may wait for each of N symbols; changed.
+        rules: `RULES`, (1,).
+        events: `EVENT`, (E,), the buffer; changed.
+        bar: row of the bar.
+        symbol: number of the symbol.
+        reference: price before slippage, quote units.
+        reason: `STOP_LOSS` or `TAKE_PROFIT`.
+    """
     lots = -positions[symbol].lots
     fill(account, positions, rules, events, bar, symbol, lots, reference, reason)
     for slot in range(queue.shape[1]):

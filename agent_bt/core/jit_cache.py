@@ -251,7 +251,12 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         self.compiled_from: Ingredients | None = None
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Load the code for a signature; None if there is none, or if it is not certain what it is compiled from."""
+        """Load the code for a signature; None if there is none, or if it is not certain what it is compiled from.
+
+        Args:
+            sig: types of the arguments, as numba describes them.
+            target_context: numba's description of the processor.
+        """
         self._awaited.pop(sig, None)
         name = self._name_for(sig, target_context.codegen())
         if name is None:
@@ -267,7 +272,12 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Save the code for a signature under the name that `load_overload` looked for."""
+        """Save the code for a signature under the name that `load_overload` looked for.
+
+        Args:
+            sig: types of the arguments, as given to `load_overload`.
+            data: what numba has compiled.
+        """
         name = self._awaited.pop(sig, None)
         if name is None:
             return

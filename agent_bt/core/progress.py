@@ -44,12 +44,12 @@ class SilentProgress:
     """Progress that is not shown."""
 
     def start(self, total: int, label: str) -> None:
-        """Do nothing."""
+        """Do nothing; `total` and `label` are ignored."""
 
     def update(
         self, done: int, *, invalid: int = 0, calls: int = 0, tokens: int = 0, cost_usd: float | None = None
     ) -> None:
-        """Do nothing."""
+        """Do nothing; `done`, `invalid`, `calls`, `tokens` and `cost_usd` are ignored."""
 
     def note(self, text: str) -> None:
         """Do nothing."""

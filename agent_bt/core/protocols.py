@@ -135,7 +135,12 @@ class AgentStrategy(Strategy, Protocol):
     llm: LLM
 
     def requests(self, view: MarketView, portfolio: Portfolio) -> Sequence[Request]:
-        """Return the requests whose replies the decision needs; arguments as of `decide`."""
+        """Return the requests whose replies the decision needs; a pure function of its arguments.
+
+        Args:
+            view: what may be seen at `view.now`.
+            portfolio: the account at that instant.
+        """
         ...
 
     def interpret(self, view: MarketView, portfolio: Portfolio, calls: Sequence[ModelCall]) -> Decision:

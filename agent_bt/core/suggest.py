@@ -23,7 +23,9 @@ def did_you_mean(word: object, among: Iterable[str], *, cutoff: float = 0.6) -> 
     """Return `; did you mean x?` for the candidate most like a word, an empty text if none is like it.
 
     Args:
-        word, among, cutoff: see `nearest`.
+        word: what was written; case does not count.
+        among: what could have been meant.
+        cutoff: how alike they must be, from 0 (anything) to 1 (equal); default 0.6.
     """
     found = nearest(word, among, cutoff=cutoff)
     return "" if found is None else f"; did you mean {found}?"

@@ -122,7 +122,12 @@ class Portfolio:
         return 0.0 if held is None else held.quantity * prices[symbol] / self.equity(prices)
 
     def share(self, symbol: str, prices: Mapping[str, float]) -> float:
-        """Return `weight(symbol, prices)`, under its earlier name."""
+        """Return `weight(symbol, prices)`, under its earlier name.
+
+        Args:
+            symbol: any symbol.
+            prices: symbol -> price, quote units; of every symbol that is held.
+        """
         return self.weight(symbol, prices)
 
 

@@ -75,7 +75,7 @@ def momentum(*, lookback: int = 60, threshold: float = 0.0, allow_short: bool = 
     """
     column = f"return_{whole('lookback', lookback, 1)}"
     if number("threshold", threshold) < 0:
-        raise ConfigError(f"threshold: {threshold} is too small; at least 0")
+        raise ConfigError(f"threshold must be at least 0, got {threshold}")
     return _sides(column, threshold, allow_short, low=-threshold)
 
 

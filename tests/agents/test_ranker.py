@@ -97,12 +97,12 @@ def test_no_request_is_sent_where_nothing_may_be_bought() -> None:
 @pytest.mark.parametrize(
     ("params", "error", "words"),
     [
-        ({"columns": ["return_24", "return_24"]}, ConfigError, "in the list twice"),
+        ({"columns": ["return_24", "return_24"]}, ConfigError, "columns must not repeat a name"),
         ({"columns": ["weight"]}, ConfigError, "weight is in every table already"),
         ({"columns": ["retrun_24"]}, StrategyError, "did you mean return_24"),
-        ({"columns": "return_24"}, ConfigError, "a list is wanted"),
-        ({"max_symbols": 0}, ConfigError, "too small"),
-        ({"allow_short": 1}, ConfigError, "not true or false"),
+        ({"columns": "return_24"}, ConfigError, "columns must be a list"),
+        ({"max_symbols": 0}, ConfigError, "max_symbols must be at least 1, got 0"),
+        ({"allow_short": 1}, ConfigError, "allow_short must be true or false, got 1"),
     ],
 )
 def test_wrong_parameters_are_named(params: dict[str, object], error: type[Exception], words: str) -> None:

@@ -107,7 +107,7 @@ def test_a_flag_of_zero_is_a_value(words: list[str], tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["rsi", "--cash", "0"], "--cash: account.cash must be more than 0, got 0"),
-        (["rsi", "--period", "0"], "period: 0 is too small"),
+        (["rsi", "--period", "0"], "period must be at least 1, got 0"),
         (["momentum", "--pool", "0"], "pool.top_n must be at least 1, got 0"),
         (["momentum", "--start", ""], "--start: market.start"),
     ],

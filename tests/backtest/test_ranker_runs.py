@@ -191,7 +191,7 @@ def test_a_run_is_estimated_audited_rendered_and_checked(tmp_path: Path) -> None
         (["strategy.kind=agent", "strategy.prompt=btcusdt_trader/v1"], ConfigError, "an agent takes none"),
         (["strategy.kind=agent"], PromptError, "has no action.*btcusdt_trader/v1"),
         (["strategy.params.allow_short=true"], ConfigError, "set risk.allow_short: true"),
-        (["strategy.params.column=[close]"], ConfigError, "there is no 'column'; did you mean columns"),
+        (["strategy.params.column=[close]"], ConfigError, "unknown key 'column'; did you mean columns"),
         (["strategy.params.columns=[retrun_24]"], ConfigError, "did you mean return_24"),
         (["prefetch.guess=ma_cross"], ConfigError, "must be hold or last for a ranker"),
         (

@@ -317,9 +317,9 @@ def test_every_kernel_of_the_project_can_be_kept_and_those_of_the_core_contain_o
     kernels = _project_kernels()
     assert "agent_bt.core.accounting.advance" in kernels
     for name, kernel in kernels.items():
-        rooms = {each.py_func.__module__.split(".")[1] for each in jit_cache.reached(kernel)}
+        packages = {each.py_func.__module__.split(".")[1] for each in jit_cache.reached(kernel)}
         if name.startswith("agent_bt.core."):
-            assert rooms == {"core"}, name
+            assert packages == {"core"}, name
 
 
 def test_the_project_registers_nothing_with_numba_that_a_name_could_not_show() -> None:

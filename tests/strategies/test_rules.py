@@ -128,7 +128,7 @@ def test_conditions_as_text_and_as_mapping_are_the_same(operator: str) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "operator": (lambda: RuleCondition("close", "=>", 3), "'=>' is not one of <, <="),
+    "operator": (lambda: RuleCondition("close", "=>", 3), "must be one of <, <=.*got '=>'"),
     "cross": (lambda: RuleCondition("close", "cross_above", 3), "did you mean crosses_above"),
     "value": (lambda: RuleCondition("close", "<", NAN), "finite number or a column, not nan"),
     "truth": (lambda: RuleCondition("close", "<", True), "not True"),
@@ -136,27 +136,27 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "half": (lambda: condition_of("close <"), "is no condition"),
     "key": (
         lambda: condition_of({"column": "close", "operatr": "<", "value": 3}),
-        "no 'operatr'; did you mean operator",
+        "unknown key 'operatr'; did you mean operator",
     ),
-    "lacking": (lambda: condition_of({"column": "close", "value": 3}), "lacks operator"),
+    "lacking": (lambda: condition_of({"column": "close", "value": 3}), "must have operator"),
     "empty": (lambda: condition_of({"all": []}), "wants a list of conditions"),
     "nested": (lambda: create_strategy("rule", long=["close > 1", {"any": ["close ~ 3"]}]), r"long\[1\].any\[0\]"),
     "neither": (lambda: create_strategy("rule", exit="close > 3"), "needs conditions in long or in short"),
     "number": (lambda: create_strategy("rule", long=3), "3 is no condition"),
     "column": (lambda: create_strategy("rule", long="rsi14 > 3"), "rsi"),
-    "size": (lambda: create_strategy("rule", long="close > 3", size=0), "size: 0 is too small; more than 0"),
-    "warm_up": (lambda: create_strategy("rule", long="close > 3", warm_up=-1), "warm_up: -1 is too small"),
-    "include": (lambda: create_strategy("rule", long="close > 3", include="S1"), "include: 'S1' stands where a list"),
+    "size": (lambda: create_strategy("rule", long="close > 3", size=0), "size must be more than 0, got 0"),
+    "warm_up": (lambda: create_strategy("rule", long="close > 3", warm_up=-1), "warm_up must be at least 0, got -1"),
+    "include": (lambda: create_strategy("rule", long="close > 3", include="S1"), "include must be a list .*got 'S1'"),
     "both": (lambda: create_strategy("rule", long="close > 3", include=["A"], exclude=["A"]), "A stands in both"),
-    "preset": (lambda: TechnicalRuleGenerator("rsj"), "'rsj' is not one of rsi, .*did you mean rsi"),
-    "period": (lambda: create_strategy("rsi", period=2.5), "period: 2.5 is no whole number"),
+    "preset": (lambda: TechnicalRuleGenerator("rsj"), "must be one of rsi, .*got 'rsj'; did you mean rsi"),
+    "period": (lambda: create_strategy("rsi", period=2.5), "period must be an integer, got 2.5"),
     "low": (lambda: create_strategy("rsi", low=70, high=30), "low: 70 must be below high"),
     "fast": (lambda: create_strategy("ma_cross", fast=30, slow=20), "fast: 30 must be below slow, 20"),
-    "kind": (lambda: create_strategy("ma_cross", kind="wma"), "kind: 'wma' is not one of sma, ema"),
-    "unknown": (lambda: create_strategy("rsi", perid=3), "no 'perid'; did you mean period"),
-    "deviations": (lambda: create_strategy("bollinger", deviations=2.5), "deviations: 2.5 is no whole number"),
-    "threshold": (lambda: create_strategy("momentum_rule", threshold=-1), "threshold: -1 is too small"),
-    "signal": (lambda: create_strategy("macd", signal=0), "signal: 0 is too small"),
+    "kind": (lambda: create_strategy("ma_cross", kind="wma"), "kind must be one of sma, ema, got 'wma'"),
+    "unknown": (lambda: create_strategy("rsi", perid=3), "unknown key 'perid'; did you mean period"),
+    "deviations": (lambda: create_strategy("bollinger", deviations=2.5), "deviations must be an integer, got 2.5"),
+    "threshold": (lambda: create_strategy("momentum_rule", threshold=-1), "threshold must be at least 0, got -1"),
+    "signal": (lambda: create_strategy("macd", signal=0), "signal must be at least 1, got 0"),
 }
 
 

@@ -173,20 +173,29 @@ def test_long_short_by_two_factors() -> None:
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "top": (lambda: create_strategy("momentum", top_n_long=-1), "top_n_long: -1 is too small; at least 0"),
+    "top": (lambda: create_strategy("momentum", top_n_long=-1), "top_n_long must be at least 0, got -1"),
     "none": (lambda: create_strategy("rank", column="close", top_n=0), "both legs are 0"),
     "short": (lambda: create_strategy("momentum", top_n_short=3, allow_short=False), "3 shorts are asked for"),
-    "gross": (lambda: create_strategy("equal_weight", gross=math.inf), "gross: inf is no finite number"),
+    "gross": (lambda: create_strategy("equal_weight", gross=math.inf), "gross must be a finite number, got inf"),
     "column": (lambda: create_strategy("momentum", lookback_col="retrun_20"), "retrun_20"),
-    "lacking": (lambda: create_strategy("rank", column="close"), "it lacks top_n"),
-    "key": (lambda: create_strategy("momentum", lookback="return_5"), "no 'lookback'; did you mean lookback_col"),
+    "lacking": (lambda: create_strategy("rank", column="close"), "must have top_n"),
+    "key": (
+        lambda: create_strategy("momentum", lookback="return_5"),
+        "unknown key 'lookback'; did you mean lookback_col",
+    ),
     "factors": (lambda: create_strategy("factor", factors="close"), "factors: wants a list of"),
-    "factor": (lambda: create_strategy("factor", factors=[{"colum": "close"}]), r"factors\[0\]: there is no 'colum'"),
-    "weight": (lambda: create_strategy("factor", factors=[{"column": "close", "weight": "2"}]), "'2' is no finite"),
+    "factor": (lambda: create_strategy("factor", factors=[{"colum": "close"}]), r"factors\[0\]: unknown key 'colum'"),
+    "weight": (
+        lambda: create_strategy("factor", factors=[{"column": "close", "weight": "2"}]),
+        "finite number, got '2'",
+    ),
     "thresholds": (lambda: create_strategy("factor", factors=["close"], short_threshold=1), "above long_threshold"),
-    "normalise": (lambda: create_strategy("factor", factors=["close"], normalise="z"), "not one of none, zscore, rank"),
-    "ascending": (lambda: create_strategy("rank", column="close", top_n=1, ascending="no"), "is not true or false"),
-    "top_n": (lambda: create_strategy("inverse_volatility", top_n=0), "top_n: 0 is too small"),
+    "normalise": (
+        lambda: create_strategy("factor", factors=["close"], normalise="z"),
+        "must be one of none, zscore, rank",
+    ),
+    "ascending": (lambda: create_strategy("rank", column="close", top_n=1, ascending="no"), "true or false, got 'no'"),
+    "top_n": (lambda: create_strategy("inverse_volatility", top_n=0), "top_n must be at least 1, got 0"),
 }
 
 
