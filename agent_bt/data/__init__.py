@@ -1,1 +1,1 @@
-"""Archives of the exchanges, the month-partitioned Parquet store, the sample market."""
+"""Download archives of exchanges, keep a Parquet store by month, and generate the sample market."""

@@ -1,4 +1,4 @@
-"""Archives of exchanges: which file holds what, and its content once checksum and ZIP have been checked."""
+"""Name and download the files of exchange archives, and check their checksums and ZIP structure."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from agent_bt.data.spans import Span, month_span
 from agent_bt.data.transport import Transport
 
 MAX_TEXT = 64 * 2**20
-"""No table is larger once unpacked; a month of minutes is 7 to 10 MB."""
+"""Largest table that is accepted, bytes uncompressed; a month of one-minute bars is 7 to 10 MB."""
 
 _CHECKSUM = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(\S+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveFile:
-    """One ZIP of the archive: a month (`2024-07`) or a day (`2024-07-01`) of one symbol.
+    """One ZIP of the archive: a month or a day of one symbol.
 
     Attributes:
-        period: the month or the day.
-        span: the time it covers.
-        path: where the archive keeps it, below its base URL.
+        period: the month (`2024-07`) or the UTC day (`2024-07-01`).
+        span: the time it covers, UTC us.
+        path: its path below the base URL of the archive.
     """
 
     period: str
@@ -39,7 +39,7 @@ class ArchiveFile:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
+        """Return the file name without `.zip`."""
         return self.path.rpartition("/")[2].removesuffix(".zip")
 
 
@@ -47,22 +47,25 @@ def archive_file(exchange: Exchange, kind: str, symbol: str, interval: str, peri
     """Return the ZIP of one month or one UTC day.
 
     Args:
-        exchange: keeps the archive.
-        kind, symbol, interval, period: see `Exchange.archive_path`.
+        exchange: the exchange of the archive.
+        kind: kind of market, one of `exchange.kinds`: `spot` or `um`.
+        symbol: as the exchange writes it.
+        interval: `1m`, or `data.exchange.FUNDING` for settlements.
+        period: a month, `2024-07`, or a UTC day, `2024-07-01`.
     """
     path = exchange.archive_path(kind, symbol, interval, period)
     return ArchiveFile(period=period, span=_span_of(period), path=path)
 
 
 def file_at(path: str) -> ArchiveFile:
-    """Return the file that an archive keeps at a path; its period stands at the end of its name.
+    """Return the archive file at a path, with the period that its name ends with.
 
     Raises:
-        DataError: its name does not end with a month or a day.
+        DataError: the name does not end with a month or a day.
     """
     found = _PERIOD.search(path)
     if found is None:
-        raise DataError(f"{path}: its name must end with a month or a day, as in BTCUSDT-1m-2024-07.zip")
+        raise DataError(f"{path}: the file name must end with a month or a day, as in BTCUSDT-1m-2024-07.zip")
     return ArchiveFile(period=found[0], span=_span_of(found[0]), path=path)
 
 
@@ -78,7 +81,14 @@ _PERIOD = re.compile(r"\d{4}-\d{2}(-\d{2})?(?=\.zip$)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The CSV of an archive file, and the SHA-256 of the ZIP that it came in."""
+    """The CSV of an archive file.
+
+    Attributes:
+        file: the archive file.
+        text: the CSV.
+        sha256: of the ZIP, hexadecimal.
+        size: of the ZIP, bytes.
+    """
 
     file: ArchiveFile
     text: bytes
@@ -87,33 +97,33 @@ class Table:
 
 
 class Archive:
-    """An exchange's archive behind a base URL: the original, a mirror, or a folder."""
+    """Download files of an exchange's archive from the original, a mirror, or a folder."""
 
     def __init__(self, base_url: str, transport: Transport, exchange: Exchange | None = None) -> None:
         """Open an archive.
 
         Args:
-            base_url: ends where the paths of the exchange begin (Binance: `spot/monthly/...`); http(s):// or file://.
+            base_url: http(s):// or file:// URL that the paths of the exchange (Binance: `spot/monthly/...`) are below.
             transport: sends the requests.
-            exchange: whose archive it is; default: Binance.
+            exchange: the exchange of the archive; default: Binance.
 
         Raises:
-            DataError: it names a folder that is not there.
+            DataError: the URL is of a folder that does not exist.
         """
         parts = urlsplit(base_url)
         if parts.scheme == "file" and not Path(unquote(parts.path)).is_dir():
-            raise DataError(f"there is no folder {unquote(parts.path)}; check data.archive_url (--archive-url)")
+            raise DataError(f"{unquote(parts.path)} is not a folder; check data.archive_url (--archive-url)")
         self.base_url = base_url.rstrip("/")
         self.transport = transport
         self.exchange = exchange or exchange_of("binance")
 
     def fetch(self, file: ArchiveFile) -> Table | None:
-        """The table in `file`; None if the archive has no such file.
+        """Download the table in `file`; return None if the archive has no such file.
 
-        A damaged arrival is fetched a second time, because the damage may have happened on the way.
+        A damaged file is downloaded a second time, because the damage may have happened in transfer.
 
         Raises:
-            ArchiveError: checksum, ZIP or content are wrong, twice.
+            ArchiveError: the checksum, the ZIP or its content is wrong, twice.
             Unreachable, Banned, DataError: see `Transport.get`.
         """
         try:
@@ -122,51 +132,57 @@ class Archive:
             return self._fetch(file)
 
     def checksum(self, file: ArchiveFile) -> str | None:
-        """The SHA-256 that the archive states for `file` now; None if it has none.
+        """Download the SHA-256 that the archive publishes for `file`; return None if it has none.
 
         Raises:
-            ArchiveError: what came back is not a checksum of this file.
+            ArchiveError: the response is not a checksum of this file.
         """
         if not self.exchange.has_checksums:
             return None
-        answer = self.transport.get(f"{self.base_url}/{file.path}.CHECKSUM")
-        if answer is None:
+        response = self.transport.get(f"{self.base_url}/{file.path}.CHECKSUM")
+        if response is None:
             return None
-        match = _CHECKSUM.match(answer.body.decode("utf-8", "replace"))
+        match = _CHECKSUM.match(response.body.decode("utf-8", "replace"))
         if match is None or match.group(2) != f"{file.name}.zip":
-            raise ArchiveError(f"{file.path}.CHECKSUM: not a SHA-256 of {file.name}.zip")
+            raise ArchiveError(f"{file.path}.CHECKSUM: must be a SHA-256 of {file.name}.zip")
         return match.group(1).lower()
 
     def _fetch(self, file: ArchiveFile) -> Table | None:
-        answer = self.transport.get(f"{self.base_url}/{file.path}")
-        if answer is None:
+        response = self.transport.get(f"{self.base_url}/{file.path}")
+        if response is None:
             return None
-        stated = self.checksum(file)
-        if stated is None and self.exchange.has_checksums:
-            raise ArchiveError(f"{file.path}: the archive has no CHECKSUM for it")
-        found = hashlib.sha256(answer.body).hexdigest()
-        if stated is not None and found != stated:
-            hint = "" if answer.body.startswith(b"PK") else "; what came back is not even a ZIP"
-            raise ArchiveError(f"{file.path}: SHA-256 is {found[:12]}..., the archive says {stated[:12]}...{hint}")
-        return Table(file=file, text=unzip(answer.body, file), sha256=found, size=len(answer.body))
+        expected = self.checksum(file)
+        if expected is None and self.exchange.has_checksums:
+            raise ArchiveError(f"{file.path}: the archive has no CHECKSUM of this file")
+        actual = hashlib.sha256(response.body).hexdigest()
+        if expected is not None and actual != expected:
+            hint = "" if response.body.startswith(b"PK") else "; the response is not a ZIP"
+            raise ArchiveError(f"{file.path}: SHA-256 is {actual[:12]}..., the archive states {expected[:12]}...{hint}")
+        return Table(file=file, text=unzip(response.body, file), sha256=actual, size=len(response.body))
 
 
 def unzip(data: bytes, file: ArchiveFile) -> bytes:
-    """The one table in a ZIP, trusting nothing that the ZIP says about itself.
+    """Extract the one table in a ZIP without trusting the sizes and names that the ZIP declares.
+
+    Args:
+        data: the ZIP.
+        file: the archive file it was downloaded as; its name gives the name of the table.
 
     Raises:
-        ArchiveError: not a ZIP, damaged, encrypted, another member than the expected one, or too large.
+        ArchiveError: the ZIP is damaged, encrypted or too large, or has a member other than the expected one.
     """
     expected = f"{file.name}.csv"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as container:
             names = container.namelist()
             if names != [expected]:
-                raise ArchiveError(f"{file.path}: holds {', '.join(names[:3]) or 'nothing'}, expected only {expected}")
+                raise ArchiveError(
+                    f"{file.path}: contains {', '.join(names[:3]) or 'no file'}, expected only {expected}"
+                )
             with container.open(expected) as member:
                 text = member.read(MAX_TEXT + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ArchiveError(f"{file.path}: not a sound ZIP ({error})") from error
+        raise ArchiveError(f"{file.path}: not a valid ZIP ({error})") from error
     if len(text) > MAX_TEXT:
-        raise ArchiveError(f"{file.path}: unpacks to more than {MAX_TEXT >> 20} MiB; refused")
+        raise ArchiveError(f"{file.path}: must unpack to at most {MAX_TEXT >> 20} MiB")
     return text

@@ -1,10 +1,10 @@
-"""Filling the store: monthly ZIPs, then daily ZIPs, then REST, and only for minutes that are missing.
+"""Fill the store with missing minutes from monthly ZIPs, then daily ZIPs, then REST.
 
-A minute that none of the three has is an outage, and not asked for again. Each month is one job (`_Month`):
+A minute that none of the three has is an outage, and not requested again. Each month is one job (`_Month`):
 
-  1. read what the store has of it, if that is intact
-  2. the monthly ZIP, if the month is over and part of what is wanted is not covered     `_take_month`
-  3. the daily ZIPs of complete days that still miss minutes                             `_take_days`
+  1. read the month from the store, if its file is intact
+  2. the monthly ZIP, if the month is over and part of the wanted span is not covered     `_take_month`
+  3. the daily ZIPs of complete days with missing minutes                                `_take_days`
   4. REST for the minutes that are still missing                                         `_take_rest`
   5. commit the month
 """
@@ -30,12 +30,12 @@ from agent_bt.data.offsets import Offsets, SourceFile
 from agent_bt.data.rest import Rest
 from agent_bt.data.spans import (
     Span,
-    absent,
-    bridge,
     days_in,
     intersect,
+    join_near,
     merge,
     minutes,
+    missing_spans,
     month_span,
     months_in,
     subtract,
@@ -45,37 +45,43 @@ from agent_bt.data.store import Store
 logger = logging.getLogger(__name__)
 
 SETTLING = 2 * DAY
-"""Archives appear the day after: before that, a minute that is missing may still come."""
+"""Archives are published the day after: before that, a missing minute is not an outage yet, us."""
 
 
 class Progress(Protocol):
-    """What a long job tells while it works; called from several threads."""
+    """Reports the progress of a long job; called from several threads."""
 
     def begin(self, total: int) -> None:
-        """So many minutes of the market are missing."""
+        """Start with `total` missing minutes of the market."""
         ...
 
     def advance(self, count: int) -> None:
-        """So many of them are dealt with."""
+        """Report `count` more of them as processed."""
         ...
 
 
-class Silent:
-    """Tells nothing."""
+class NoProgress:
+    """Reports nothing."""
 
     def begin(self, total: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, count: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonthResult:
-    """What happened to one month.
+    """The result of one month.
 
-    `added`: rows that are new; `files`: archive files that were used; `pages`: REST answers; `outages`: minutes
-    found to be absent everywhere; `warnings`: what was odd; `failures`: what keeps part of the wanted span out.
+    Attributes:
+        month: such as `2024-07`.
+        added: number of new rows.
+        files: archive files that were used.
+        pages: number of REST pages.
+        outages: number of minutes that no source has.
+        warnings: irregularities that do not keep data out of the store.
+        failures: why part of the wanted span is not in the store.
     """
 
     month: str
@@ -89,9 +95,12 @@ class MonthResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillResult:
-    """What a backfill did, month by month; `span`: from the first minute asked for to the last past one.
+    """The result of a backfill.
 
-    `unit`: what is counted, minutes or settlements.
+    Attributes:
+        span: from the first requested minute to the last one in the past, UTC us.
+        months: results by month.
+        unit: what `added` counts, `minutes` (default) or `settlements`.
     """
 
     span: Span
@@ -100,26 +109,26 @@ class BackfillResult:
 
     @property
     def added(self) -> int:
-        """Rows that are new in the store."""
+        """Return the number of new rows in the store."""
         return sum(month.added for month in self.months)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Archive files that were used."""
+        """Return the archive files that were used."""
         return tuple(file for month in self.months for file in month.files)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was odd, but keeps nothing out."""
+        """Return the irregularities that do not keep data out of the store."""
         return tuple(text for month in self.months for text in month.warnings)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What keeps part of the span out of the store."""
+        """Return the reasons why part of the span is not in the store."""
         return tuple(text for month in self.months for text in month.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for `--json`."""
+        """Return the result as plain data, for `--json`."""
         return {
             "start": iso(self.span.start),
             "end": iso(self.span.end),
@@ -151,47 +160,47 @@ def backfill(
     now: int,
     jobs: int = 4,
     keep_csv: bool = False,
-    afresh: Collection[str] = (),
+    refetch: Collection[str] = (),
     progress: Progress | None = None,
 ) -> BackfillResult:
-    """Bring the store to cover `spans`, as far as they are past; asks for missing minutes only.
+    """Fetch the minutes of `spans` that the store does not have, as far as they are in the past.
 
     Args:
-        store: what is filled.
-        spans: UTC us, on whole minutes.
-        archive: where ZIPs come from.
-        rest: where minutes come from that no ZIP has; None: nowhere.
-        now: UTC us; only bars closed by then are taken, and nothing of the last days becomes an outage.
-        jobs: months, and days, that are worked on at once.
-        keep_csv: also keep the text of each archive file in `raw_csv/`.
-        afresh: months to fetch again as if the store had nothing of them.
-        progress: told of the minutes done.
+        store: the store to fill.
+        spans: the wanted spans, UTC us, on whole minutes.
+        archive: source of ZIPs.
+        rest: source of minutes that no ZIP has; None: only ZIPs are used.
+        now: UTC us; only bars closed by then are fetched, and missing minutes of the last days are not outages yet.
+        jobs: number of months, and of days, that are fetched at the same time; default 4.
+        keep_csv: whether the text of each archive file is also kept in `raw_csv/`; default False.
+        refetch: months to fetch again as if the store did not have them; default: none.
+        progress: reports the minutes done; default: none.
 
     Raises:
-        UsageError: nothing of the spans is past.
-        DataError: the store cannot be written or read at all.
-        Interrupted: Ctrl-C; finished months are in the store.
+        UsageError: no part of the spans is in the past.
+        DataError: the store cannot be written or read.
+        Interrupted: Ctrl-C was pressed; finished months are in the store.
     """
     wanted = intersect(spans, [Span(0, now // MINUTE * MINUTE)])
     if not wanted:
-        raise UsageError(f"nothing to fetch: no part of {', '.join(map(str, spans)) or 'it'} is past")
-    progress = progress or Silent()
+        raise UsageError(f"the range must begin in the past, got {', '.join(map(str, spans)) or 'no range'}")
+    progress = progress or NoProgress()
     stop = threading.Event()
     with store.lock(), ThreadPoolExecutor(jobs) as months, ThreadPoolExecutor(jobs) as days:
         known = store.offsets()
         results = {name: MonthResult(month=name) for span in wanted for name in months_in(span)}
-        made = (
-            _Month(store, name, wanted, known, archive, rest, now=now, afresh=name in afresh, keep_csv=keep_csv)
+        jobs_by_month = (
+            _Month(store, name, wanted, known, archive, rest, now=now, refetch=name in refetch, keep_csv=keep_csv)
             for name in sorted(results)
         )
-        work = [month for month in made if month.todo]
+        work = [month for month in jobs_by_month if month.todo]
         progress.begin(sum(minutes(month.todo) for month in work))
         futures = {months.submit(month.run, days, progress, stop): month.month for month in work}
         work.clear()  # a month's rows are in memory only until it is done
         try:
             waiting = set(futures)
             while waiting:
-                # Polars' signal handler does not wake a wait without end: Ctrl-C would be heard only after it.
+                # A wait without timeout is not interrupted by Ctrl-C under Polars' signal handler.
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
                 results |= {futures[future]: future.result() for future in done}
         except BaseException as error:
@@ -208,7 +217,7 @@ def backfill(
 
 
 class _Month:
-    """One month on its way into the store; used by one thread at a time."""
+    """The job of one month; used by one thread at a time."""
 
     def __init__(
         self,
@@ -220,7 +229,7 @@ class _Month:
         rest: Rest | None,
         *,
         now: int,
-        afresh: bool,
+        refetch: bool,
         keep_csv: bool,
     ) -> None:
         self.month = month
@@ -231,31 +240,31 @@ class _Month:
         self._keep_csv = keep_csv
         self._intact = store.intact(month, known)
         self._before = intersect(known.covered, [self._whole])
-        self._forget = afresh or not self._intact
-        self._frame = STORE_SCHEMA.to_frame() if self._forget else store.read_month(month)
-        self._covered = [] if self._forget else list(self._before)
-        self._outages = [] if self._forget else intersect(known.outages, [self._whole])
-        self._known_sources = {} if self._forget else known.sources
+        self._discard = refetch or not self._intact
+        self._frame = STORE_SCHEMA.to_frame() if self._discard else store.read_month(month)
+        self._covered = [] if self._discard else list(self._before)
+        self._outages = [] if self._discard else intersect(known.outages, [self._whole])
+        self._known_sources = {} if self._discard else known.sources
         self._sources: dict[str, SourceFile] = {}
         self._rows_before = len(self._frame)
-        self._minutes_out_before = minutes(self._outages)
+        self._outage_minutes_before = minutes(self._outages)
         self._pages = 0
         self._problems: list[str] = []
-        self._odd: list[str] = []
+        self._warnings: list[str] = []
         self.todo = self._missing()
 
     def run(self, pool: Executor, progress: Progress, stop: threading.Event) -> MonthResult:
-        """Fetch, then commit what has arrived; problems are told in the result, not raised."""
+        """Fetch and commit the month; problems are part of the result and not raised."""
         for step in (self._take_month, lambda: self._take_days(pool, stop), self._take_rest):
             if not self.todo or stop.is_set():
                 break
-            left = minutes(self.todo)
+            missing_before = minutes(self.todo)
             step()
             self.todo = self._missing()
-            progress.advance(left - minutes(self.todo))
+            progress.advance(missing_before - minutes(self.todo))
         progress.advance(minutes(self.todo))
-        failures = self._settle()
-        warnings = self._odd + ([] if failures else list(dict.fromkeys(self._problems)))
+        failures = self._finish_coverage()
+        warnings = self._warnings + ([] if failures else list(dict.fromkeys(self._problems)))
         if not failures or self._sources or self._pages:
             try:
                 self._commit()
@@ -266,7 +275,7 @@ class _Month:
             added=len(self._frame) - self._rows_before,
             files=tuple(sorted(self._sources)),
             pages=self._pages,
-            outages=minutes(self._outages) - self._minutes_out_before,
+            outages=minutes(self._outages) - self._outage_minutes_before,
             warnings=tuple(warnings),
             failures=tuple(failures),
         )
@@ -284,7 +293,7 @@ class _Month:
         def fetch(file: ArchiveFile) -> Table | None:
             return None if stop.is_set() else self._fetch(file)
 
-        days = {day for hole in self.todo for day in days_in(hole) if day.end <= self._today}
+        days = {day for gap in self.todo for day in days_in(gap) if day.end <= self._today}
         files = [self._file(iso(day.start)[:10]) for day in sorted(days)]
         files = [file for file in files if file.path not in self._known_sources]
         for file, table in zip(files, pool.map(fetch, files), strict=True):
@@ -293,7 +302,7 @@ class _Month:
     def _take_rest(self) -> None:
         if self._rest is None:
             return
-        for span in bridge(self.todo, self._rest.page * MINUTE):
+        for span in join_near(self.todo, self._rest.page * MINUTE):
             try:
                 rows = self._rest.fetch(self._store.symbol, span)
             except DataError as error:
@@ -302,16 +311,16 @@ class _Month:
             logger.info("REST, %s: %d bars in %d pages", span, len(rows.frame), rows.pages)
             self._pages += rows.pages
             self._merge(rows.frame, replaces=False)
-            if odd := describe(rows.notes):
-                self._odd.append(f"REST, {span}: {odd}")
+            if text := describe(rows.notes):
+                self._warnings.append(f"REST, {span}: {text}")
             settled = Span(span.start, min(span.end, self._today - SETTLING))
-            self._covered = merge([*self._covered, Span(span.start, self._answered_until(span))])
+            self._covered = merge([*self._covered, Span(span.start, self._covered_until(span))])
             if not self._problems:
-                # An archive that could not be read might have had the minute: then nothing is known about it.
+                # An archive that could not be read may have the minute: then it is not an outage.
                 self._outages = merge([*self._outages, *intersect(self._missing(), [settled])])
 
-    def _answered_until(self, span: Span) -> int:
-        # The day that is not over is answered for up to its last bar only.
+    def _covered_until(self, span: Span) -> int:
+        # The current day is covered up to its last bar only.
         opened = self._frame["open_time"].cast(pl.Int64)
         last = opened.filter(opened < span.end).max()
         return min(span.end, max(self._today, int(last) + MINUTE if isinstance(last, int) else 0))
@@ -335,7 +344,7 @@ class _Month:
             write_whole(self._store.raw_csv / f"{file.name}.csv", table.text)
         logger.info("%s: %d bars", file.path, len(klines.frame))
         self._merge(klines.frame, replaces=replaces)
-        # A file answers for the days it has bars of: whole days are known to be missing from some monthly files.
+        # A file covers only the days it has bars of: some monthly files lack whole days.
         opened = klines.frame["open_time"].cast(pl.Int64)
         days = [Span(day, day + DAY) for day in (opened // DAY * DAY).unique().to_list()]
         self._covered = merge([*self._covered, *days])
@@ -348,8 +357,8 @@ class _Month:
             unit_changes=tuple(iso(us) for us in klines.unit_changes),
             notes=klines.notes,
         )
-        if odd := describe(klines.notes):
-            self._odd.append(f"{file.path}: {odd}")
+        if text := describe(klines.notes):
+            self._warnings.append(f"{file.path}: {text}")
 
     def _merge(self, frame: pl.DataFrame, *, replaces: bool) -> None:
         first, second = (frame, self._frame) if replaces else (self._frame, frame)
@@ -358,40 +367,42 @@ class _Month:
 
     def _missing(self) -> list[Span]:
         opened = self._frame["open_time"].cast(pl.Int64).to_numpy()
-        return subtract([hole for span in self._wanted for hole in absent(opened, span)], self._outages)
+        return subtract([gap for span in self._wanted for gap in missing_spans(opened, span)], self._outages)
 
-    def _settle(self) -> list[str]:
-        """Decide what is covered now; returns what keeps part of the wanted span out."""
+    def _finish_coverage(self) -> list[str]:
+        """Update the covered spans and return why part of the wanted span is not covered."""
         opened = self._frame["open_time"].cast(pl.Int64).to_numpy()
-        self._covered = merge([*self._covered, *subtract([self._whole], absent(opened, self._whole))])
-        if left := intersect(self._missing(), self._covered):
-            spans = ", ".join(str(span) for span in left[:3]) + (", ..." if len(left) > 3 else "")
-            self._odd.append(
-                f"{spans}: {minutes(left)} minutes are in no archive, and REST did not say; they count as a gap, "
-                "and the next backfill asks again"
+        self._covered = merge([*self._covered, *subtract([self._whole], missing_spans(opened, self._whole))])
+        if gaps := intersect(self._missing(), self._covered):
+            spans = ", ".join(str(span) for span in gaps[:3]) + (", ..." if len(gaps) > 3 else "")
+            self._warnings.append(
+                f"{spans}: {minutes(gaps)} minutes are in no archive and not confirmed by REST; they count as a gap, "
+                "and the next backfill requests them again"
             )
-        out = subtract(self._wanted, self._covered)
+        uncovered = subtract(self._wanted, self._covered)
         if self._pages and not self._problems:
-            # The exchange may not have the last bars of the day that is not over yet.
-            out = [span for span in out if span.start < self._today]
-        if not out:
+            # The exchange may not have the last bars of the current day yet.
+            uncovered = [span for span in uncovered if span.start < self._today]
+        if not uncovered:
             return []
-        spans = ", ".join(str(span) for span in out)
-        nowhere = "no archive has it, and REST was not asked" if self._rest is None else "nobody has it"
+        spans = ", ".join(str(span) for span in uncovered)
+        no_data = "no archive has it, and REST is off" if self._rest is None else "no source has it"
         problems = list(dict.fromkeys(self._problems))
         more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
-        why = "; ".join(problems[:3] + more) or f"{nowhere}; is {self._store.symbol} the right symbol?"
-        return [f"{spans}: {why}"]
+        reason = (
+            "; ".join(problems[:3] + more) or f"{no_data}; check that {self._store.symbol} is a symbol of the exchange"
+        )
+        return [f"{spans}: {reason}"]
 
     def _commit(self) -> None:
         lost = subtract(self._before, self._covered)
-        if self._forget and self._intact and lost:
-            raise DataError(f"{self.month}: the sources have less than the store ({lost[0]} is gone); kept what was")
+        if self._discard and self._intact and lost:
+            raise DataError(f"{self.month}: the sources no longer have {lost[0]}; the stored month is kept")
         self._store.commit(
             self.month,
             self._frame,
             covered=self._covered,
             outages=self._outages,
             sources=self._sources,
-            forget=self._whole if self._forget else None,
+            forget=self._whole if self._discard else None,
         )

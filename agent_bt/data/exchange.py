@@ -1,4 +1,4 @@
-"""What differs between the exchanges whose history is downloaded: each is a module of `data.exchanges`."""
+"""Define what an exchange must provide for its history to be downloaded; each is a module of `data.exchanges`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from agent_bt.data.spans import Span
 
 FUNDING = "fundingRate"
-"""Stands in the place of the interval for the funding settlements of a perpetual."""
+"""Used as the interval of the funding settlements of a perpetual."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestPages:
-    """How the bars of one kind of market are read from a REST API, page by page.
+    """The REST endpoint that serves the bars of one kind of market page by page.
 
     Attributes:
-        path: below the base URL.
-        page: most rows of one answer.
-        used_header: header in which the API reports what an address has used in this minute; empty: none.
-        used_limit: what an address may use in a minute, in the units of that header.
+        path: path below the base URL.
+        page: maximum number of rows of one page.
+        used_header: response header with the request weight that this IP address has used in this minute; empty
+            (default): none.
+        used_limit: request weight that an IP address may use in a minute; default 0, unused without `used_header`.
     """
 
     path: str
@@ -36,10 +37,10 @@ class RestPages:
 
 
 class Exchange(ABC):
-    """Where an exchange keeps its history, and in which form.
+    """Base class of exchanges: the URLs and formats of their history.
 
     A subclass registers itself with `register_exchange` in a module of `agent_bt.data.exchanges` that has its name.
-    Rows that cannot be bars are found by the caller, whatever the exchange.
+    Callers validate the rows of every exchange in the same way.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("spot",)
@@ -47,13 +48,13 @@ class Exchange(ABC):
     archive_url: ClassVar[str]
     """Base URL of the archive."""
     rest_urls: ClassVar[Mapping[str, str]] = {}
-    """Kind of market -> base URL of the REST API; a kind without one is read from the archive alone."""
+    """Kind of market -> base URL of the REST API; a kind without one is read from the archive only."""
     has_checksums: ClassVar[bool] = True
     """Whether each file has a `.CHECKSUM` beside it: `<SHA-256>  <file name>`."""
 
     @abstractmethod
     def archive_path(self, kind: str, symbol: str, interval: str, period: str) -> str:
-        """Return where the archive keeps a ZIP with one CSV, below its base URL.
+        """Return the path, below the base URL of the archive, of a ZIP with one CSV.
 
         Args:
             kind: one of `kinds`.
@@ -68,27 +69,34 @@ class Exchange(ABC):
 
         Args:
             text: the CSV.
-            span: the time that the file is of.
-            name: names the file in messages.
+            span: the time that the file should cover, UTC us.
+            name: name of the file in error messages.
 
         Raises:
-            ArchiveError: the text is not a table of bars of `span`.
+            ArchiveError: the text is not a table of bars in `span`.
         """
 
     def rest(self, kind: str) -> RestPages:
-        """Return how bars of a kind of market are read from the REST API.
+        """Return the REST endpoint for the bars of a kind of market.
 
         Raises:
-            ConfigError: this exchange has none.
+            ConfigError: this exchange has no REST API for it.
         """
         raise ConfigError(f"data.exchange: {type(self).__name__} has no REST API for {kind}; run with --no-rest")
 
     def rest_query(self, symbol: str, start: int, end: int, limit: int) -> dict[str, str | int]:
-        """Return the query of one page of one-minute bars that open in [start, end), UTC us."""
+        """Return the query parameters of one page of one-minute bars.
+
+        Args:
+            symbol: as the exchange writes it.
+            start: earliest open time, UTC us.
+            end: end of the range of open times, exclusive, UTC us.
+            limit: maximum number of rows of the page.
+        """
         raise NotImplementedError
 
     def rest_rows(self, answer: Any) -> Sequence[Sequence[Any]] | None:
-        """Return the rows of a decoded answer in the order of `data.klines.RAW_COLUMNS`; None if it is no page."""
+        """Return the rows of a decoded response, columns as `data.klines.RAW_COLUMNS`; None if it is not a page."""
         return answer if isinstance(answer, list) else None
 
 
@@ -96,7 +104,7 @@ EXCHANGES: ExtensionPoint[type[Exchange]] = ExtensionPoint("data.exchange", "age
 
 
 def register_exchange(name: str) -> Any:
-    """Return a decorator that registers an exchange under the name that `data.exchange` gives."""
+    """Return a decorator that registers an exchange under the name that `data.exchange` selects it by."""
     return EXCHANGES.register(name)
 
 
@@ -106,7 +114,9 @@ def exchange_of(name: str) -> Exchange:
     Raises:
         ConfigError: there is no such exchange, or the class is not an `Exchange`.
     """
-    found = EXCHANGES.load(name)
-    if not (isinstance(found, type) and issubclass(found, Exchange)):
-        raise ConfigError(f"data.exchange {name} is not an exchange; derive it from agent_bt.data.exchange.Exchange")
-    return found()
+    exchange = EXCHANGES.load(name)
+    if not (isinstance(exchange, type) and issubclass(exchange, Exchange)):
+        raise ConfigError(
+            f"data.exchange {name} must be an exchange; derive the class from agent_bt.data.exchange.Exchange"
+        )
+    return exchange()

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: temporary name, fsync, rename."""
+"""Write files atomically: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ TEMPORARY = ".tmp-"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, so that a reader sees the old file or the new one, also after a power cut.
+    """Write a file atomically: a reader sees the old content or the new, also after a power failure.
+
+    Args:
+        path: the file; its folder is created if it does not exist.
+        content: the new content.
 
     Raises:
-        DataError: no room, no permission, or another fault of the disk; `path` is as it was.
+        DataError: the disk is full, permission is missing, or the disk fails; `path` is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,11 +31,11 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.chmod(0o644)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written: {error.strerror or error}; make room, then run the same command again"
+            f"{path}: cannot be written: {error.strerror or error}; free disk space, then run the same command again"
         ) from error
 
 
-def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left in `folder`."""
-    for left in folder.glob(f"{TEMPORARY}*"):
-        left.unlink(missing_ok=True)
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed processes from `folder`."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)

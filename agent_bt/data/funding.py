@@ -1,6 +1,6 @@
-"""Funding of perpetuals: the settlements of a range, and each rate on the bar at whose end it is due.
+"""Load the funding settlements of perpetuals and assign each rate to the bar at whose close it is due.
 
-A settlement at instant tau concerns who holds a position at tau, and stands on the bar with close_time == tau: the
+A settlement at instant tau is paid on positions held at tau and belongs to the bar with close_time == tau: the
 settlements of bars in [start, end) are those in (start, end].
 """
 
@@ -21,10 +21,17 @@ from agent_bt.data.store import SETTLEMENTS, Store
 
 
 class FundingSource(Protocol):
-    """A source of one perpetual that knows its settlements."""
+    """A data source of one perpetual that has its settlements."""
 
     def fetch_funding(self, start: int, end: int) -> pl.DataFrame:
-        """The settlements in (start, end] (UTC us), columns of `FUNDING_SCHEMA`.
+        """Return the settlements in (start, end].
+
+        Args:
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
         Raises:
             MissingData: the source does not cover the range.
@@ -33,10 +40,18 @@ class FundingSource(Protocol):
 
 
 class PanelFundingSource(Protocol):
-    """A source of many perpetuals that knows their settlements."""
+    """A data source of many perpetuals that has their settlements."""
 
     def fetch_funding(self, symbol: str, start: int, end: int) -> pl.DataFrame:
-        """The settlements of `symbol` in (start, end] (UTC us), columns of `FUNDING_SCHEMA`.
+        """Return the settlements of `symbol` in (start, end].
+
+        Args:
+            symbol: as the exchange writes it.
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
         Raises:
             MissingData: the source does not cover the range.
@@ -45,17 +60,25 @@ class PanelFundingSource(Protocol):
 
 
 def load_funding(source: FundingSource, bars: pl.DataFrame) -> pl.DataFrame:
-    """The bars of `source` with their column `funding_rate`; see `with_funding`.
+    """Add the column `funding_rate` to bars of one perpetual; see `with_funding`.
+
+    Args:
+        source: has the settlements.
+        bars: columns of `BAR_SCHEMA`, sorted by time.
 
     Raises:
         MissingData: the source does not have all settlements of these bars.
     """
-    funding = FUNDING_SCHEMA.to_frame() if bars.is_empty() else source.fetch_funding(*_life(bars))
+    funding = FUNDING_SCHEMA.to_frame() if bars.is_empty() else source.fetch_funding(*_range(bars))
     return with_funding(bars, funding)
 
 
 def load_panel_funding(source: PanelFundingSource, bars: pl.DataFrame) -> pl.DataFrame:
-    """The same for a panel, each symbol over its own life; bars that have the column already are given back.
+    """Add the column `funding_rate` to bars of many perpetuals; bars that have it already are returned unchanged.
+
+    Args:
+        source: has the settlements of each symbol from its first to its last bar.
+        bars: columns of `PANEL_SCHEMA`, sorted by symbol and time.
 
     Raises:
         MissingData: the source does not have all settlements of these bars.
@@ -63,19 +86,28 @@ def load_panel_funding(source: PanelFundingSource, bars: pl.DataFrame) -> pl.Dat
     if FUNDING_COLUMN in bars.columns:
         return bars
     parts = [
-        with_funding(part, source.fetch_funding(str(part["symbol"][0]), *_life(part)))
+        with_funding(part, source.fetch_funding(str(part["symbol"][0]), *_range(part)))
         for part in bars.partition_by("symbol", maintain_order=True)
     ]
     return pl.concat(parts)
 
 
 def fetch_funding(root: Path | str, symbol: str, start: int, end: int) -> pl.DataFrame:
-    """The settlements in (start, end] of the backfilled store, columns of `FUNDING_SCHEMA`.
+    """Read the settlements in (start, end] from the backfilled store.
 
-    The one at `end` itself is the first of what comes after: it is given if it is there, and not asked for.
+    A settlement at `end` itself is optional: it is returned if the store has it, and no error if not.
+
+    Args:
+        root: folder of the store, `data.root`.
+        symbol: as the exchange writes it.
+        start: UTC us, exclusive.
+        end: UTC us, inclusive.
+
+    Returns:
+        One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
     Raises:
-        MissingData: settlements before `end` were never backfilled; the message has the command that does it.
+        MissingData: settlements before `end` were never backfilled; the message has the command that fetches them.
         DataError: a file of the store is damaged.
     """
     store = Store(root, symbol, "um", SETTLEMENTS)
@@ -86,24 +118,24 @@ def fetch_funding(root: Path | str, symbol: str, start: int, end: int) -> pl.Dat
 
 
 def check_perpetual(kind: str) -> None:
-    """Refuse a market that has no funding.
+    """Raise DataError for a market without funding.
 
     Raises:
         DataError: `kind` is not `um`.
     """
     if kind != "um":
-        raise DataError(f"market.kind {kind} has no funding; perpetuals are market.kind: um")
+        raise DataError(f"market.kind must be um (perpetuals) for funding, got {kind}")
 
 
 def with_funding(bars: pl.DataFrame, funding: pl.DataFrame) -> pl.DataFrame:
-    """Put each rate on the bar at whose end it is due, as `funding_rate` (Float64, null elsewhere).
+    """Add the column `funding_rate` (Float64): the rate that is due at the close of a bar, null if there is none.
 
-    A settlement within a bar, or in a gap before one, counts at the end of that bar; several are summed. Those at or
-    before the first bar's open, and after the last bar's close, are left out.
+    A settlement within a bar, or in a gap before one, counts at the close of that bar; several are summed. Settlements
+    at or before the open of the first bar, and after the close of the last, are left out.
 
     Args:
-        bars: of one symbol, `BAR_SCHEMA` or more, sorted by time.
-        funding: `FUNDING_SCHEMA`, sorted.
+        bars: bars of one symbol, columns of `BAR_SCHEMA` at least, sorted by time.
+        funding: settlements, columns of `FUNDING_SCHEMA`, sorted by time.
     """
     if bars.is_empty():
         return bars.with_columns(pl.lit(None, dtype=pl.Float64).alias(FUNDING_COLUMN))
@@ -124,5 +156,5 @@ def with_funding(bars: pl.DataFrame, funding: pl.DataFrame) -> pl.DataFrame:
     return bars.join(due, on="close_time", how="left", maintain_order="left")
 
 
-def _life(bars: pl.DataFrame) -> tuple[int, int]:
+def _range(bars: pl.DataFrame) -> tuple[int, int]:
     return int(bars["open_time"].cast(pl.Int64)[0]), int(bars["close_time"].cast(pl.Int64)[-1])

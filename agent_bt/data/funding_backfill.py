@@ -1,8 +1,8 @@
-"""Filling the store with the settlements of a perpetual: monthly ZIPs, then REST, and only for what is missing.
+"""Fill the store with missing settlements of a perpetual from monthly ZIPs, then REST.
 
-1. what the store covers is left alone, unless a file is damaged or is to be fetched afresh
-2. the ZIP of each month that is over and not wholly covered             `_take_archives`
-3. REST for the rest: the newest months, and what a ZIP lacks            `_take_rest`
+1. keep the spans that the store covers, unless a file is damaged or is to be fetched again
+2. the ZIP of each month that is over and not fully covered              `_take_archives`
+3. REST for the rest: the newest months, and spans that a ZIP lacks      `_take_rest`
 4. commit month by month
 """
 
@@ -23,7 +23,7 @@ from agent_bt.data.klines import describe
 from agent_bt.data.offsets import Offsets, SourceFile
 from agent_bt.data.rest import Rest
 from agent_bt.data.settlements import FUNDING_SCHEMA, parse_funding_csv
-from agent_bt.data.spans import Span, bridge, intersect, merge, month_span, months_in, subtract
+from agent_bt.data.spans import Span, intersect, join_near, merge, month_span, months_in, subtract
 from agent_bt.data.store import Store
 
 
@@ -35,43 +35,43 @@ def backfill_funding(
     *,
     now: int,
     jobs: int = 4,
-    afresh: Collection[str] = (),
+    refetch: Collection[str] = (),
 ) -> BackfillResult:
-    """Bring a store of settlements to cover `spans`, and the settlement at their ends, as far as they are past.
+    """Fetch the settlements of `spans`, their ends included, that the store does not have and that are in the past.
 
-    What no one has published yet is told as a warning: the next call asks again.
+    Settlements that are not published yet are a warning, and the next call requests them again.
 
     Args:
-        store: of the series `SETTLEMENTS`.
-        spans: UTC us, on whole minutes.
-        archive: where ZIPs come from.
-        rest: where settlements come from that no ZIP has; None: nowhere.
-        now: UTC us; a settlement is past when its minute is over.
-        jobs: files that are fetched at once.
-        afresh: months to fetch again as if the store had nothing of them.
+        store: a store of the series `SETTLEMENTS`.
+        spans: the wanted spans, UTC us, on whole minutes.
+        archive: source of ZIPs.
+        rest: source of settlements that no ZIP has; None: only ZIPs are used.
+        now: UTC us; a settlement is in the past when its minute is over.
+        jobs: number of files that are fetched at the same time; default 4.
+        refetch: months to fetch again as if the store did not have them; default: none.
 
     Raises:
-        DataError: the store cannot be written or read at all.
-        Interrupted: Ctrl-C; nothing of this call is in the store.
+        DataError: the store cannot be written or read.
+        Interrupted: Ctrl-C was pressed; nothing of this call is in the store.
     """
     past = [Span(0, now // MINUTE * MINUTE - MINUTE)]
-    # A position that is open at the end pays the settlement of that instant; nobody must have it yet.
+    # A position that is open at the end pays the settlement of that instant; it may not be published yet.
     wanted = intersect([Span(span.start, span.end + MINUTE) for span in spans], past)
     months = sorted({month for span in wanted for month in months_in(span)})
     with store.lock():
-        work = _Work(store, wanted, months, archive, rest, now=now, afresh=afresh)
+        job = _Job(store, wanted, months, archive, rest, now=now, refetch=refetch)
         try:
-            work.run(jobs)
+            job.run(jobs)
         except KeyboardInterrupt:
             raise Interrupted("stopped; the same command fetches the funding that is missing") from None
-        results = [work.commit(month) for month in months]
+        results = [job.commit(month) for month in months]
     required = intersect(spans, past)
     span = Span(spans[0].start, required[-1].end if required else spans[0].start)
-    return BackfillResult(span=span, months=tuple(work.tell(results, required)), unit="settlements")
+    return BackfillResult(span=span, months=tuple(job.with_missing(results, required)), unit="settlements")
 
 
-class _Work:
-    """Settlements on their way into the store."""
+class _Job:
+    """The fetched settlements before they are committed to the store."""
 
     def __init__(
         self,
@@ -82,21 +82,21 @@ class _Work:
         rest: Rest | None,
         *,
         now: int,
-        afresh: Collection[str],
+        refetch: Collection[str],
     ) -> None:
         self._store, self._archive, self._rest = store, archive, rest
         self._wanted, self._now = wanted, now
         self._before: Offsets = store.offsets()
         self._intact = {month: store.intact(month, self._before) for month in months}
-        self._forget = {month for month in months if month in afresh or not self._intact[month]}
-        gone = [month_span(month) for month in self._forget]
-        self._covered = subtract(self._before.covered, gone)
-        kept = [store.read_month(month) for month in months if month not in self._forget]
+        self._discard = {month for month in months if month in refetch or not self._intact[month]}
+        discarded = [month_span(month) for month in self._discard]
+        self._covered = subtract(self._before.covered, discarded)
+        kept = [store.read_month(month) for month in months if month not in self._discard]
         self._frame = pl.concat([FUNDING_SCHEMA.to_frame(), *kept])
         self._rows_before = self._by_month(self._frame)
         self._sources: dict[str, SourceFile] = {}
         self._pages: dict[str, int] = {}
-        self._odd: dict[str, list[str]] = {}
+        self._warnings: dict[str, list[str]] = {}
         self._problems: dict[str, list[str]] = {}
         self._rest_problems: list[str] = []
         self.todo = subtract(wanted, self._covered)
@@ -106,7 +106,7 @@ class _Work:
         self._take_rest()
 
     def commit(self, month: str) -> MonthResult:
-        """Write what has arrived of a month, and tell what happened to it."""
+        """Write the settlements of a month to the store and return its result."""
         whole = month_span(month)
         time = pl.col("funding_time").cast(pl.Int64)
         frame = self._frame.filter(time.is_between(whole.start, whole.end, closed="left"))
@@ -114,9 +114,9 @@ class _Work:
         sources = {path: file for path, file in self._sources.items() if month in path}
         lost = subtract(intersect(self._before.covered, [whole]), covered)
         failures: list[str] = []
-        if month in self._forget and self._intact[month] and lost:
-            failures.append(f"{month}: the sources have less than the store ({lost[0]} is gone); kept what was")
-        elif month in self._forget or subtract(covered, self._before.covered) or sources:
+        if month in self._discard and self._intact[month] and lost:
+            failures.append(f"{month}: the sources no longer have {lost[0]}; the stored month is kept")
+        elif month in self._discard or subtract(covered, self._before.covered) or sources:
             try:
                 self._store.commit(
                     month,
@@ -124,7 +124,7 @@ class _Work:
                     covered=covered,
                     outages=[],
                     sources=sources,
-                    forget=whole if month in self._forget else None,
+                    forget=whole if month in self._discard else None,
                 )
             except DataError as error:
                 failures.append(str(error))
@@ -133,41 +133,41 @@ class _Work:
             added=len(frame) - self._rows_before.get(month, 0),
             files=tuple(sorted(sources)),
             pages=self._pages.get(month, 0),
-            warnings=tuple(self._odd.get(month, ())),
+            warnings=tuple(self._warnings.get(month, ())),
             failures=tuple(failures),
         )
 
-    def tell(self, results: Sequence[MonthResult], required: Sequence[Span]) -> list[MonthResult]:
-        """Add what is still missing: as a failure where something went wrong, else as a warning."""
-        told = []
+    def with_missing(self, results: Sequence[MonthResult], required: Sequence[Span]) -> list[MonthResult]:
+        """Return the results with missing spans added, as a failure if a source failed, else as a warning."""
+        updated = []
         for result in results:
-            left = subtract(intersect(required, [month_span(result.month)]), self._covered)
-            problems = self._problems.get(result.month, []) + (self._rest_problems if left else [])
+            missing = subtract(intersect(required, [month_span(result.month)]), self._covered)
+            problems = self._problems.get(result.month, []) + (self._rest_problems if missing else [])
             warnings, failures = list(result.warnings), list(result.failures)
-            spans = ", ".join(str(span) for span in left[:3]) + (", ..." if len(left) > 3 else "")
-            if left and problems:
+            spans = ", ".join(str(span) for span in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            if missing and problems:
                 failures.append(f"funding of {spans}: {'; '.join(problems[:3])}")
-            elif left:
-                warnings.append(f"funding of {spans}: in no archive yet, and REST was not asked; ask again later")
+            elif missing:
+                warnings.append(f"funding of {spans}: in no archive yet, and REST is off; run the command again later")
             else:
                 warnings += problems
-            told.append(replace(result, warnings=tuple(warnings), failures=tuple(failures)))
-        return told
+            updated.append(replace(result, warnings=tuple(warnings), failures=tuple(failures)))
+        return updated
 
     def _take_archives(self, jobs: int) -> None:
         today = self._now // DAY * DAY
-        months = sorted({month for hole in self.todo for month in months_in(hole)})
+        months = sorted({month for gap in self.todo for month in months_in(gap)})
         files = [
             archive_file(self._archive.exchange, self._store.kind, self._store.symbol, FUNDING, month)
             for month in months
             if month_span(month).end <= today
         ]
-        known = {path for path in self._before.sources if not any(month in path for month in self._forget)}
+        known = {path for path in self._before.sources if not any(month in path for month in self._discard)}
         files = [file for file in files if file.path not in known]
         with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(self._fetch, file) for file in files]
             try:
-                # Polars' signal handler does not wake a wait without end: Ctrl-C would be heard only after it.
+                # A wait without timeout is not interrupted by Ctrl-C under Polars' signal handler.
                 while wait(futures, timeout=0.2).not_done:
                     pass
             except BaseException:
@@ -200,13 +200,13 @@ class _Work:
             fetched=iso(self._now // SECOND * SECOND),
             notes=settlements.notes,
         )
-        if odd := describe(settlements.notes):
-            self._odd.setdefault(file.period, []).append(f"{file.path}: {odd}")
+        if text := describe(settlements.notes):
+            self._warnings.setdefault(file.period, []).append(f"{file.path}: {text}")
 
     def _take_rest(self) -> None:
         if self._rest is None:
             return
-        for span in bridge(self.todo, 30 * DAY):
+        for span in join_near(self.todo, 30 * DAY):
             try:
                 rows = self._rest.fetch_funding(self._store.symbol, span)
             except DataError as error:

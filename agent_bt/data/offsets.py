@@ -1,4 +1,4 @@
-"""The offsets of a series: what the store covers of it, from which files, and when they were fetched."""
+"""Read and write the offsets of a series: the spans the store covers, their source files and when they were fetched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonthFile:
-    """One month of the store: `sha256` of the Parquet file, its rows."""
+    """One month of the store.
+
+    Attributes:
+        sha256: of the Parquet file, hexadecimal.
+        rows: number of its rows.
+    """
 
     sha256: str
     rows: int
@@ -27,8 +32,14 @@ class MonthFile:
 class SourceFile:
     """One archive file whose rows went into the store.
 
-    `sha256` and `size` (bytes) of the ZIP; `fetched` ISO time; `units` of its times in order, `unit_changes` ISO open
-    times; `notes` as in `klines.normalise`.
+    Attributes:
+        sha256: of the ZIP, hexadecimal.
+        size: of the ZIP, bytes.
+        rows: number of rows used.
+        fetched: time of the download, ISO 8601.
+        units: units of its times (`ms`, `us`) in order of appearance.
+        unit_changes: open times at which the unit changes, ISO 8601.
+        notes: see `klines.normalise`.
     """
 
     sha256: str
@@ -42,13 +53,13 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offsets:
-    """What is known about one series.
+    """The state of one series of the store.
 
     Attributes:
-        covered: spans that an archive file or the REST endpoint has answered for.
-        outages: spans that none of them has bars for; they are not asked for again. Part of `covered`.
+        covered: spans for which an archive file or the REST endpoint has given data or confirmed that there is none.
+        outages: spans without bars at any source, not requested again; part of `covered`.
         months: month -> its Parquet file.
-        sources: path below the archive's base URL -> what was in it.
+        sources: path below the archive's base URL -> the file that was used.
     """
 
     covered: tuple[Span, ...] = ()
@@ -57,7 +68,7 @@ class Offsets:
     sources: Mapping[str, SourceFile] = field(default_factory=dict)
 
     def to_json(self, series: str) -> bytes:
-        """The content of the file; `series` names what it is about."""
+        """Return the content of the offsets file of the series named `series`."""
         content = {
             "version": VERSION,
             series: {
@@ -71,15 +82,20 @@ class Offsets:
 
     @classmethod
     def from_json(cls, text: bytes, name: str, series: str) -> Offsets:
-        """Read the content of the file about `series`; `name` is for messages.
+        """Read the content of an offsets file.
+
+        Args:
+            text: the content, as `to_json` writes it.
+            name: name of the file in error messages.
+            series: name of the series that the file must be about.
 
         Raises:
-            DataError: the text is not what `to_json` writes.
+            DataError: the content is not valid, or of another version.
         """
         try:
             content = orjson.loads(text)
             if content["version"] != VERSION:
-                raise DataError(f"{name}: version {content['version']} is not one this agent-bt reads ({VERSION})")
+                raise DataError(f"{name}: version must be {VERSION}, got {content['version']}; update agent-bt")
             known = content[series]
             return cls(
                 covered=_spans(known["covered"]),
@@ -90,7 +106,7 @@ class Offsets:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{name}: not readable ({error!r}); remove it and run `agent-bt data backfill` again: "
-                "everything is fetched anew"
+                "all data are fetched again"
             ) from error
 
 

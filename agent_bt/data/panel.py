@@ -1,7 +1,7 @@
-"""Sources of many symbols at once: a Parquet panel, and the store.
+"""Load bars of many symbols at once from a Parquet file or from the store.
 
-A panel holds each symbol over its own life: from the first to the last bar it has in the range. Gaps inside a life
-are filled flat and flagged, or left out; nothing is invented before or after it.
+A panel has each symbol while it is listed: from the first to the last bar of the symbol in the range. Gaps in between
+are filled with the last close and flagged, or left out; no bars are added before the first or after the last.
 """
 
 from __future__ import annotations
@@ -27,42 +27,69 @@ PANEL_SCHEMA = pl.Schema([("symbol", pl.String()), *BAR_SCHEMA.items()])
 
 
 class Panel(Protocol):
-    """Where bars of many symbols come from. `label` names it in reports, `notes` say what of it is not exact."""
+    """A data source of many symbols.
+
+    Attributes:
+        symbols: sorted names of the symbols.
+        label: name of the source in reports.
+        notes: what is approximate about its data.
+    """
 
     symbols: tuple[str, ...]
     label: str
     notes: tuple[str, ...]
 
     def fetch_panel(self, interval: str, start: int, end: int) -> pl.DataFrame:
-        """Bars that open at or after `start` and close by `end` (UTC us), columns of `PANEL_SCHEMA`.
+        """Return the bars that open at or after `start` and close by `end`.
 
-        A symbol without a bar in the range is left out.
+        Args:
+            interval: length of a bar, such as `1m`, `1h` or `1d`.
+            start: earliest open time, UTC us.
+            end: latest close time, UTC us.
+
+        Returns:
+            One row a bar and symbol, columns of `PANEL_SCHEMA`, sorted by symbol and time. A symbol without a bar in
+            the range is left out.
 
         Raises:
-            MissingData: the source has nothing of the range, or not what it should have.
+            MissingData: the source has no bars in the range, or does not cover it.
         """
         ...
 
     def fetch_funding(self, symbol: str, start: int, end: int) -> pl.DataFrame:
-        """The settlements of a perpetual in (start, end], columns of `FUNDING_SCHEMA`."""
+        """Return the settlements of a perpetual in (start, end].
+
+        Args:
+            symbol: as the exchange writes it.
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
+        """
         ...
 
 
-_INSTEAD = "quote volume is taken as volume x close, the others as 0"
+_APPROXIMATION = "quote volume is taken as volume x close, the others as 0"
 
 
 class PanelSource:
-    """A Parquet file of many symbols: `symbol`, `open_time`, prices and volume; other columns may be missing.
+    """Load bars of many symbols from a Parquet file with `symbol`, `open_time`, prices and volume.
 
-    Where the file has no `quote_asset_volume`, it is volume x close; trade counts and taker volumes are then 0.
-    A column `funding_rate` is kept: the rate of the settlement at the end of a bar, null where there is none.
+    Without a column `quote_asset_volume`, it is volume x close; missing trade counts and taker volumes are 0.
+    A column `funding_rate` is kept: the rate of the settlement at the close of a bar, null if there is none.
     """
 
     def __init__(self, path: Path | str, symbols: Sequence[str] | None = None, gaps: Gaps = "forward_fill") -> None:
-        """Reads the file; `symbols`: which ones, None: all.
+        """Read the file.
+
+        Args:
+            path: the Parquet file.
+            symbols: the symbols to read; None (default): all.
+            gaps: `forward_fill` (default) or `drop`, see `data.resample.to_bars`.
 
         Raises:
-            DataError: not readable, columns or symbols missing, or bars that cannot be.
+            DataError: the file is not readable, lacks columns or symbols, or has invalid bars.
         """
         self._gaps: Gaps = gaps
         self._file: BarFile = read_bar_file(Path(path), symbols)
@@ -70,11 +97,11 @@ class PanelSource:
             str(part["symbol"][0]): part for part in self._file.frame.partition_by("symbol", maintain_order=True)
         }
         times = self._file.frame["open_time"].cast(pl.Int64).to_numpy()
-        self._held = Span(int(times.min()), int(times.max()) + self._file.step)
+        self._covered = Span(int(times.min()), int(times.max()) + self._file.step)
         self.symbols = tuple(self._parts)
         self.label = self._file.label
         self.notes: tuple[str, ...] = (
-            (f"{self._file.path.name} has no {', '.join(self._file.missing)}: {_INSTEAD}",)
+            (f"{self._file.path.name} has no {', '.join(self._file.missing)}: {_APPROXIMATION}",)
             if self._file.missing
             else ()
         )
@@ -83,32 +110,49 @@ class PanelSource:
         return f"PanelSource({str(self._file.path)!r}, {list(self.symbols)!r}, gaps={self._gaps!r})"
 
     def fetch_panel(self, interval: str, start: int, end: int) -> pl.DataFrame:
-        """Bars that open at or after `start` and close by `end` (UTC us), columns of `PANEL_SCHEMA`.
+        """Return the bars that open at or after `start` and close by `end`.
+
+        Args:
+            interval: length of a bar, such as `1m`, `1h` or `1d`.
+            start: earliest open time, UTC us.
+            end: latest close time, UTC us.
+
+        Returns:
+            One row a bar and symbol, columns of `PANEL_SCHEMA`, sorted by symbol and time.
 
         Raises:
-            MissingData: the file has nothing of the range, or its bars are longer than `interval`.
+            MissingData: the file has no bars in the range, or `interval` is not a multiple of their length.
         """
-        length = self._file.checked(interval)
-        # Beyond the end of the file nothing is known: a bar that reaches past it is not closed.
-        span = whole_bars(Span(start, min(end, self._held.end)), length)
-        lives = [
-            life_of(symbol, part, span, length, self._gaps, step=self._file.step)
+        length = self._file.interval_us(interval)
+        # A bar that ends after the last bar of the file is not complete.
+        span = whole_bars(Span(start, min(end, self._covered.end)), length)
+        parts = [
+            listed_bars(symbol, part, span, length, self._gaps, step=self._file.step)
             for symbol, part in self._parts.items()
         ]
         if FUNDING_COLUMN in self._file.frame.columns:
-            lives = [
-                with_funding(life, self._file.settlements(symbol))
-                for symbol, life in zip(self.symbols, lives, strict=True)
+            parts = [
+                with_funding(part, self._file.settlements(symbol))
+                for symbol, part in zip(self.symbols, parts, strict=True)
             ]
-        bars = pl.concat(lives)
+        bars = pl.concat(parts)
         if bars.is_empty():
             raise MissingData(
-                f"{self._file.path}: holds {self._held}, asked for {Span(start, end)}; change market.start / market.end"
+                f"{self._file.path}: has bars for {self._covered}, requested {Span(start, end)}; "
+                "change market.start / market.end"
             )
         return bars
 
     def fetch_funding(self, symbol: str, start: int, end: int) -> pl.DataFrame:
-        """The settlements of `symbol` in (start, end], columns of `FUNDING_SCHEMA`.
+        """Return the settlements of `symbol` in (start, end].
+
+        Args:
+            symbol: as the exchange writes it.
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
         Raises:
             MissingData: the file has no `funding_rate`.
@@ -117,14 +161,22 @@ class PanelSource:
 
 
 class StorePanel:
-    """The backfilled store of several symbols.
+    """Load bars of many symbols from the backfilled store.
 
-    What is covered of the range counts as the life of a symbol, so that late listings need not be told apart.
+    A symbol counts as listed in the part of the range that the store covers.
     """
 
     def __init__(
         self, root: Path | str, symbols: Sequence[str], kind: str = "spot", gaps: Gaps = "forward_fill"
     ) -> None:
+        """Open the store.
+
+        Args:
+            root: folder of the store, `data.root`.
+            symbols: as the exchange writes them.
+            kind: kind of market, `spot` (default) or `um`.
+            gaps: `forward_fill` (default) or `drop`, see `data.resample.to_bars`.
+        """
         self.symbols = tuple(sorted(set(symbols)))
         self.label = f"store {kind}/{len(self.symbols)} symbols"
         self.notes: tuple[str, ...] = ()
@@ -137,11 +189,19 @@ class StorePanel:
         return f"StorePanel({str(self._root)!r}, {list(self.symbols)!r}, {self._kind!r}, gaps={self._gaps!r})"
 
     def fetch_panel(self, interval: str, start: int, end: int) -> pl.DataFrame:
-        """Bars that open at or after `start` and close by `end` (UTC us), columns of `PANEL_SCHEMA`.
+        """Return the bars that open at or after `start` and close by `end`.
+
+        Args:
+            interval: length of a bar, such as `1m`, `1h` or `1d`.
+            start: earliest open time, UTC us.
+            end: latest close time, UTC us.
+
+        Returns:
+            One row a bar and symbol, columns of `PANEL_SCHEMA`, sorted by symbol and time.
 
         Raises:
-            MissingData: nothing of the range was backfilled for a symbol, or there is a hole in what was, or no
-                symbol has a bar; the message has the command that fetches it.
+            MissingData: no part of the range was backfilled for a symbol, or part of the range in between is
+                missing, or no symbol has a bar; the message has the command that fetches it.
             DataError: a file of the store is damaged.
         """
         length = interval_us(interval)
@@ -149,49 +209,57 @@ class StorePanel:
         known = {symbol: intersect([span], store.offsets().covered) for symbol, store in self._stores.items()}
         if missing := [text for symbol, spans in known.items() if (text := self._advice(symbol, spans, span))]:
             raise MissingData("\n".join(missing))
-        lives = []
+        parts = []
         for symbol, spans in known.items():
             whole = whole_bars(Span(spans[0].start, spans[-1].end), length)
-            lives.append(life_of(symbol, self._stores[symbol].read(whole), whole, length, self._gaps))
-        bars = pl.concat(lives)
+            parts.append(listed_bars(symbol, self._stores[symbol].read(whole), whole, length, self._gaps))
+        bars = pl.concat(parts)
         if bars.is_empty():
             raise MissingData(f"{self.label}: no bars in {span}; choose another range")
         return bars
 
     def fetch_funding(self, symbol: str, start: int, end: int) -> pl.DataFrame:
-        """The settlements of `symbol` in (start, end], columns of `FUNDING_SCHEMA`.
+        """Return the settlements of `symbol` in (start, end].
+
+        Args:
+            symbol: as the exchange writes it.
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
         Raises:
-            MissingData: they were not all backfilled; the message has the command that does it.
+            MissingData: not all of them were backfilled; the message has the command that fetches them.
         """
         check_perpetual(self._kind)
         return fetch_funding(self._root, symbol, start, end)
 
     def _advice(self, symbol: str, known: Sequence[Span], span: Span) -> str:
-        """What is missing of a symbol, and how to get it; empty if nothing is."""
+        """Return a message with the missing spans of a symbol and the command that fetches them; empty if none."""
         missing = subtract([Span(known[0].start, known[-1].end)], known) if known else [span]
-        spans = ", ".join(str(hole) for hole in missing)
+        spans = ", ".join(str(gap) for gap in missing)
         command = self._stores[symbol].command(missing)
         return f"store {self._kind}/{symbol}: no data for {spans}; fetch it with\n  {command}" if missing else ""
 
 
-def life_of(
+def listed_bars(
     symbol: str, frame: pl.DataFrame, span: Span, interval: int, gaps: Gaps, *, step: int = MINUTE
 ) -> pl.DataFrame:
-    """The bars of one symbol in `span`, columns of `PANEL_SCHEMA`, up to the last that it has and no further.
+    """Aggregate the bars of one symbol in `span`, up to its last bar in it, to columns of `PANEL_SCHEMA`.
 
     Args:
-        symbol: goes into the first column.
-        frame: the columns of `STORE_SCHEMA` (close_time may be missing), sorted, of bars of length `step`.
-        span: UTC us, of whole bars.
-        interval: length of the bars, us.
-        gaps: `forward_fill` or `drop`.
-        step: length of the bars in `frame`, us.
+        symbol: value of the first column.
+        frame: bars of length `step`, columns of `STORE_SCHEMA` (close_time may be missing), sorted by time.
+        span: UTC us, from and to multiples of `interval`.
+        interval: length of the resulting bars, us; a multiple of `step`.
+        gaps: `forward_fill` or `drop`, see `data.resample.to_bars`.
+        step: length of the bars in `frame`, us; default: a minute.
     """
     times = frame["open_time"].cast(pl.Int64).to_numpy()
     first, last = (int(at) for at in np.searchsorted(times, span))
     inside = frame.slice(first, last - first)
-    # The last bar of a life may be one of few minutes; it is closed all the same once its time is over.
+    # The last bar before a delisting may have few minutes; it is complete once its interval is over.
     end = int(times[last - 1]) // interval * interval + interval if len(inside) else span.start
     bars = to_bars(inside, Span(span.start, end), interval, gaps, step=step)
     return bars.select(pl.lit(symbol).alias("symbol"), *BAR_SCHEMA.names())

@@ -1,4 +1,4 @@
-"""Minutes -> bars of any interval, and what stands in for the bars that are missing."""
+"""Aggregate minute bars to bars of any interval, and fill or drop gaps."""
 
 from __future__ import annotations
 
@@ -17,31 +17,36 @@ _AMOUNTS = ("volume", "quote_asset_volume", "taker_base", "taker_quote")
 
 
 def whole_bars(span: Span, interval: int) -> Span:
-    """The part of `span` that whole bars of `interval` (us, aligned to UTC) fit into; may be empty."""
+    """Return the part of a span that complete bars cover; it may be empty.
+
+    Args:
+        span: UTC us.
+        interval: length of the bars, us; they open at multiples of it since 1970.
+    """
     start = -(-span.start // interval) * interval
     return Span(start, max(start, span.end // interval * interval))
 
 
 def to_bars(minutes: pl.DataFrame, span: Span, interval: int, gaps: Gaps, *, step: int = MINUTE) -> pl.DataFrame:
-    """Bars that lie wholly in `span`, built from the minutes that are there, and from nothing else.
+    """Aggregate the minutes inside `span` to complete bars, columns of `BAR_SCHEMA`.
 
-    A bar with some of its minutes is a bar of these; one with none of them is a gap: left out, or flat at the last
-    close with volume 0 and `filled`. Before the first bar there is nothing to fill from, so nothing is invented.
+    A bar with some of its minutes is built from these; one without any is a gap: left out, or filled with the last
+    close as all four prices, volume 0 and `filled` True. Gaps before the first bar are not filled.
 
     Args:
-        minutes: `STORE_SCHEMA`, sorted; bars of length `step`.
-        span: UTC us.
-        interval: length of the bars, us; a multiple of `step`.
+        minutes: bars of length `step`, columns of `STORE_SCHEMA`, sorted by time.
+        span: UTC us; only bars that open and close within it are returned.
+        interval: length of the resulting bars, us; a multiple of `step`.
         gaps: `forward_fill` or `drop`.
-        step: length of the bars in `minutes`, us.
+        step: length of the bars in `minutes`, us; default: a minute.
     """
-    fit = whole_bars(span, interval)
+    whole = whole_bars(span, interval)
     opened = pl.col("open_time").cast(pl.Int64)
-    inside = minutes.filter(opened.is_between(fit.start, fit.end, closed="left")).with_columns(open_time=opened)
+    inside = minutes.filter(opened.is_between(whole.start, whole.end, closed="left")).with_columns(open_time=opened)
     bars = inside if interval == step else _aggregate(inside, interval)
     bars = bars.with_columns(filled=False)
     if gaps == "forward_fill" and len(bars):
-        bars = _fill(bars, fit.end, interval)
+        bars = _fill(bars, whole.end, interval)
     times = {
         "open_time": pl.col("open_time").cast(TIME),
         "close_time": (pl.col("open_time") + interval).cast(TIME),
@@ -59,7 +64,7 @@ def _aggregate(minutes: pl.DataFrame, interval: int) -> pl.DataFrame:
         *[pl.col(name).sum() for name in _AMOUNTS],
     ]
     slot = pl.col("open_time") // interval * interval
-    # `maintain_order` also keeps the order of the sums, and with it their last bit.
+    # `maintain_order` also fixes the order of the sums, so that results are bit-identical.
     return minutes.group_by(slot.alias("open_time"), maintain_order=True).agg(columns)
 
 
@@ -68,8 +73,8 @@ def _fill(bars: pl.DataFrame, end: int, interval: int) -> pl.DataFrame:
     grid = pl.DataFrame({"open_time": pl.int_range(first, end, interval, eager=True)})
     if len(grid) == len(bars):
         return bars
-    wide = grid.join(bars, on="open_time", how="left", maintain_order="left")
-    return wide.with_columns(
+    filled = grid.join(bars, on="open_time", how="left", maintain_order="left")
+    return filled.with_columns(
         pl.col("filled").fill_null(True),
         pl.col("close").forward_fill(),
         *[pl.col(name).fill_null(0) for name in (*_AMOUNTS, "trades")],

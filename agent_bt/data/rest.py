@@ -1,4 +1,4 @@
-"""The exchange's REST endpoint: minutes and settlements that no archive has (yet), page by page."""
+"""Download minute bars and settlements that no archive has (yet) from an exchange's REST API, page by page."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ from agent_bt.data.transport import Transport
 FUNDING_PATH = "/fapi/v1/fundingRate"
 FUNDING_PAGE = 1000
 
-_COURTESY = 0.8
+_MAX_USED_FRACTION = 0.8
+"""Fraction of the request weight of a minute above which requests pause until the next minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestRows:
-    """All bars, or all settlements, that the endpoint has in a span, and what was odd about them."""
+    """All bars, or all settlements, that the endpoint has in a span.
+
+    Attributes:
+        frame: columns of `STORE_SCHEMA`, or of `FUNDING_SCHEMA`, sorted by time.
+        pages: number of pages that were requested.
+        notes: kind of irregularity -> number of rows; see `data.klines.normalise`.
+    """
 
     frame: pl.DataFrame
     pages: int
@@ -35,7 +42,7 @@ class RestRows:
 
 
 class Rest:
-    """The endpoints of one kind of market behind a base URL."""
+    """Read the REST endpoints of one kind of market."""
 
     def __init__(
         self,
@@ -49,14 +56,14 @@ class Rest:
         """Open the endpoints of a kind of market.
 
         Args:
-            base_url: http(s)://, below which the paths of the exchange lie.
+            base_url: http(s):// URL that the paths of the exchange are below.
             transport: sends the requests.
             kind: `spot` or `um`; default `spot`.
-            exchange: whose endpoint it is; default: Binance.
-            clock: seconds since 1970; default: the system's.
+            exchange: the exchange of the endpoints; default: Binance.
+            clock: returns seconds since 1970; default: the system clock.
 
         Raises:
-            ConfigError: the exchange has no REST API.
+            ConfigError: the exchange has no REST API for this kind of market.
         """
         self.base_url = base_url.rstrip("/")
         self._exchange = exchange or exchange_of("binance")
@@ -66,16 +73,20 @@ class Rest:
         self._clock = clock
 
     def fetch(self, symbol: str, span: Span) -> RestRows:
-        """The minute bars that open in `span`, as far as the exchange has them.
+        """Download the minute bars that open in a span, as far as the exchange has them.
+
+        Args:
+            symbol: as the exchange writes it.
+            span: UTC us, on whole minutes.
 
         Raises:
-            ArchiveError: an answer is not what it should be, twice.
+            ArchiveError: a response is not valid, twice.
             Unreachable, Banned, DataError: see `Transport.get`.
         """
         frames, notes, pages, start = [STORE_SCHEMA.to_frame()], dict[str, int](), 0, span.start
         while start < span.end:
             query = self._exchange.rest_query(symbol, start, span.end, self.page)
-            rows = self._ask(self._endpoint.path, query, self.page)
+            rows = self._request(self._endpoint.path, query, self.page)
             pages += 1
             if rows:
                 klines = parse_rows(rows, Span(start, span.end), f"{self.base_url}: page from {start // 1000} ms")
@@ -87,15 +98,19 @@ class Rest:
         return RestRows(frame=pl.concat(frames), pages=pages, notes=notes)
 
     def fetch_funding(self, symbol: str, span: Span) -> RestRows:
-        """The settlements in `span`, columns of `FUNDING_SCHEMA`.
+        """Download the settlements in a span.
+
+        Args:
+            symbol: as the exchange writes it.
+            span: UTC us, on whole minutes.
 
         Raises:
-            ArchiveError: an answer is not what it should be, twice.
+            ArchiveError: a response is not valid, twice.
             Unreachable, Banned, DataError: see `Transport.get`.
         """
         frames, pages, start = [FUNDING_SCHEMA.to_frame()], 0, span.start
         while start < span.end:
-            rows = self._ask(FUNDING_PATH, _funding_query(symbol, start, span.end), FUNDING_PAGE)
+            rows = self._request(FUNDING_PATH, _funding_query(symbol, start, span.end), FUNDING_PAGE)
             pages += 1
             if rows:
                 name = f"{self.base_url}: page of funding from {start // 1000} ms"
@@ -105,26 +120,28 @@ class Rest:
             start = int(frames[-1]["funding_time"].cast(pl.Int64)[-1]) + MINUTE
         return RestRows(frame=pl.concat(frames), pages=pages, notes={})
 
-    def _ask(self, path: str, query: dict[str, str | int], limit: int) -> Sequence[Any]:
+    def _request(self, path: str, query: dict[str, str | int], limit: int) -> Sequence[Any]:
         klines = path == self._endpoint.path
         for _ in range(2):
-            answer = self._transport.get(f"{self.base_url}{path}", query)
-            if answer is None:
+            response = self._transport.get(f"{self.base_url}{path}", query)
+            if response is None:
                 break
-            self._spare(answer.headers.get(self._endpoint.used_header, "") if self._endpoint.used_header else "")
+            self._throttle(response.headers.get(self._endpoint.used_header, "") if self._endpoint.used_header else "")
             try:
-                decoded = orjson.loads(answer.body)
+                decoded = orjson.loads(response.body)
             except orjson.JSONDecodeError:
                 continue
             rows = self._exchange.rest_rows(decoded) if klines else decoded
             if isinstance(rows, list) and len(rows) <= limit:
                 return rows
-        what = "klines" if klines else "settlements"
-        raise ArchiveError(f"{self.base_url}{path}: the answer is not a page of {what}; is this the endpoint?")
+        rows_of = "klines" if klines else "settlements"
+        raise ArchiveError(
+            f"{self.base_url}{path}: the response must be a page of {rows_of}; check the URL of the endpoint"
+        )
 
-    def _spare(self, used: str) -> None:
-        # The count starts anew with each minute of the clock.
-        if used.isdigit() and int(used) >= _COURTESY * self._endpoint.used_limit:
+    def _throttle(self, used: str) -> None:
+        # The used weight is reset with each minute of the clock.
+        if used.isdigit() and int(used) >= _MAX_USED_FRACTION * self._endpoint.used_limit:
             self._transport.pause(60.0 - self._clock() % 60.0)
 
 

@@ -1,4 +1,4 @@
-"""The sample market with many symbols: each has its own life of prices, and all move with one common market."""
+"""Generate a sample market of many symbols that share one common market factor."""
 
 from __future__ import annotations
 
@@ -10,47 +10,63 @@ import polars as pl
 from agent_bt.core.clock import interval_us, iso, time_us
 from agent_bt.core.errors import MissingData
 from agent_bt.core.schema import STORE_SCHEMA
-from agent_bt.data.panel import life_of
+from agent_bt.data.panel import listed_bars
 from agent_bt.data.resample import Gaps, whole_bars
 from agent_bt.data.sample import BASE_PRICE, FIRST, LAST, SampleSource
 from agent_bt.data.spans import Span
 
-LISTED, VANISHED = time_us("2024-08-01"), time_us("2024-09-01")
-"""With five symbols or more, the last by name is listed only then, and the one before it delisted."""
+LISTED, DELISTED = time_us("2024-08-01"), time_us("2024-09-01")
+"""With five symbols or more: when the last by name is listed, and when the one before it is delisted, UTC us."""
 
-FEWEST_WITH_LIVES = 5
+MIN_SYMBOLS_WITH_LISTINGS = 5
+"""Number of symbols from which on one is listed late and one is delisted."""
 _MARKET = "common market"
 
 
 class SamplePanel:
-    """Bars of many symbols of the sample market; never a stand-in for real data: its label says what it is.
+    """Generate bars of many symbols of the sample market; its label marks them as generated, not real, data.
 
     A symbol's price is the price of its own sample market (of this seed and its name) times that of a common one, so
-    that all of them move together and each in its own way; minutes that either is missing are missing. Prices and
-    volumes are scaled by powers that follow from the name, so that some symbols are traded more than others.
+    that returns are correlated; minutes missing in either are missing. Prices and volumes are scaled by powers of two
+    derived from the name, so that some symbols have more volume than others.
 
-    With `FEWEST_WITH_LIVES` symbols or more one appears late and one vanishes, at fixed dates in the middle of the
-    default range (`LISTED`, `VANISHED`): every run on it meets a listing and a delisting.
+    With `MIN_SYMBOLS_WITH_LISTINGS` symbols or more, one is listed late and one is delisted, at fixed dates in the
+    middle of the default range (`LISTED`, `DELISTED`), so that every run on it has a listing and a delisting.
     """
 
     def __init__(self, symbols: Sequence[str], seed: int, gaps: Gaps = "forward_fill") -> None:
+        """Choose the symbols.
+
+        Args:
+            symbols: any names.
+            seed: seed of the generator.
+            gaps: `forward_fill` (default) or `drop`, see `data.resample.to_bars`.
+        """
         self.symbols = tuple(sorted(set(symbols)))
         self.seed = seed
         self.label = f"SAMPLE MARKET (seed {seed}, {len(self.symbols)} symbols)"
         self.notes: tuple[str, ...] = ()
         self._gaps: Gaps = gaps
-        if len(self.symbols) >= FEWEST_WITH_LIVES:
-            *_, gone, late = self.symbols
-            self.notes = (f"{late} is listed at {iso(LISTED)}, {gone} delisted at {iso(VANISHED)}",)
+        if len(self.symbols) >= MIN_SYMBOLS_WITH_LISTINGS:
+            *_, delisted, listed = self.symbols
+            self.notes = (f"{listed} is listed at {iso(LISTED)}, {delisted} delisted at {iso(DELISTED)}",)
 
     def __repr__(self) -> str:
         return f"SamplePanel({list(self.symbols)!r}, seed={self.seed}, gaps={self._gaps!r})"
 
     def fetch_panel(self, interval: str, start: int, end: int) -> pl.DataFrame:
-        """Bars that open at or after `start` and close by `end` (UTC us), columns of `PANEL_SCHEMA`.
+        """Return the bars that open at or after `start` and close by `end`.
+
+        Args:
+            interval: length of a bar, such as `1m`, `1h` or `1d`.
+            start: earliest open time, UTC us.
+            end: latest close time, UTC us.
+
+        Returns:
+            One row a bar and symbol, columns of `PANEL_SCHEMA`, sorted by symbol and time.
 
         Raises:
-            MissingData: the span is not within 2010 to 2049, or no symbol lives in it.
+            MissingData: the range is not within 2010 to 2049, or no symbol is listed in it.
         """
         length = interval_us(interval)
         span = whole_bars(Span(start, end), length)
@@ -59,17 +75,25 @@ class SamplePanel:
             .minutes(span)
             .select("open_time", first=pl.col("open") / BASE_PRICE, last=pl.col("close") / BASE_PRICE)
         )
-        lives = []
+        parts = []
         for symbol in self.symbols:
             table = self._minutes(symbol, span, market)
-            lives.append(life_of(symbol, table, span, length, self._gaps))
-        bars = pl.concat(lives)
+            parts.append(listed_bars(symbol, table, span, length, self._gaps))
+        bars = pl.concat(parts)
         if bars.is_empty():
             raise MissingData(f"{self.label}: no bars in {span}; choose another range")
         return bars
 
     def fetch_funding(self, symbol: str, start: int, end: int) -> pl.DataFrame:
-        """The settlements in (start, end] of a symbol as a perpetual, columns of `FUNDING_SCHEMA`.
+        """Return the settlements in (start, end] of a symbol as a perpetual.
+
+        Args:
+            symbol: any name.
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
         Raises:
             MissingData: the span is not within 2010 to 2049.
@@ -77,18 +101,18 @@ class SamplePanel:
         return SampleSource(symbol, self.seed).fetch_funding(start, end)
 
     def _minutes(self, symbol: str, span: Span, market: pl.DataFrame) -> pl.DataFrame:
-        life = self._life(symbol)
-        part = Span(max(span.start, life.start), min(span.end, life.end))
+        listed = self._listed(symbol)
+        part = Span(max(span.start, listed.start), min(span.end, listed.end))
         if part.start >= part.end:
             return STORE_SCHEMA.to_frame()
         price, size = _scales(symbol)
         units = size / price
         own = SampleSource(symbol, self.seed).minutes(part).join(market, on="open_time", how="inner")
-        alive = pl.col("open_time").cast(pl.Int64).is_between(part.start, part.end, closed="left")
+        inside = pl.col("open_time").cast(pl.Int64).is_between(part.start, part.end, closed="left")
         return (
-            own.filter(alive)
+            own.filter(inside)
             .with_columns(
-                # The outer prices take the outer factor, so that a bar remains one that can be.
+                # High and low take the larger and the smaller factor, so that the bar remains valid.
                 open=(pl.col("open") * pl.col("first") * price).round(6),
                 high=(pl.col("high") * pl.max_horizontal("first", "last") * price).round(6),
                 low=(pl.col("low") * pl.min_horizontal("first", "last") * price).round(6),
@@ -102,16 +126,16 @@ class SamplePanel:
             .select(STORE_SCHEMA.names())
         )
 
-    def _life(self, symbol: str) -> Span:
-        listed, vanished = FIRST, LAST
-        if len(self.symbols) >= FEWEST_WITH_LIVES:
+    def _listed(self, symbol: str) -> Span:
+        listed, delisted = FIRST, LAST
+        if len(self.symbols) >= MIN_SYMBOLS_WITH_LISTINGS:
             listed = LISTED if symbol == self.symbols[-1] else listed
-            vanished = VANISHED if symbol == self.symbols[-2] else vanished
-        return Span(listed, vanished)
+            delisted = DELISTED if symbol == self.symbols[-2] else delisted
+        return Span(listed, delisted)
 
 
 def _scales(symbol: str) -> tuple[float, float]:
-    """What price and traded value of a symbol are multiplied by: 1 to 1/1024, and 4 to 1/8."""
+    """Return the factors of the price (1 to 1/1024) and of the traded value (4 to 1/8) of a symbol."""
     bits = int.from_bytes(hashlib.sha256(f"agent-bt/sample/scales|{symbol}".encode()).digest()[:4], "big")
-    # Powers of two lose no bit.
+    # Multiplying by powers of two is exact.
     return 2.0 ** -(bits % 11), 2.0 ** (2 - bits // 11 % 6)

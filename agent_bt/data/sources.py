@@ -1,4 +1,4 @@
-"""The data sources over files: the store, and a single Parquet file."""
+"""Load bars of one symbol from the store or from a Parquet file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from agent_bt.data.store import Store
 
 
 class StoreSource:
-    """Bars of the backfilled store of one symbol.
+    """Load bars of one symbol from the backfilled store.
 
     A span that was never backfilled is an error; a minute that the exchange does not have is a gap.
     """
 
     def __init__(self, root: Path | str, symbol: str, kind: str = "spot", gaps: Gaps = "forward_fill") -> None:
+        """Open the store.
+
+        Args:
+            root: folder of the store, `data.root`.
+            symbol: as the exchange writes it.
+            kind: kind of market, `spot` (default) or `um`.
+            gaps: `forward_fill` (default) or `drop`, see `data.resample.to_bars`.
+        """
         self.symbol = symbol
         self.label = f"store {kind}/{symbol}"
         self._gaps: Gaps = gaps
@@ -31,10 +39,18 @@ class StoreSource:
         return f"StoreSource({str(self._store.root)!r}, {self.symbol!r}, {self._store.kind!r}, gaps={self._gaps!r})"
 
     def fetch_ohlcv(self, interval: str, start: int, end: int) -> pl.DataFrame:
-        """Bars that open at or after `start` and close by `end` (UTC us), columns of `BAR_SCHEMA`.
+        """Return the bars that open at or after `start` and close by `end`.
+
+        Args:
+            interval: length of a bar, such as `1m`, `1h` or `1d`.
+            start: earliest open time, UTC us.
+            end: latest close time, UTC us.
+
+        Returns:
+            One row a bar, columns of `BAR_SCHEMA`, sorted by time.
 
         Raises:
-            MissingData: part of the span was never backfilled; the message has the command that does it.
+            MissingData: part of the range was never backfilled; the message has the command that fetches it.
             DataError: a file of the store is damaged.
         """
         length = interval_us(interval)
@@ -44,10 +60,17 @@ class StoreSource:
         return to_bars(self._store.read(span), span, length, self._gaps)
 
     def fetch_funding(self, start: int, end: int) -> pl.DataFrame:
-        """The settlements of a perpetual in (start, end], columns of `FUNDING_SCHEMA`.
+        """Return the settlements of a perpetual in (start, end].
+
+        Args:
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
         Raises:
-            MissingData: they were not all backfilled; the message has the command that does it.
+            MissingData: not all of them were backfilled; the message has the command that fetches them.
         """
         check_perpetual(self._store.kind)
         return fetch_funding(self._store.root, self.symbol, start, end)
@@ -59,17 +82,22 @@ class StoreSource:
 
 
 class ParquetSource:
-    """Bars of one symbol of a Parquet file: `open_time`, prices and volume; a file of many symbols has `symbol` too.
+    """Load bars of one symbol from a Parquet file with `open_time`, prices and volume, and `symbol` if it has many.
 
-    The other columns of `STORE_SCHEMA` may be missing: the quote volume is then volume x close, and trade counts and
-    taker volumes are 0. The length of the bars is told from their distances; longer intervals are aggregated.
+    The other columns of `STORE_SCHEMA` are optional: a missing quote volume is volume x close, missing trade counts and
+    taker volumes are 0. The shortest distance between bars is their length; longer intervals are aggregated.
     """
 
     def __init__(self, path: Path | str, symbol: str, gaps: Gaps = "forward_fill") -> None:
-        """Reads the file.
+        """Read the file.
+
+        Args:
+            path: the Parquet file.
+            symbol: the symbol to read.
+            gaps: `forward_fill` (default) or `drop`, see `data.resample.to_bars`.
 
         Raises:
-            DataError: not readable, columns or the symbol missing, or bars that cannot be.
+            DataError: the file is not readable, lacks columns or the symbol, or has invalid bars.
         """
         self.path = Path(path)
         self.symbol = symbol
@@ -83,22 +111,37 @@ class ParquetSource:
         return f"ParquetSource({str(self.path)!r}, {self.symbol!r}, gaps={self._gaps!r})"
 
     def fetch_ohlcv(self, interval: str, start: int, end: int) -> pl.DataFrame:
-        """Bars that open at or after `start` and close by `end` (UTC us), columns of `BAR_SCHEMA`.
+        """Return the bars that open at or after `start` and close by `end`.
+
+        Args:
+            interval: length of a bar, such as `1m`, `1h` or `1d`.
+            start: earliest open time, UTC us.
+            end: latest close time, UTC us.
+
+        Returns:
+            One row a bar, columns of `BAR_SCHEMA`, sorted by time.
 
         Raises:
-            MissingData: the file does not reach that far, or its bars are longer than `interval`.
+            MissingData: the file does not cover the range, or `interval` is not a multiple of the length of its bars.
         """
-        length = self._file.checked(interval)
+        length = self._file.interval_us(interval)
         span = whole_bars(Span(start, end), length)
         if subtract([span], [self._covered]):
             raise MissingData(
-                f"{self.path}: holds {self._covered} of {self.symbol}, asked for {span}; "
+                f"{self.path}: has {self.symbol} for {self._covered}, requested {span}; "
                 "change market.start / market.end"
             )
         return to_bars(self._file.frame, span, length, self._gaps, step=self._file.step)
 
     def fetch_funding(self, start: int, end: int) -> pl.DataFrame:
-        """The settlements of a perpetual in (start, end], columns of `FUNDING_SCHEMA`.
+        """Return the settlements of a perpetual in (start, end].
+
+        Args:
+            start: UTC us; a settlement at this instant is left out.
+            end: UTC us; a settlement at this instant is included.
+
+        Returns:
+            One row a settlement, columns of `FUNDING_SCHEMA`, sorted by time.
 
         Raises:
             MissingData: the file has no `funding_rate`.

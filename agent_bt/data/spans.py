@@ -1,4 +1,4 @@
-"""Half-open spans of time (UTC us): months, days, what is covered and what is missing."""
+"""Compute with half-open spans of time (UTC us): union, difference, intersection, months and days."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Span(NamedTuple):
 
     @property
     def minutes(self) -> int:
-        """Length in whole minutes."""
+        """Return the length in whole minutes."""
         return (self.end - self.start) // MINUTE
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:
-    """The same instants as the fewest spans, in order; touching ones become one."""
+    """Return the union of spans as the fewest sorted spans; adjacent ones are joined."""
     merged: list[Span] = []
     for span in sorted(spans):
         if span.start >= span.end:
@@ -39,27 +39,32 @@ def merge(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def subtract(spans: Iterable[Span], holes: Iterable[Span]) -> list[Span]:
-    """What is in `spans` and not in `holes`."""
+def subtract(spans: Iterable[Span], removed: Iterable[Span]) -> list[Span]:
+    """Return the sorted parts of `spans` that are not in `removed`."""
     rest = merge(spans)
-    for hole in merge(holes):
+    for gap in merge(removed):
         rest = [
             Span(*piece)
             for span in rest
-            for piece in ((span.start, min(span.end, hole.start)), (max(span.start, hole.end), span.end))
+            for piece in ((span.start, min(span.end, gap.start)), (max(span.start, gap.end), span.end))
             if piece[0] < piece[1]
         ]
     return rest
 
 
 def intersect(spans: Iterable[Span], others: Iterable[Span]) -> list[Span]:
-    """What is in both."""
-    mine = merge(spans)
-    return subtract(mine, subtract(mine, others))
+    """Return the sorted parts of `spans` that are also in `others`."""
+    merged = merge(spans)
+    return subtract(merged, subtract(merged, others))
 
 
-def bridge(spans: Iterable[Span], distance: int) -> list[Span]:
-    """Join spans that lie less than `distance` us apart, so that one request can ask for all of them."""
+def join_near(spans: Iterable[Span], distance: int) -> list[Span]:
+    """Join spans that are near each other, so that one request can cover them.
+
+    Args:
+        spans: UTC us, in any order.
+        distance: spans that are less than this apart are joined, us.
+    """
     joined: list[Span] = []
     for span in merge(spans):
         if joined and span.start - joined[-1].end < distance:
@@ -70,17 +75,17 @@ def bridge(spans: Iterable[Span], distance: int) -> list[Span]:
 
 
 def minutes(spans: Iterable[Span]) -> int:
-    """Whole minutes in all spans together."""
+    """Return the number of whole minutes in the union of spans."""
     return sum(span.minutes for span in merge(spans))
 
 
-def absent(open_times: np.ndarray, span: Span, step: int = MINUTE) -> list[Span]:
-    """The parts of `span` that no bar opens in.
+def missing_spans(open_times: np.ndarray, span: Span, step: int = MINUTE) -> list[Span]:
+    """Return the parts of `span` in which no bar opens.
 
     Args:
-        open_times: int64, sorted, UTC us, on the grid of `step`.
-        span: the whole range that is looked at, not just from the first bar to the last.
-        step: length of a bar, us.
+        open_times: int64 (T,), UTC us, sorted, multiples of `step`.
+        span: the whole range to examine, including before the first and after the last bar, UTC us.
+        step: length of a bar, us; default: a minute.
     """
     inside = open_times[(open_times >= span.start) & (open_times < span.end)]
     edges = np.concatenate(([span.start - step], inside, [span.end]))
@@ -89,12 +94,12 @@ def absent(open_times: np.ndarray, span: Span, step: int = MINUTE) -> list[Span]
 
 
 def month_of(us: int) -> str:
-    """The month of an instant: `2024-07`."""
+    """Return the month of an instant (UTC us), such as `2024-07`."""
     return iso(us)[:7]
 
 
 def month_span(month: str) -> Span:
-    """The span of a month such as `2024-07`."""
+    """Return the span of a month such as `2024-07`."""
     start = time_us(f"{month}-01")
     moment = to_datetime(start)
     year, number = divmod(moment.year * 12 + moment.month, 12)
@@ -102,7 +107,7 @@ def month_span(month: str) -> Span:
 
 
 def months_in(span: Span) -> Iterator[str]:
-    """The months that `span` touches, in order."""
+    """Yield the months that overlap `span`, in order."""
     at = span.start
     while at < span.end:
         month = month_of(at)
@@ -111,13 +116,18 @@ def months_in(span: Span) -> Iterator[str]:
 
 
 def days_in(span: Span) -> Iterator[Span]:
-    """The UTC days that `span` touches, whole, in order."""
+    """Yield the whole UTC days that overlap `span`, in order."""
     for start in range(span.start // DAY * DAY, span.end, DAY):
         yield Span(start, start + DAY)
 
 
 def last_months(count: int, now: int) -> Span:
-    """The last `count` complete months before the day of `now`."""
+    """Return the span of the last complete months.
+
+    Args:
+        count: number of months.
+        now: UTC us; its month is not complete.
+    """
     end = time_us(f"{month_of(now)}-01")
     start = end
     for _ in range(count):

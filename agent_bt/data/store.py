@@ -1,4 +1,4 @@
-"""The month-partitioned Parquet store of one series of a symbol: reading, and committing whole months."""
+"""Read the month-partitioned Parquet store of one series of a symbol, and commit whole months to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import polars as pl
 from agent_bt.core.clock import DAY, iso
 from agent_bt.core.errors import DataError
 from agent_bt.core.schema import STORE_SCHEMA
-from agent_bt.data.files import sweep, write_whole
+from agent_bt.data.files import remove_leftovers, write_whole
 from agent_bt.data.offsets import MonthFile, Offsets, SourceFile
 from agent_bt.data.settlements import FUNDING_SCHEMA
 from agent_bt.data.spans import Span, merge, months_in, subtract
@@ -28,7 +28,13 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """What a store keeps of a symbol: the folder's name, the name of its offsets, the columns, the time first."""
+    """A series of a symbol in the store.
+
+    Attributes:
+        name: name of its folder.
+        offsets: file name of its offsets.
+        schema: its columns, the time first.
+    """
 
     name: str
     offsets: str
@@ -36,7 +42,7 @@ class Series:
 
     @property
     def time(self) -> str:
-        """The column that rows are sorted by, and months cut along."""
+        """Return the column that rows are sorted by and assigned to months by."""
         return self.schema.names()[0]
 
 
@@ -45,15 +51,24 @@ SETTLEMENTS = Series(name="funding", offsets="funding.json", schema=FUNDING_SCHE
 
 
 class Store:
-    """`ROOT/KIND/SYMBOL/`: `klines_1m/YYYY-MM.parquet`, `metadata/offsets.json`, `raw_csv/` if asked for.
+    """Read and write one series in `ROOT/KIND/SYMBOL/`.
 
-    Beside the klines of a perpetual stand its settlements: `funding/YYYY-MM.parquet`, `metadata/funding.json`.
+    Klines are in `klines_1m/YYYY-MM.parquet`, with `metadata/offsets.json` and optionally `raw_csv/`; the settlements
+    of a perpetual in `funding/YYYY-MM.parquet`, with `metadata/funding.json`.
 
-    A month is one file in the schema of its series, sorted, one row an instant. The Parquet file is replaced first
-    and the offsets after it: whoever reads in between sees more rows than are promised, never fewer.
+    A month is one file in the schema of its series, sorted, one row an instant. The Parquet file is replaced before the
+    offsets, so that a concurrent reader may see more rows than the offsets list, never fewer.
     """
 
     def __init__(self, root: Path | str, symbol: str, kind: str = "spot", series: Series = KLINES) -> None:
+        """Open the store of a series; nothing is read or created yet.
+
+        Args:
+            root: folder of the store, `data.root`.
+            symbol: as the exchange writes it.
+            kind: kind of market, `spot` (default) or `um`.
+            series: `KLINES` (default) or `SETTLEMENTS`.
+        """
         self.root = Path(root)
         self.symbol = symbol
         self.kind = kind
@@ -68,7 +83,7 @@ class Store:
         return f"Store({str(self.root)!r}, {self.symbol!r}, {self.kind!r}, {self.series.name})"
 
     def offsets(self) -> Offsets:
-        """What is covered; empty for a store that does not exist yet.
+        """Read the offsets; return empty ones for a store that does not exist yet.
 
         Raises:
             DataError: the file is not readable.
@@ -82,15 +97,15 @@ class Store:
         return Offsets.from_json(text, str(self.offsets_path), self.series.name)
 
     def path(self, month: str) -> Path:
-        """The Parquet file of a month."""
+        """Return the path of the Parquet file of a month."""
         return self.months / f"{month}.parquet"
 
     def months_on_disk(self) -> list[str]:
-        """The months that have a file, recorded or not."""
+        """Return the months that have a file, recorded in the offsets or not."""
         return sorted(path.stem for path in self.months.glob("[0-9]*.parquet"))
 
     def read_month(self, month: str) -> pl.DataFrame:
-        """All rows of a month, columns of the series; empty if it has no file.
+        """Read all rows of a month, columns of the series; return an empty table if it has no file.
 
         Raises:
             DataError: the file is damaged.
@@ -103,26 +118,33 @@ class Store:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(f"{path}: not readable as Parquet; {self._repair()}") from error
         if frame.schema != self.series.schema:
-            raise DataError(f"{path}: not the columns of this store; {self._repair()}")
+            raise DataError(
+                f"{path}: columns must be {', '.join(self.series.schema.names())}, with their types; {self._repair()}"
+            )
         return frame
 
     def read(self, span: Span) -> pl.DataFrame:
-        """The rows whose time is in `span`, columns of the series.
+        """Read the rows whose time is in `span`, columns of the series.
 
         Raises:
-            DataError: a file is damaged, or gone.
+            DataError: a file is damaged or missing.
         """
         known = self.offsets().months
         frames = [self.series.schema.to_frame()]
         for month in months_in(span):
             if month in known and not self.path(month).exists():
-                raise DataError(f"{self.path(month)}: is gone; {self._repair()}")
+                raise DataError(f"{self.path(month)}: is missing; {self._repair()}")
             frames.append(self.read_month(month))
         time = pl.col(self.series.time).cast(pl.Int64)
         return pl.concat(frames).filter(time.is_between(span.start, span.end, closed="left")).rechunk()
 
     def intact(self, month: str, offsets: Offsets) -> bool:
-        """Whether the file of a recorded month is, byte for byte, the one that was written."""
+        """Return whether the file of a month is unchanged since it was written, by its SHA-256.
+
+        Args:
+            month: such as `2024-07`; one without record and file is intact.
+            offsets: the recorded hashes.
+        """
         path, known = self.path(month), offsets.months.get(month)
         if known is None or not path.exists():
             return known is None and not path.exists()
@@ -138,18 +160,19 @@ class Store:
         sources: Mapping[str, SourceFile],
         forget: Span | None = None,
     ) -> None:
-        """Make `frame` the content of a month and add to what is known; on return both are on the disk.
+        """Replace the content of a month and update the offsets; both are on the disk on return.
 
         Args:
             month: such as `2024-07`.
-            frame: columns of the series, sorted, unique; all rows of the month. An empty one leaves no file.
-            covered: spans that are covered now, beside those that were.
-            outages: spans known to be empty everywhere.
-            sources: archive files that were used.
-            forget: what was known about this span is dropped first.
+            frame: all rows of the month, columns of the series, sorted by unique times. An empty one removes the file.
+            covered: spans to add to the covered ones, UTC us.
+            outages: spans to add to the outages, UTC us.
+            sources: archive files to add, by path below the base URL of the archive.
+            forget: span to remove from the covered spans and outages first, UTC us, with the sources of the month;
+                default: none.
 
         Raises:
-            DataError: the disk refuses; nothing that was promised before is lost.
+            DataError: the disk is full or not writable; rows that were committed before are kept.
         """
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd", compression_level=3)
@@ -160,15 +183,15 @@ class Store:
             else:
                 self.path(month).unlink(missing_ok=True)
             known = self.offsets()
-            gone = [forget] if forget else []
+            removed = [forget] if forget else []
             months = {name: file for name, file in known.months.items() if name != month}
             if len(frame):
                 months[month] = MonthFile(sha256=hashlib.sha256(content).hexdigest(), rows=len(frame))
             kept = {path: file for path, file in known.sources.items() if not (forget and month in path)}
             updated = replace(
                 known,
-                covered=tuple(merge([*subtract(known.covered, gone), *covered])),
-                outages=tuple(merge([*subtract(known.outages, gone), *outages])),
+                covered=tuple(merge([*subtract(known.covered, removed), *covered])),
+                outages=tuple(merge([*subtract(known.outages, removed), *outages])),
                 months=months,
                 sources={**kept, **sources},
             )
@@ -176,7 +199,7 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing; a killed holder leaves no lock behind.
+        """Lock the series against other writing processes; the lock ends with its process.
 
         Raises:
             DataError: another process writes to this symbol now, or the folder cannot be written.
@@ -191,41 +214,41 @@ class Store:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise DataError(f"{self.folder}: another backfill is at work here; wait for it to end") from None
+                    raise DataError(f"{self.folder}: another process is writing here; wait for it to end") from None
             for folder in (self.months, self.raw_csv, self.offsets_path.parent):
-                sweep(folder)
+                remove_leftovers(folder)
             yield
 
     def command(self, missing: Sequence[Span] = ()) -> str:
-        """The command that fetches what is missing; without a span, the last two months."""
-        words = f"agent-bt data backfill{self._kind_option()} --symbol {self.symbol} --interval 1m"
+        """Return the command that fetches the missing spans; without a span, the last two months."""
+        command = f"agent-bt data backfill{self._kind_option()} --symbol {self.symbol} --interval 1m"
         if str(self.root) != "data":
-            words += f" --root {shlex.quote(str(self.root))}"
+            command += f" --root {shlex.quote(str(self.root))}"
         if not missing:
-            return f"{words} --months 2"
+            return f"{command} --months 2"
         first = iso(missing[0].start // DAY * DAY)[:10]
         last = iso(-(-missing[-1].end // DAY) * DAY)[:10]
-        return f"{words} --start {first} --end {last}"
+        return f"{command} --start {first} --end {last}"
 
     def _repair(self) -> str:
-        words = f"agent-bt data verify{self._kind_option()} --symbol {self.symbol} --root {self.root} --repair"
-        return f"run `{words}`"
+        command = f"agent-bt data verify{self._kind_option()} --symbol {self.symbol} --root {self.root} --repair"
+        return f"run `{command}`"
 
     def _kind_option(self) -> str:
         return "" if self.kind == "spot" else f" --kind {self.kind}"
 
 
 def root_of(root: Path | str, exchange: str) -> Path:
-    """Return the folder of an exchange's series: `root` for Binance, else a folder of the exchange's name below it.
+    """Return the folder of an exchange's stores: `root` for Binance, else a subfolder with the exchange's name.
 
     Args:
-        root: `data.root`.
-        exchange: `data.exchange`.
+        root: folder of the store, `data.root`.
+        exchange: name of the exchange, `data.exchange`.
     """
     return Path(root) if exchange == "binance" else Path(root) / exchange.replace(":", ".")
 
 
 def series_in(root: Path | str) -> list[Store]:
-    """The stores below `root`, by kind and symbol."""
+    """Return the stores of klines below `root`, sorted by kind and symbol."""
     found = sorted(Path(root).glob("*/*/metadata/offsets.json"))
     return [Store(root, path.parts[-3], path.parts[-4]) for path in found]

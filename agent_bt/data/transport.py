@@ -1,4 +1,4 @@
-"""Getting bytes from http(s):// and file:// addresses: size caps, retries, and manners towards the server."""
+"""Download files from http(s):// and file:// URLs with size limits, retries and rate limits."""
 
 from __future__ import annotations
 
@@ -21,39 +21,50 @@ from agent_bt.core.errors import DataError
 logger = logging.getLogger(__name__)
 
 MAX_DOWNLOAD = 64 * 2**20
-"""No file that is asked for is larger; a month of minutes is 2 to 3 MB."""
+"""Largest file that is accepted, bytes; a month of one-minute bars is 2 to 3 MB."""
 
 LONGEST_WAIT_S = 120.0
-"""A server that asks for more patience than this is left alone; the next call goes on where this one stopped."""
+"""A host whose Retry-After is longer than this is not contacted again by the same transport."""
 
 
 class Unreachable(DataError):
-    """The server could not be reached, or kept failing, after all retries."""
+    """The server could not be reached, or failed at every attempt."""
 
 
 class Banned(DataError):
-    """The server asks this address to stop (418), or to wait for long; nothing more is asked of it."""
+    """The server banned this IP address (HTTP 418) or demands a long wait; no more requests are sent to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came back; `headers` is empty for files."""
+class Response:
+    """A complete response.
+
+    Attributes:
+        body: the whole content.
+        headers: response headers; empty for files.
+    """
 
     body: bytes
     headers: Mapping[str, str]
 
 
 class Transport:
-    """Fetches whole bodies; safe to use from several threads.
+    """Download complete responses; thread-safe.
 
-    Retried with growing pauses: cut and refused connections, time-outs, 429 (as long as Retry-After says) and 5xx.
-    A host that cannot be reached, or asks to stop, is not tried again by this transport.
+    Retried with exponential backoff: broken and refused connections, time-outs, HTTP 429 (after Retry-After) and 5xx.
+    A host that cannot be reached, or bans this address, is not contacted again by this transport.
     """
 
     def __init__(
         self, *, retries: int = 4, timeout_s: float = 15.0, sleep: Callable[[float], object] | None = None
     ) -> None:
-        """`sleep` waits so many seconds; None: until then, or until `cancel`."""
+        """Create a transport; connections are opened on first use.
+
+        Args:
+            retries: number of retries of a request; default 4.
+            timeout_s: time-out of connecting, and of each read, seconds; default 15.
+            sleep: waits for a number of seconds; default: until then, or until `cancel`.
+        """
         self._retries = retries
         self._cancelled = threading.Event()
         self._sleep = sleep or self._cancelled.wait
@@ -62,19 +73,23 @@ class Transport:
         self._timeout_s = timeout_s
         self._given_up: dict[str, DataError] = {}
 
-    def get(self, url: str, params: Mapping[str, str | int] | None = None) -> Answer | None:
-        """The body behind `url`; None if the server says that there is no such file.
+    def get(self, url: str, params: Mapping[str, str | int] | None = None) -> Response | None:
+        """Download `url`; return None if the server has no such file (404).
+
+        Args:
+            url: an http://, https:// or file:// URL.
+            params: query parameters; default: none.
 
         Raises:
-            Unreachable: no whole answer after all retries.
-            Banned: the server asks to stop.
-            DataError: the server refuses the request, the body is too large, or the address cannot be used.
+            Unreachable: no complete response after all retries.
+            Banned: the server banned this address, or demands a long wait.
+            DataError: the server rejects the request, the response is too large, or the URL is not valid.
         """
         parts = urlsplit(url)
         if parts.scheme == "file":
             return _read_file(Path(unquote(parts.path)))
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise DataError(f"{url!r} is no address; an archive is http://..., https://... or file:///...")
+            raise DataError(f"a URL must begin with http://, https:// or file:///, got {url!r}")
         problem = ""
         for attempt in range(self._retries + 1):
             if self._cancelled.is_set():
@@ -88,7 +103,7 @@ class Transport:
                     status = response.status_code
                     logger.debug("GET %s: HTTP %d", _loggable(url), status)
                     if status == 200:
-                        return Answer(body=_read_capped(response, url), headers=dict(response.headers))
+                        return Response(body=_read_capped(response, url), headers=dict(response.headers))
                     if status == 404:
                         return None
                     problem, wait = f"HTTP {status}", _retry_after_s(response)
@@ -108,7 +123,7 @@ class Transport:
         raise Unreachable(f"{url}: {problem}, {self._retries + 1} times")
 
     def cancel(self) -> None:
-        """End all waiting; every later call fails at once."""
+        """Interrupt all waits; every later call fails immediately."""
         self._cancelled.set()
 
     def close(self) -> None:
@@ -119,7 +134,7 @@ class Transport:
                 self._client = None
 
     def pause(self, seconds: float) -> None:
-        """Wait, in the way this transport waits."""
+        """Wait for `seconds`, or until `cancel`."""
         self._sleep(seconds)
 
     def _http(self) -> httpx.Client:
@@ -129,33 +144,33 @@ class Transport:
             return self._client
 
     def _give_up(self, host: str, error: DataError) -> DataError:
-        # Hundreds of files may be waiting for the same answer: one attempt for all of them is enough.
+        # Hundreds of files may be requested from this host: one attempt for all of them is enough.
         self._given_up[host] = error
         return error
 
 
 def _loggable(url: str) -> str:
-    """The address without user, password and query."""
+    """Return the URL without user, password and query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    # Reading all root certificates takes longer than most requests.
+    # Loading all root certificates takes longer than most requests.
     return httpx.create_ssl_context()
 
 
 def _ban(host: str, status: int, wait: float | None) -> Banned:
     until = "some minutes" if wait is None else f"{wait:.0f} s"
-    return Banned(f"{host} asks this address to stop (HTTP {status}); wait {until}, then run the command again")
+    return Banned(f"{host} banned or throttled this address (HTTP {status}); wait {until}, then run the command again")
 
 
-def _read_file(path: Path) -> Answer | None:
+def _read_file(path: Path) -> Response | None:
     try:
         if path.stat().st_size > MAX_DOWNLOAD:
-            raise DataError(f"{path}: larger than {MAX_DOWNLOAD >> 20} MiB; not a file of this archive")
-        return Answer(body=path.read_bytes(), headers={})
+            raise DataError(f"{path}: must be at most {MAX_DOWNLOAD >> 20} MiB; check that it is a file of the archive")
+        return Response(body=path.read_bytes(), headers={})
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -167,7 +182,7 @@ def _read_capped(response: httpx.Response, url: str) -> bytes:
     for chunk in response.iter_bytes():
         body += chunk
         if len(body) > MAX_DOWNLOAD:
-            raise DataError(f"{url}: more than {MAX_DOWNLOAD >> 20} MiB; not a file of this archive")
+            raise DataError(f"{url}: must be at most {MAX_DOWNLOAD >> 20} MiB; check that it is a file of the archive")
     return bytes(body)
 
 
@@ -187,4 +202,4 @@ def _retry_after_s(response: httpx.Response) -> float | None:
 
 def _excerpt(response: httpx.Response) -> str:
     text = b"".join(chunk for chunk, _ in zip(response.iter_bytes(300), range(1), strict=False))
-    return " ".join(text.decode("utf-8", "replace").split()) or "no further word"
+    return " ".join(text.decode("utf-8", "replace").split()) or "empty response"

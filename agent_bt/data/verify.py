@@ -1,4 +1,4 @@
-"""Checks what the store holds against what it claims, against itself, and against the archives; repairs it."""
+"""Verify the store against its offsets, for consistency, and against the archives; repair it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from agent_bt.core.errors import DataError
 from agent_bt.data.archive import Archive, file_at
 from agent_bt.data.backfill import BackfillResult, Progress, backfill
 from agent_bt.data.funding_backfill import backfill_funding
-from agent_bt.data.klines import describe, sound_prices
+from agent_bt.data.klines import describe, valid_prices
 from agent_bt.data.offsets import Offsets, SourceFile
 from agent_bt.data.rest import Rest
-from agent_bt.data.spans import Span, absent, intersect, merge, minutes, month_of, month_span, subtract
+from agent_bt.data.spans import Span, intersect, merge, minutes, missing_spans, month_of, month_span, subtract
 from agent_bt.data.store import SETTLEMENTS, Store
 
-QUIET_BARS = 10
-"""So many bars without volume right before a gap or the end look like a feed that had already stopped."""
+MIN_QUIET_BARS = 10
+"""Number of bars without volume directly before a gap or the end from which on the feed may have stopped earlier."""
 
 Level = Literal["error", "warning", "info"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that a check found.
+    """One finding of a check.
 
     Attributes:
-        level: `error`: the store is not what it should be; `warning`: nobody knows; `info`: so it is, and was.
+        level: `error`: the store is wrong; `warning`: it may be; `info`: a property of the data.
         check: file, order, duplicates, place, ohlc, close_time, rate, replaced, gap, outage, quiet_tail, unit, source.
         month: such as `2024-07`.
-        message: for the reader.
-        span: what would have to be fetched to cure it, if less than the month.
+        message: what was found.
+        span: what has to be fetched to repair it, UTC us; None: the whole month.
     """
 
     level: Level
@@ -48,12 +48,13 @@ class Finding:
 
 
 def verify(store: Store, *, span: Span | None = None, archive: Archive | None = None) -> list[Finding]:
-    """All findings, by month.
+    """Check a store and return all findings, sorted by month.
 
     Args:
-        store: what is checked: minutes or settlements.
-        span: what it should cover, UTC us; None: what it claims to.
-        archive: where to ask whether files were replaced since they were fetched; None: nobody is asked.
+        store: the store to check, of minutes or settlements.
+        span: the span that it should cover, UTC us; None (default): the one in its offsets.
+        archive: the archive to compare checksums with, to find files replaced since they were fetched; None (default):
+            no comparison.
 
     Raises:
         DataError: the offsets are not readable.
@@ -65,9 +66,9 @@ def verify(store: Store, *, span: Span | None = None, archive: Archive | None = 
     findings += _check_units(known)
     if store.series == SETTLEMENTS:
         findings += _check_settled(store, known, span)
-    for hole in subtract([span], known.covered) if span and store.series != SETTLEMENTS else ():
-        text = f"{hole}: not covered; `agent-bt data backfill` or --repair fetches it"
-        findings.append(Finding(level="error", check="gap", month=month_of(hole.start), message=text, span=hole))
+    for gap in subtract([span], known.covered) if span and store.series != SETTLEMENTS else ():
+        text = f"{gap}: not covered; `agent-bt data backfill` or --repair fetches it"
+        findings.append(Finding(level="error", check="gap", month=month_of(gap.start), message=text, span=gap))
     if archive is not None:
         findings += _check_archive(known, archive)
     return sorted(findings, key=lambda finding: finding.month)
@@ -82,36 +83,49 @@ def repair(
     now: int,
     progress: Progress | None = None,
 ) -> BackfillResult | None:
-    """Fetch again what is damaged, was replaced, or is missing; None if nothing could be cured by that.
+    """Fetch damaged, replaced and missing data again; return None if no finding can be repaired by that.
 
-    Damaged and replaced months are fetched whole; for a gap, only its minutes are asked for.
+    Damaged and replaced months are fetched as a whole, of a gap only its minutes.
+
+    Args:
+        store: the store to repair.
+        findings: what `verify` returned for it.
+        archive: source of ZIPs.
+        rest: source of data that no ZIP has; None: only ZIPs are used.
+        now: UTC us; see `data.backfill.backfill`.
+        progress: reports the minutes done; default: none.
 
     Raises:
         DataError: the store cannot be written.
     """
     known = store.offsets()
     gaps = [finding.span for finding in findings if finding.span is not None]
-    afresh = {finding.month for finding in findings if finding.level == "error" and finding.span is None}
-    whole = [span for month in sorted(afresh) for span in _promised(store, month, known)]
+    refetch = {finding.month for finding in findings if finding.level == "error" and finding.span is None}
+    whole = [span for month in sorted(refetch) for span in _covered_or_present(store, month, known)]
     if not (spans := merge([*gaps, *whole])):
         return None
     if store.series == SETTLEMENTS:
-        return backfill_funding(store, spans, archive, rest, now=now, afresh=afresh)
-    return backfill(store, spans, archive, rest, now=now, afresh=afresh, progress=progress)
+        return backfill_funding(store, spans, archive, rest, now=now, refetch=refetch)
+    return backfill(store, spans, archive, rest, now=now, refetch=refetch, progress=progress)
 
 
 def unconfirmed(store: Store, known: Offsets) -> list[Span]:
-    """Covered minutes that no archive has, and that REST has not spoken about."""
-    holes: list[Span] = []
+    """Return the covered minutes that no archive has and that REST has not confirmed as an outage.
+
+    Args:
+        store: a store of minutes.
+        known: its offsets.
+    """
+    gaps: list[Span] = []
     for month in sorted(known.months):
         opened = store.read_month(month)["open_time"].cast(pl.Int64).to_numpy()
-        holes += _holes(np.unique(opened), month, known)
-    return subtract(holes, known.outages)
+        gaps += _gaps(np.unique(opened), month, known)
+    return subtract(gaps, known.outages)
 
 
-def _promised(store: Store, month: str, known: Offsets) -> list[Span]:
-    if promised := intersect(known.covered, [month_span(month)]):
-        return promised
+def _covered_or_present(store: Store, month: str, known: Offsets) -> list[Span]:
+    if covered := intersect(known.covered, [month_span(month)]):
+        return covered
     try:
         opened = store.read_month(month)[store.series.time].cast(pl.Int64)
         days = [Span(day, day + DAY) for day in (opened // DAY * DAY).unique().to_list()]
@@ -120,19 +134,19 @@ def _promised(store: Store, month: str, known: Offsets) -> list[Span]:
     return intersect(days, [month_span(month)]) or [month_span(month)]
 
 
-def _holes(opened: np.ndarray, month: str, known: Offsets) -> list[Span]:
+def _gaps(opened: np.ndarray, month: str, known: Offsets) -> list[Span]:
     covered = intersect(known.covered, [month_span(month)])
-    return [hole for part in covered for hole in absent(opened, part)]
+    return [gap for part in covered for gap in missing_spans(opened, part)]
 
 
 def _check_file(store: Store, month: str, known: Offsets) -> list[Finding]:
     problem = ""
     if month not in known.months:
-        problem = "is not recorded; a process may have been killed while writing"
+        problem = "is not in the offsets; a process may have been killed while writing it"
     elif not store.path(month).exists():
-        problem = "is gone"
+        problem = "is missing"
     elif not store.intact(month, known):
-        problem = "is not the file that was written (SHA-256)"
+        problem = "has changed since it was written (SHA-256)"
     findings = [_error("file", month, f"{store.path(month).name} {problem}")] if problem else []
     if month in known.months and store.path(month).exists():
         try:
@@ -148,21 +162,21 @@ def _check_file(store: Store, month: str, known: Offsets) -> list[Finding]:
 def _check_settled(store: Store, known: Offsets, span: Span | None) -> Iterator[Finding]:
     minutes = Store(store.root, store.symbol, store.kind).offsets().covered
     between = [Span(known.covered[0].start, known.covered[-1].end)] if known.covered else []
-    for hole in subtract([*minutes, *between, *([span] if span else [])], known.covered):
-        text = f"{hole}: no funding, and nobody has said that there is none; `agent-bt data backfill` asks again"
-        yield Finding(level="warning", check="gap", month=month_of(hole.start), message=text, span=hole)
+    for gap in subtract([*minutes, *between, *([span] if span else [])], known.covered):
+        text = f"{gap}: no funding, and no source has confirmed that; `agent-bt data backfill` requests it again"
+        yield Finding(level="warning", check="gap", month=month_of(gap.start), message=text, span=gap)
 
 
 def _check_settlements(frame: pl.DataFrame, month: str) -> Iterator[Finding]:
     whole = month_span(month)
     due = frame["funding_time"].cast(pl.Int64).to_numpy()
     counts = {
-        ("order", "settlements before an earlier one"): (np.diff(due) < 0).sum(),
-        ("duplicates", "settlements of an instant that is there already"): len(due) - len(np.unique(due)),
-        ("place", "settlements outside the month or off the minute"): (
+        ("order", "settlements not in order of time"): (np.diff(due) < 0).sum(),
+        ("duplicates", "settlements with a duplicate time"): len(due) - len(np.unique(due)),
+        ("place", "settlements outside the month or not on a minute"): (
             (due < whole.start) | (due >= whole.end) | (due % MINUTE != 0)
         ).sum(),
-        ("rate", "settlements with an impossible rate"): len(
+        ("rate", "settlements with an invalid rate"): len(
             frame.filter(~(pl.col("rate").is_finite() & (pl.col("rate").abs() < 1)).fill_null(False))
         ),
     }
@@ -176,10 +190,10 @@ def _check_rows(frame: pl.DataFrame, month: str) -> Iterator[Finding]:
     opened, closed = (frame[name].cast(pl.Int64).to_numpy() for name in ("open_time", "close_time"))
     outside = (opened < whole.start) | (opened >= whole.end) | (opened % MINUTE != 0)
     counts = {
-        ("order", "rows before an earlier row"): (np.diff(opened) < 0).sum(),
-        ("duplicates", "rows of a minute that is there already"): len(opened) - len(np.unique(opened)),
-        ("place", "rows that open outside the month or off the minute"): outside.sum(),
-        ("ohlc", "rows with impossible prices or volumes"): len(frame.filter(~sound_prices().fill_null(False))),
+        ("order", "rows not in order of time"): (np.diff(opened) < 0).sum(),
+        ("duplicates", "rows with a duplicate time"): len(opened) - len(np.unique(opened)),
+        ("place", "rows that open outside the month or not on a minute"): outside.sum(),
+        ("ohlc", "rows with invalid prices or volumes"): len(frame.filter(~valid_prices().fill_null(False))),
         ("close_time", "rows that do not close a minute after they open"): (closed != opened + MINUTE).sum(),
     }
     for (check, text), count in counts.items():
@@ -191,22 +205,22 @@ def _check_gaps(frame: pl.DataFrame, month: str, known: Offsets) -> Iterator[Fin
     table = frame.unique("open_time").sort("open_time")
     opened = table["open_time"].cast(pl.Int64).to_numpy()
     traded = opened[table["volume"].to_numpy() > 0]
-    holes = _holes(opened, month, known)
-    for hole in holes:
-        for span in intersect([hole], known.outages):
-            yield _info("outage", month, f"{span}: {span.minutes:,} minutes that nobody has")
-        for span in subtract([hole], known.outages):
+    gaps = _gaps(opened, month, known)
+    for gap in gaps:
+        for span in intersect([gap], known.outages):
+            yield _info("outage", month, f"{span}: {span.minutes:,} minutes that no source has")
+        for span in subtract([gap], known.outages):
             text = f"{span}: {minutes([span]):,} minutes missing, not confirmed as an outage"
             yield Finding(level="warning", check="gap", month=month, message=text, span=span)
-    ends = [hole.start for hole in holes]
+    ends = [gap.start for gap in gaps]
     if known.covered and month_of(known.covered[-1].end - 1) == month:
         ends.append(known.covered[-1].end)
     for end in ends:
         before = traded[traded < end]
         last = int(before[-1]) + MINUTE if len(before) else month_span(month).start
         quiet = int(((opened >= last) & (opened < end)).sum())
-        if quiet >= QUIET_BARS:
-            text = f"{quiet:,} bars without volume right before {iso(end)}, where data ends"
+        if quiet >= MIN_QUIET_BARS:
+            text = f"{quiet:,} bars without volume directly before {iso(end)}, where data ends"
             yield Finding(level="warning", check="quiet_tail", month=month, message=text)
 
 
@@ -215,8 +229,8 @@ def _check_units(known: Offsets) -> Iterator[Finding]:
     for file, source in files:
         for at in source.unit_changes:
             yield _info("unit", file.period[:7], f"{file.name}: the unit of time changes at {at}")
-        if odd := describe(dict(source.notes)):
-            yield _info("source", file.period[:7], f"{file.name}: came with {odd}")
+        if irregularities := describe(dict(source.notes)):
+            yield _info("source", file.period[:7], f"{file.name}: has {irregularities}")
     timed = [(file, source) for file, source in files if source.units]
     for (_, earlier), (file, later) in pairwise(timed):
         before, after = earlier.units[-1], later.units[0]
@@ -231,12 +245,12 @@ def _check_archive(known: Offsets, archive: Archive) -> Iterator[Finding]:
         file = file_at(path)
         month = file.period[:7]
         try:
-            stated = archive.checksum(file)
+            expected = archive.checksum(file)
         except DataError as error:
             return Finding(level="warning", check="replaced", month=month, message=f"cannot be checked: {error}")
-        if stated is None:
-            return _info("replaced", month, f"{file.name}: the archive has it no more")
-        if stated != source.sha256:
+        if expected is None:
+            return _info("replaced", month, f"{file.name}: no longer in the archive")
+        if expected != source.sha256:
             return _error("replaced", month, f"{file.name}: replaced in the archive since {source.fetched}")
         return None
 

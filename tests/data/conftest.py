@@ -1,4 +1,4 @@
-"""Fixtures of the data room: a local exchange, and what a backfill from it needs."""
+"""Fixtures of the data tests: a local exchange, and the objects that a backfill from it needs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def exchange() -> Iterator[FakeExchange]:
 
 @pytest.fixture
 def pauses() -> list[float]:
-    """Seconds that the transport would have waited."""
+    """Return the list that the transport adds its waits to, in seconds, instead of waiting."""
     return []
 
 
 @pytest.fixture
 def transport(pauses: list[float]) -> Iterator[Transport]:
-    made = Transport(sleep=pauses.append, timeout_s=300)
-    yield made
-    made.close()
+    opened = Transport(sleep=pauses.append, timeout_s=300)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def fill(exchange: FakeExchange, store: Store, transport: Transport) -> Callable[..., BackfillResult]:
-    """`fill("2021-02-01", "2021-02-03")`: a backfill from the local exchange."""
+    """Return a function that backfills from the local exchange: `fill("2021-02-01", "2021-02-03")`."""
 
     def run(start: str, end: str, *, rest: bool = False, now: str = "2022-01-01", **options: object) -> BackfillResult:
         endpoint = Rest(exchange.url, transport) if rest else None

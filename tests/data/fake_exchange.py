@@ -1,4 +1,4 @@
-"""A small exchange on 127.0.0.1: an archive and a REST endpoint over real HTTP, with faults on demand."""
+"""Serve a small exchange on 127.0.0.1: an archive and a REST endpoint over real HTTP, with faults on demand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def us(text: str) -> int:
 
 
 def rows(start: str, end: str, *, unit: str = "ms", without: tuple[tuple[str, str], ...] = ()) -> pl.DataFrame:
-    """Sound rows as an exchange writes them, for every minute of [start, end) but those in `without`."""
+    """Return valid rows as an exchange writes them, for every minute of [start, end) except those in `without`."""
     opened = np.arange(us(start), us(end), MINUTE)
     rng = np.random.default_rng(opened[0] // MINUTE)
     close = np.round(30_000 + np.cumsum(rng.normal(0, 5, len(opened))), 2)
@@ -58,7 +58,7 @@ def rows(start: str, end: str, *, unit: str = "ms", without: tuple[tuple[str, st
 
 
 def settled(start: str, end: str, *, hours: int = 8, late_ms: int = 3) -> pl.DataFrame:
-    """Settlements as an exchange writes them: every `hours` of [start, end), stamped a few milliseconds late."""
+    """Return settlements as an exchange writes them: every `hours` in [start, end), recorded a few ms late."""
     due = np.arange(-(-us(start) // (hours * HOUR)) * hours * HOUR, us(end), hours * HOUR)
     rng = np.random.default_rng(due[0] // HOUR)
     return pl.DataFrame(
@@ -97,18 +97,18 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is no news."""
+        """Ignore clients that close the connection."""
 
 
 class FakeExchange:
-    """What it publishes can be changed while it serves; `asked` lists the paths in order."""
+    """An exchange whose content can be changed while it serves; `requested` lists the requested paths in order."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.listed = rows("2021-02-01", "2021-02-01T00:01").clear()
         self.settled = settled("2021-02-01", "2021-02-02").clear()
         self.faults: dict[str, list[Fault]] = {}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.queries: list[dict[str, str]] = []
         self.weight = "2"
         self._server = Server(("127.0.0.1", 0), self._handler())
@@ -122,11 +122,11 @@ class FakeExchange:
         return f"{self.url}/data"
 
     def publish(self, period: str, table: pl.DataFrame | bytes, *, header: bool = False, kind: str = "spot") -> bytes:
-        """Put a month or a day into the archive, with its checksum; bytes are taken as the ZIP itself."""
+        """Publish a month or a day in the archive, with its checksum; bytes are the ZIP itself."""
         return self._put(path_of(period, kind=kind), table, header)
 
     def publish_funding(self, month: str, table: pl.DataFrame | bytes, *, header: bool = True) -> bytes:
-        """Put the settlements of a month into the archive, with their checksum."""
+        """Publish the settlements of a month in the archive, with their checksum."""
         return self._put(funding_path(month), table, header)
 
     def _put(self, path: str, table: pl.DataFrame | bytes, header: bool) -> bytes:
@@ -137,14 +137,14 @@ class FakeExchange:
         self.files[f"{path}.CHECKSUM"] = f"{digest}  {name}.zip\n".encode()
         return content
 
-    def zips_asked(self) -> list[str]:
-        return [path for path in self.asked if path.endswith(".zip")]
+    def zips_requested(self) -> list[str]:
+        return [path for path in self.requested if path.endswith(".zip")]
 
     def klines(self, query: dict[str, str]) -> bytes:
         first, last, limit = int(query["startTime"]), int(query["endTime"]), int(query["limit"])
         page = self.listed.filter(pl.col("open_time").is_between(first, last)).head(limit)
-        whole = {0, 6, 8}
-        answer = [[v if i in whole else str(v) for i, v in enumerate(row)] for row in page.iter_rows()]
+        integers = {0, 6, 8}
+        answer = [[v if i in integers else str(v) for i, v in enumerate(row)] for row in page.iter_rows()]
         return json.dumps(answer).encode()
 
     def funding(self, query: dict[str, str]) -> bytes:
@@ -167,14 +167,14 @@ class FakeExchange:
             self._server.server_close()
             thread.join()
 
-    def _handler(exchange) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the handler's own self is another
+    def _handler(exchange) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the handler's
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # else every answer of two packets takes 40 ms
+            disable_nagle_algorithm = True  # otherwise every response of two packets takes 40 ms
 
             def do_GET(self) -> None:
                 url = urlsplit(self.path)
-                exchange.asked.append(url.path)
+                exchange.requested.append(url.path)
                 rest = {KLINES: exchange.klines, UM_KLINES: exchange.klines, FUNDING: exchange.funding}
                 if url.path in rest:
                     query = {key: values[0] for key, values in parse_qs(url.query).items()}
@@ -214,7 +214,7 @@ def html(request: BaseHTTPRequestHandler, _: bytes) -> None:
 
 
 def cut(request: BaseHTTPRequestHandler, body: bytes) -> None:
-    """The connection ends in the middle of the body."""
+    """Close the connection in the middle of the body."""
     request.send_response(200)
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
@@ -223,10 +223,10 @@ def cut(request: BaseHTTPRequestHandler, body: bytes) -> None:
 
 
 def short(request: BaseHTTPRequestHandler, body: bytes) -> None:
-    """A Content-Length below the true one: the reader gets a piece that looks whole."""
+    """Send a truncated body whose Content-Length matches, so that the response looks complete."""
     answer(request, 200, body[:-100])
 
 
 def flipped(request: BaseHTTPRequestHandler, body: bytes) -> None:
-    """One bit differs."""
+    """Send the body with one bit flipped."""
     answer(request, 200, body[:200] + bytes([body[200] ^ 1]) + body[201:])

@@ -1,4 +1,4 @@
-"""A backfill: monthly, daily, REST, in this order, and only what is missing."""
+"""A backfill reads monthly files, daily files and REST, in this order, and only fetches what is missing."""
 
 from __future__ import annotations
 
@@ -38,42 +38,42 @@ def test_a_month_becomes_one_file_of_the_store(exchange: FakeExchange, store: St
     assert not store.raw_csv.exists()
 
 
-def test_a_second_call_asks_for_nothing(exchange: FakeExchange, fill: Fill) -> None:
+def test_a_second_call_requests_nothing(exchange: FakeExchange, fill: Fill) -> None:
     exchange.publish("2021-02", rows("2021-02-01", "2021-03-01"))
     fill("2021-02-01", "2021-03-01")
-    exchange.asked.clear()
+    exchange.requested.clear()
     assert fill("2021-02-01", "2021-03-01").added == 0
     assert fill("2021-02-10", "2021-02-11T07:01").added == 0
-    assert exchange.asked == []
+    assert exchange.requested == []
 
 
-def test_a_longer_call_asks_only_for_what_is_missing(exchange: FakeExchange, fill: Fill) -> None:
+def test_a_longer_call_requests_only_missing_data(exchange: FakeExchange, fill: Fill) -> None:
     exchange.publish("2021-02", rows("2021-02-01", "2021-03-01"))
     exchange.publish("2021-03-01", rows("2021-03-01", "2021-03-02"))
     exchange.publish("2021-03-02", rows("2021-03-02", "2021-03-03"))
     fill("2021-02-01", "2021-03-02")
-    exchange.asked.clear()
+    exchange.requested.clear()
     assert fill("2021-02-01", "2021-03-03").added == 1440
-    assert exchange.zips_asked() == [path_of("2021-03"), path_of("2021-03-02")]
+    assert exchange.zips_requested() == [path_of("2021-03"), path_of("2021-03-02")]
 
 
 def test_days_missing_from_a_monthly_file_come_from_daily_files(
     exchange: FakeExchange, store: Store, fill: Fill
 ) -> None:
-    whole = rows("2021-02-01", "2021-03-01")
+    complete = rows("2021-02-01", "2021-03-01")
     gaps = (("2021-02-03", "2021-02-04"), ("2021-02-10T12:00", "2021-02-11"))
     exchange.publish("2021-02", rows("2021-02-01", "2021-03-01", without=gaps))
     for day in ("2021-02-03", "2021-02-10"):
         first = us(day) // 1000
-        exchange.publish(day, whole.filter(pl.col("open_time").is_between(first, first + DAY // 1000 - 1)))
+        exchange.publish(day, complete.filter(pl.col("open_time").is_between(first, first + DAY // 1000 - 1)))
     result = fill("2021-02-01", "2021-03-01")
-    month, *days = exchange.zips_asked()
+    month, *days = exchange.zips_requested()
     assert (month, sorted(days)) == (path_of("2021-02"), [path_of("2021-02-03"), path_of("2021-02-10")])
     assert result.failures == ()
-    assert closes(store, "2021-02-01", "2021-03-01") == whole["close"].to_list()
+    assert closes(store, "2021-02-01", "2021-03-01") == complete["close"].to_list()
 
 
-def test_rest_fills_what_no_archive_has_and_the_rest_is_an_outage(
+def test_rest_fills_minutes_missing_in_archives_and_the_others_are_an_outage(
     exchange: FakeExchange, store: Store, fill: Fill
 ) -> None:
     exchange.publish(
@@ -85,24 +85,24 @@ def test_rest_fills_what_no_archive_has_and_the_rest_is_an_outage(
     assert store.offsets().outages == (Span(us("2021-02-01T11:00"), us("2021-02-01T11:30")),)
     assert len(closes(store, "2021-02-01", "2021-02-03")) == 2 * 1440 - 30
     assert all(int(query["limit"]) == 1000 for query in exchange.queries)
-    exchange.asked.clear()
+    exchange.requested.clear()
     assert fill("2021-02-01", "2021-02-03", rest=True).added == 0
-    assert exchange.asked == []
+    assert exchange.requested == []
 
 
-def test_without_rest_a_gap_stays_unconfirmed_and_only_its_day_is_asked_for_again(
+def test_without_rest_a_gap_is_unconfirmed_and_only_its_day_is_requested_again(
     exchange: FakeExchange, store: Store, fill: Fill
 ) -> None:
-    hole = ("2021-02-05T10:00", "2021-02-05T11:20")
-    exchange.publish("2021-02", rows("2021-02-01", "2021-03-01", without=(hole,)))
+    gap = ("2021-02-05T10:00", "2021-02-05T11:20")
+    exchange.publish("2021-02", rows("2021-02-01", "2021-03-01", without=(gap,)))
     result = fill("2021-02-01", "2021-03-01")
     assert result.failures == ()
     assert "80 minutes are in no archive" in result.warnings[0]
     assert store.offsets().outages == ()
-    exchange.asked.clear()
-    exchange.listed = rows(*hole)
+    exchange.requested.clear()
+    exchange.listed = rows(*gap)
     assert fill("2021-02-01", "2021-03-01", rest=True).added == 80
-    assert exchange.asked == [path_of("2021-02-05"), "/api/v3/klines"]
+    assert exchange.requested == [path_of("2021-02-05"), "/api/v3/klines"]
 
 
 def test_a_failed_archive_never_makes_an_outage(exchange: FakeExchange, store: Store, fill: Fill) -> None:
@@ -111,14 +111,14 @@ def test_a_failed_archive_never_makes_an_outage(exchange: FakeExchange, store: S
     result = fill("2021-02-01", "2021-02-02", rest=True)
     assert result.added == 1410
     assert store.offsets().outages == ()
-    assert any("not a sound ZIP" in text for text in result.warnings)
+    assert any("not a valid ZIP" in text for text in result.warnings)
 
 
-def test_the_day_that_is_not_over_is_taken_as_far_as_it_goes_and_makes_no_outage(
+def test_the_current_day_is_covered_up_to_its_last_bar_and_has_no_outage(
     exchange: FakeExchange, store: Store, fill: Fill
 ) -> None:
     exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02"))
-    # The last minute is still open, the one before it has not come out yet, and ten are missing in between.
+    # The last minute is still open, the one before it is not published yet, and ten are missing in between.
     exchange.listed = rows("2021-02-02", "2021-02-02T09:29", without=(("2021-02-02T05:00", "2021-02-02T05:10"),))
     result = fill("2021-02-01", "2021-02-03", rest=True, now="2021-02-02T09:30:40")
     assert result.failures == ()
@@ -130,27 +130,29 @@ def test_the_day_that_is_not_over_is_taken_as_far_as_it_goes_and_makes_no_outage
     assert store.offsets().covered == (Span(us("2021-02-01"), us("2021-02-02T10:00")),)
 
 
-def test_what_may_still_come_is_no_outage_yet(exchange: FakeExchange, store: Store, fill: Fill) -> None:
-    hole = ("2021-02-01T11:00", "2021-02-01T11:30")
-    exchange.listed = rows("2021-02-01", "2021-02-02", without=(hole,))
+def test_minutes_that_may_still_be_published_are_not_an_outage(
+    exchange: FakeExchange, store: Store, fill: Fill
+) -> None:
+    gap = ("2021-02-01T11:00", "2021-02-01T11:30")
+    exchange.listed = rows("2021-02-01", "2021-02-02", without=(gap,))
     fill("2021-02-01", "2021-02-02", rest=True, now="2021-02-02T00:01")
     assert store.offsets().outages == ()
     exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02"))
     assert fill("2021-02-01", "2021-02-02", rest=True, now="2021-02-03").added == 30
 
 
-def test_archives_of_what_is_not_over_are_not_asked_for(exchange: FakeExchange, fill: Fill) -> None:
+def test_archives_of_unfinished_periods_are_not_requested(exchange: FakeExchange, fill: Fill) -> None:
     fill("2021-02-01", "2021-03-01", now="2021-02-03T12:00")
-    assert sorted(exchange.asked) == [path_of("2021-02-01"), path_of("2021-02-02")]
+    assert sorted(exchange.requested) == [path_of("2021-02-01"), path_of("2021-02-02")]
 
 
-def test_an_open_minute_is_never_taken(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+def test_an_open_minute_is_never_stored(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     exchange.listed = rows("2021-02-02", "2021-02-02T09:31")
     fill("2021-02-02", "2021-02-03", rest=True, now="2021-02-02T09:30:59")
     assert len(closes(store, "2021-02-02", "2021-02-03")) == 9 * 60 + 30
 
 
-def test_what_nobody_has_is_a_failure_that_names_the_span(exchange: FakeExchange, fill: Fill) -> None:
+def test_a_span_without_any_source_is_a_failure_that_names_it(exchange: FakeExchange, fill: Fill) -> None:
     exchange.publish("2021-02", rows("2021-02-01", "2021-03-01"))
     result = fill("2021-02-01", "2021-04-01")
     assert result.added == 28 * 1440
@@ -158,22 +160,20 @@ def test_what_nobody_has_is_a_failure_that_names_the_span(exchange: FakeExchange
     assert "2021-03-01T00:00Z to 2021-04-01T00:00Z" in result.failures[0]
 
 
-def test_nothing_of_the_future_is_asked_for(exchange: FakeExchange, fill: Fill) -> None:
-    with pytest.raises(UsageError, match="is past"):
+def test_the_future_is_not_requested(exchange: FakeExchange, fill: Fill) -> None:
+    with pytest.raises(UsageError, match="must begin in the past"):
         fill("2021-02-01", "2021-03-01", now="2021-01-31")
-    assert exchange.asked == []
+    assert exchange.requested == []
 
 
-def test_the_csv_is_kept_if_asked_for(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+def test_the_csv_is_kept_with_keep_csv(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     table = rows("2021-02-01", "2021-02-02")
     exchange.publish("2021-02-01", table)
     fill("2021-02-01", "2021-02-02", keep_csv=True)
     assert (store.folder / "raw_csv" / "BTCUSDT-1m-2021-02-01.csv").read_bytes() == csv(table)
 
 
-def test_offsets_name_the_file_its_checksum_and_when_it_was_fetched(
-    exchange: FakeExchange, store: Store, fill: Fill
-) -> None:
+def test_offsets_record_source_checksum_and_download_time(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     content = exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02", unit="us"), header=True)
     fill("2021-02-01", "2021-02-02", now="2022-01-01T10:00:07")
     [(path, source)] = store.offsets().sources.items()
@@ -187,12 +187,12 @@ def test_offsets_name_the_file_its_checksum_and_when_it_was_fetched(
     )
 
 
-def test_two_backfills_do_not_write_at_once(store: Store, fill: Fill) -> None:
-    with store.lock(), pytest.raises(DataError, match="another backfill"):
+def test_two_backfills_do_not_write_at_the_same_time(store: Store, fill: Fill) -> None:
+    with store.lock(), pytest.raises(DataError, match="another process"):
         fill("2021-02-01", "2021-02-02")
 
 
-def test_many_days_arrive_in_parallel(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+def test_days_are_fetched_in_parallel(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     days = [f"2021-02-{day:02}" for day in range(1, 9)]
     together = threading.Barrier(4, timeout=300)
 
@@ -210,7 +210,7 @@ def test_many_days_arrive_in_parallel(exchange: FakeExchange, store: Store, fill
     assert sorted(result.files) == [path_of(day).removeprefix("/data/") for day in days]
 
 
-def test_progress_adds_up_to_what_was_missing(exchange: FakeExchange, fill: Fill) -> None:
+def test_progress_adds_up_to_the_missing_minutes(exchange: FakeExchange, fill: Fill) -> None:
     class Count:
         total = done = 0
 

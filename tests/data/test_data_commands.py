@@ -1,4 +1,4 @@
-"""`agent-bt data ...`: what the commands say, on which stream, and with which error."""
+"""The `agent-bt data` commands: their output, its stream, and their errors."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def run(*words: str, error: type[AgentBtError] | None = None) -> Result:
 
 
 def publish(exchange: FakeExchange) -> None:
-    hole = (("2021-02-01T10:00", "2021-02-01T10:30"),)
-    exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02", without=hole))
+    gap = (("2021-02-01T10:00", "2021-02-01T10:30"),)
+    exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02", without=gap))
     exchange.listed = rows("2021-02-01T10:00", "2021-02-01T10:20")
 
 
@@ -54,7 +54,7 @@ def test_backfill_list_info_verify_export_and_back(exchange: FakeExchange, tmp_p
     assert (tmp_path / "data" / "spot" / "BTCUSDT" / "klines_1m" / "2021-02.parquet").is_file()
     assert "1,430" in run("list").stdout
     assert "outages: 2021-02-01T10:20Z to 2021-02-01T10:30Z" in run("info").stdout
-    assert "10 minutes that nobody has" in run("verify").stdout
+    assert "10 minutes that no source has" in run("verify").stdout
     run("export", "-o", "out.csv", "--interval", "15m")
     table = pl.read_csv("out.csv", try_parse_dates=True)
     assert len(table) == 96
@@ -102,9 +102,9 @@ def test_months_are_the_last_complete_ones(exchange: FakeExchange) -> None:
         ("export", "-o", "x.csv", "--interval", "7m"),
     ],
 )
-def test_what_makes_no_sense_is_a_usage_error(exchange: FakeExchange, words: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_a_usage_error(exchange: FakeExchange, words: tuple[str, ...]) -> None:
     assert run(*words, error=UsageError).exception is not None
-    assert exchange.asked == []
+    assert exchange.requested == []
 
 
 @pytest.mark.parametrize("words", [("info",), ("verify",), ("export", "-o", "x.csv")])
@@ -124,7 +124,7 @@ def test_verify_fails_on_damage_and_repairs_it(exchange: FakeExchange, tmp_path:
     run("verify")
 
 
-def test_options_beat_the_config(exchange: FakeExchange, tmp_path: Path) -> None:
+def test_options_override_the_config(exchange: FakeExchange, tmp_path: Path) -> None:
     publish(exchange)
     (tmp_path / "c.yaml").write_text("market: {symbol: BTCUSDT}\ndata: {root: other}\n")
     words = ("backfill", "--config", "c.yaml", "--start", "2021-02-01", "--end", "2021-02-02")
@@ -136,12 +136,12 @@ def test_options_beat_the_config(exchange: FakeExchange, tmp_path: Path) -> None
     run(*words, error=ConfigError)
 
 
-def test_no_progress_is_no_output(exchange: FakeExchange) -> None:
+def test_progress_none_writes_no_output(exchange: FakeExchange) -> None:
     publish(exchange)
     assert run(*BACKFILL, "--progress", "none").stderr == ""
 
 
-def test_help_is_there_at_once() -> None:
+def test_help_loads_no_large_packages() -> None:
     code = "import sys, agent_bt.cli.data; print(*{'polars', 'httpx', 'pydantic', 'numpy', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

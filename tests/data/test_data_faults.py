@@ -1,4 +1,4 @@
-"""What network, server, disk and kill can do: the next call finishes the job, and nothing half is ever shown."""
+"""After faults of network, server and disk, and after kill -9, the next call finishes and partial files are not read."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ ON_THE_WAY = [cut, html, status(500), status(503), status(429)]
     ("ending", "fault"),
     [*[("", fault) for fault in (*ON_THE_WAY, short, flipped)], *[(".CHECKSUM", fault) for fault in ON_THE_WAY]],
 )
-def test_one_fault_on_the_way_is_survived(
-    exchange: FakeExchange, store: Store, fill: Fill, fault: Fault, ending: str
-) -> None:
+def test_a_single_fault_is_retried(exchange: FakeExchange, store: Store, fill: Fill, fault: Fault, ending: str) -> None:
     table = publish_day(exchange)
     where = path_of(DAY) + ending
     exchange.faults[where] = [fault]
@@ -77,7 +75,7 @@ def test_one_fault_on_the_way_is_survived(
 
 
 @pytest.mark.parametrize("fault", [cut, short, html, flipped, status(500), status(403)])
-def test_a_lasting_fault_fails_and_the_next_call_finishes(
+def test_a_persistent_fault_fails_and_the_next_call_finishes(
     exchange: FakeExchange, store: Store, fill: Fill, fault: Fault
 ) -> None:
     publish_day(exchange)
@@ -88,29 +86,27 @@ def test_a_lasting_fault_fails_and_the_next_call_finishes(
     assert len(result.failures) == 1
     assert result.failures[0].startswith("2021-02-02T00:00Z to 2021-02-03T00:00Z")
     exchange.faults.clear()
-    exchange.asked.clear()
+    exchange.requested.clear()
     assert fill(DAY, "2021-02-03").added == 1440
-    assert path_of(DAY) not in exchange.asked
+    assert path_of(DAY) not in exchange.requested
     assert verify(store) == []
 
 
-def test_a_wrong_checksum_of_a_month_is_made_up_for_by_its_days(
-    exchange: FakeExchange, store: Store, fill: Fill
-) -> None:
+def test_daily_files_replace_a_month_with_a_wrong_checksum(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     exchange.publish("2021-02", rows("2021-02-01", "2021-03-01"))
     exchange.files[path_of("2021-02") + ".CHECKSUM"] = b"0" * 64 + b"  BTCUSDT-1m-2021-02.zip\n"
     publish_day(exchange)
     result = fill(DAY, "2021-02-02")
     assert result.added == 1440
     assert result.failures == ()
-    assert "the archive says 000000000000" in result.warnings[0]
+    assert "the archive states 000000000000" in result.warnings[0]
 
 
 @pytest.mark.parametrize(
     "checksum",
     [None, b"", b"\xff" * 80, b"<html></html>", b"0" * 64, b"0" * 64 + b"  BTCUSDT-1m-2021-02-09.zip\n"],
 )
-def test_a_file_without_its_checksum_is_not_taken(exchange: FakeExchange, fill: Fill, checksum: bytes | None) -> None:
+def test_a_file_without_its_checksum_is_rejected(exchange: FakeExchange, fill: Fill, checksum: bytes | None) -> None:
     publish_day(exchange)
     if checksum is None:
         del exchange.files[path_of(DAY) + ".CHECKSUM"]
@@ -129,7 +125,7 @@ def two_members() -> bytes:
     return content.getvalue()
 
 
-def lying_about_its_size() -> bytes:
+def zip_with_a_wrong_size() -> bytes:
     content = bytearray(zipped(f"{NAME}.csv", b"7" * 200_000))
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = content.index(signature) + offset
@@ -154,12 +150,12 @@ UNSOUND_ZIPS = {
     "an absolute path": zipped(f"/tmp/{NAME}.csv", b"1"),
     "another name": zipped("BTCUSDT-1m-2021-02-02.csv", b"1"),
     "encrypted": encrypted(),
-    "lying about its size": lying_about_its_size(),
+    "lying about its size": zip_with_a_wrong_size(),
 }
 
 
 @pytest.mark.parametrize("what", UNSOUND_ZIPS)
-def test_a_zip_is_opened_defensively(exchange: FakeExchange, store: Store, fill: Fill, what: str) -> None:
+def test_an_invalid_zip_is_rejected(exchange: FakeExchange, store: Store, fill: Fill, what: str) -> None:
     with pytest.raises(ArchiveError):
         unzip(UNSOUND_ZIPS[what], archive_file(exchange_of("binance"), "spot", "BTCUSDT", "1m", DAY))
     exchange.publish(DAY, UNSOUND_ZIPS[what])
@@ -168,21 +164,21 @@ def test_a_zip_is_opened_defensively(exchange: FakeExchange, store: Store, fill:
     assert [path.name for path in store.root.rglob("*") if path.is_file()] == [".lock"]
 
 
-def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_module, "MAX_TEXT", 2**20)
     file: ArchiveFile = archive_file(exchange_of("binance"), "spot", "BTCUSDT", "1m", DAY)
     bomb = zipped(f"{NAME}.csv", b"1" * 50 * 2**20)
     assert len(bomb) < 2**20
-    with pytest.raises(ArchiveError, match="more than 1 MiB"):
+    with pytest.raises(ArchiveError, match="at most 1 MiB"):
         unzip(bomb, file)
 
 
-def test_a_download_without_end_is_ended(
+def test_an_endless_download_is_ended(
     exchange: FakeExchange, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport_module, "MAX_DOWNLOAD", 2**20)
     exchange.files["/data/x"] = b"1" * (2**20 + 1)
-    with pytest.raises(DataError, match="more than 1 MiB"):
+    with pytest.raises(DataError, match="at most 1 MiB"):
         transport.get(f"{exchange.url}/data/x")
 
 
@@ -195,7 +191,7 @@ def test_an_archive_in_a_folder_needs_no_server(tmp_path: Path, transport: Trans
     with pytest.raises(DataError, match="cannot be read"):
         transport.get(tmp_path.as_uri())
     for url in ("ftp://x/y", "data", "http://", ""):
-        with pytest.raises(DataError, match="is no address"):
+        with pytest.raises(DataError, match="must begin with http"):
             transport.get(url)
 
 
@@ -213,16 +209,16 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date(
         transport.get(f"{exchange.url}/data/x")
 
 
-def test_a_ban_stops_everything_at_once(exchange: FakeExchange, fill: Fill, pauses: list[float]) -> None:
+def test_a_ban_stops_all_requests(exchange: FakeExchange, fill: Fill, pauses: list[float]) -> None:
     publish_day(exchange)
     exchange.faults[path_of("2021-02")] = [status(418, {"Retry-After": "300"})]
     result = fill(DAY, "2021-04-01", rest=True, jobs=1)
-    assert exchange.asked == [path_of("2021-02")]
+    assert exchange.requested == [path_of("2021-02")]
     assert pauses == []
-    assert "asks this address to stop (HTTP 418); wait 300 s" in result.failures[0]
+    assert "banned or throttled this address (HTTP 418); wait 300 s" in result.failures[0]
 
 
-def test_a_server_that_is_not_there_is_tried_once_for_all_files(
+def test_an_unreachable_server_is_tried_once_for_all_files(
     store: Store, transport: Transport, pauses: list[float]
 ) -> None:
     from agent_bt.data.archive import Archive
@@ -236,17 +232,17 @@ def test_a_server_that_is_not_there_is_tried_once_for_all_files(
         transport.get("http://127.0.0.1:1/data")
 
 
-def test_a_mirror_in_a_folder_that_is_not_there_is_told_at_once(tmp_path: Path, transport: Transport) -> None:
-    with pytest.raises(DataError, match=r"no folder .*no such place; check data.archive_url"):
+def test_a_mirror_in_a_missing_folder_is_an_error(tmp_path: Path, transport: Transport) -> None:
+    with pytest.raises(DataError, match=r"no such place is not a folder; check data.archive_url"):
         archive_module.Archive(f"file://{tmp_path}/no%20such%20place", transport)
     archive_module.Archive(tmp_path.as_uri(), transport)
 
 
-def test_a_cancelled_transport_asks_no_more(exchange: FakeExchange, transport: Transport) -> None:
+def test_a_cancelled_transport_sends_no_requests(exchange: FakeExchange, transport: Transport) -> None:
     transport.cancel()
     with pytest.raises(Unreachable, match="stopped"):
         transport.get(f"{exchange.url}/data/x")
-    assert exchange.asked == []
+    assert exchange.requested == []
 
 
 # REST
@@ -265,7 +261,7 @@ def test_rest_is_read_page_by_page(exchange: FakeExchange, transport: Transport)
     ]
 
 
-def test_rest_rests_when_the_weight_is_nearly_used_up(
+def test_rest_pauses_when_the_weight_is_nearly_used_up(
     exchange: FakeExchange, transport: Transport, pauses: list[float]
 ) -> None:
     exchange.listed = rows("2021-02-01", "2021-02-02")
@@ -279,7 +275,7 @@ def test_rest_rests_when_the_weight_is_nearly_used_up(
 
 
 @pytest.mark.parametrize("fault", [cut, html, status(500), status(429, {"Retry-After": "1"})])
-def test_rest_survives_a_fault(exchange: FakeExchange, transport: Transport, fault: Fault) -> None:
+def test_rest_retries_after_a_fault(exchange: FakeExchange, transport: Transport, fault: Fault) -> None:
     exchange.listed = rows("2021-02-01", "2021-02-01T10:00")
     exchange.faults[KLINES] = [fault]
     got = Rest(exchange.url, transport).fetch("BTCUSDT", Span(us("2021-02-01"), us("2021-02-02")))
@@ -289,27 +285,27 @@ def test_rest_survives_a_fault(exchange: FakeExchange, transport: Transport, fau
 @pytest.mark.parametrize(
     "body", [b"{}", b"[[1]]", b"null", b'[["x"]]', b"[1]", b"<html>", b'{"code":-1121,"msg":"Invalid symbol."}']
 )
-def test_rest_answers_that_are_none_are_refused(exchange: FakeExchange, transport: Transport, body: bytes) -> None:
+def test_invalid_rest_responses_are_rejected(exchange: FakeExchange, transport: Transport, body: bytes) -> None:
     exchange.faults[KLINES] = [lambda request, _: answer(request, 200, body)] * 5
     with pytest.raises(ArchiveError):
         Rest(exchange.url, transport).fetch("BTCUSDT", Span(us("2021-02-01"), us("2021-02-02")))
 
 
-def test_rest_that_gives_the_same_page_for_ever_is_noticed(exchange: FakeExchange, transport: Transport) -> None:
-    page = exchange.klines  # what it answers for the first thousand minutes
+def test_rest_that_repeats_the_same_page_is_an_error(exchange: FakeExchange, transport: Transport) -> None:
+    page = exchange.klines  # its response for the first thousand minutes
     exchange.listed = rows("2021-02-01", "2021-02-03")
     exchange.klines = lambda query: page(query | {"startTime": str(us("2021-02-01") // 1000)})  # type: ignore[method-assign]
-    with pytest.raises(ArchiveError, match="cannot be minute bars"):
+    with pytest.raises(ArchiveError, match="are not valid minute bars"):
         Rest(exchange.url, transport).fetch("BTCUSDT", Span(us("2021-02-01"), us("2021-02-03")))
 
 
-def test_an_unknown_symbol_is_told_in_the_words_of_the_exchange(exchange: FakeExchange, fill: Fill) -> None:
+def test_an_unknown_symbol_is_reported_with_the_message_of_the_exchange(exchange: FakeExchange, fill: Fill) -> None:
     exchange.faults[KLINES] = [lambda request, _: answer(request, 400, b'{"code":-1121,"msg":"Invalid symbol."}')]
     result = fill(DAY, "2021-02-02", rest=True)
     assert "Invalid symbol." in result.failures[0]
 
 
-# The disk, and kill -9. The work is done by another process, because this one should live.
+# The disk, and kill -9. A child process does the work, so that this process survives.
 
 CHILD = """
 import os, resource, signal, sys
@@ -350,7 +346,7 @@ def child(url: str, root: Path, *, kill_at: int = 0, limit: int = 0) -> subproce
 
 
 def check_and_finish(exchange: FakeExchange, store: Store, fill: Fill) -> None:
-    """Whatever happened: what is shown is whole, and one more call completes it."""
+    """Check that the stored files are intact and that one more call completes the store."""
     shown = store.offsets().covered
     for span in shown:
         assert len(store.read(span)) == span.minutes
@@ -391,12 +387,12 @@ def test_kill_9_while_fetching(exchange: FakeExchange, store: Store, fill: Fill)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     assert process.wait(300) == -signal.SIGKILL
     assert store.offsets().covered == (Span(us("2021-02-01"), us("2021-03-01")),)
-    exchange.asked.clear()
+    exchange.requested.clear()
     check_and_finish(exchange, store, fill)
-    assert exchange.zips_asked() == [path_of("2021-03")]
+    assert exchange.zips_requested() == [path_of("2021-03")]
 
 
-def test_ctrl_c_stops_with_what_is_finished(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+def test_ctrl_c_keeps_finished_months(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     publish_two_months(exchange)
     process = None
 
@@ -420,26 +416,24 @@ def test_ctrl_c_stops_with_what_is_finished(exchange: FakeExchange, store: Store
     check_and_finish(exchange, store, fill)
 
 
-def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing_half(
-    exchange: FakeExchange, store: Store, fill: Fill
-) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_partial_file(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     publish_two_months(exchange)
     done = child(exchange.archive_url, store.root, limit=500_000)
     assert done.returncode == 1
     assert done.stdout.startswith("0 ")
     assert "cannot be written" in done.stdout
-    assert "make room" in done.stdout
+    assert "free disk space" in done.stdout
     assert not list(store.months.glob("*"))
     check_and_finish(exchange, store, fill)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "file"
     write_whole(path, b"old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(DataError, match="make room"):
+        with pytest.raises(DataError, match="free disk space"):
             write_whole(path, b"n" * 2000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -449,7 +443,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_checksums_are_those_of_the_standard_tool(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+def test_checksums_equal_those_of_sha256sum(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     publish_day(exchange)
     fill(DAY, "2021-02-02")
     [source] = store.offsets().sources.values()

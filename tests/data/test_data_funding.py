@@ -1,4 +1,4 @@
-"""Funding of perpetuals: fetched like klines, defended like klines, and put on the bar at whose end it is due."""
+"""Funding of perpetuals is fetched and validated like klines, and added to the bar at whose close it is due."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ledger(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def settle(exchange: FakeExchange, ledger: Store, transport: Transport) -> Settle:
-    """`settle("2021-02-01", "2021-03-01")`: the settlements of a span from the local exchange."""
+    """Return a function that backfills settlements: `settle("2021-02-01", "2021-03-01")`."""
 
     def run(start: str, end: str, *, rest: bool = False, now: str = "2022-01-01", **options: object) -> BackfillResult:
         endpoint = Rest(exchange.url, transport, "um") if rest else None
@@ -73,7 +73,7 @@ def settle(exchange: FakeExchange, ledger: Store, transport: Transport) -> Settl
 
 
 def due(table: pl.DataFrame) -> list[int]:
-    """The instants (us) that stamped settlements were due at."""
+    """Return the instants (us) at which recorded settlements were due."""
     return [at // 60_000 * MINUTE for at in table["calc_time"].to_list()]
 
 
@@ -81,7 +81,7 @@ def times(frame: pl.DataFrame) -> list[int]:
     return frame["funding_time"].cast(pl.Int64).to_list()
 
 
-def test_the_archive_has_them_where_the_exchange_publishes_them() -> None:
+def test_archive_paths_are_those_that_the_exchange_publishes() -> None:
     file = archive_file(exchange_of("binance"), "um", "BTCUSDT", FUNDING_RATE, "2024-07")
     assert file.path == "futures/um/monthly/fundingRate/BTCUSDT/BTCUSDT-fundingRate-2024-07.zip"
     klines = archive_file(exchange_of("binance"), "um", "BTCUSDT", "1m", "2024-07")
@@ -112,9 +112,9 @@ def test_a_month_becomes_one_file_of_the_store(
     [(path, source)] = known.sources.items()
     assert ("/data/" + path, source.size, source.rows) == (funding_path("2021-02"), len(content), 84)
     assert not Store(ledger.root, "BTCUSDT", "um").offsets().covered
-    exchange.asked.clear()
+    exchange.requested.clear()
     assert settle("2021-02-03", "2021-02-20").added == 0
-    assert exchange.asked == []
+    assert exchange.requested == []
 
 
 def test_rest_has_the_newest_month(exchange: FakeExchange, ledger: Store, settle: Settle) -> None:
@@ -125,12 +125,12 @@ def test_rest_has_the_newest_month(exchange: FakeExchange, ledger: Store, settle
     assert [query["limit"] for query in exchange.queries] == ["1000"]
     frame = fetch_funding(ledger.root, "BTCUSDT", us("2021-02-01"), us("2021-03-10T16:00"))
     assert times(frame) == [at for at in due(exchange.settled) if us("2021-02-01") < at <= us("2021-03-10T16:00")]
-    exchange.asked.clear()
+    exchange.requested.clear()
     assert settle("2021-02-01", "2021-03-10T16:00", rest=True, now="2021-03-11").added == 0
-    assert exchange.asked == []
+    assert exchange.requested == []
 
 
-def test_the_settlement_at_the_end_of_a_range_is_fetched_too_but_not_demanded(
+def test_the_settlement_at_the_end_of_a_range_is_fetched_but_not_required(
     exchange: FakeExchange, ledger: Store, settle: Settle
 ) -> None:
     exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
@@ -141,9 +141,7 @@ def test_the_settlement_at_the_end_of_a_range_is_fetched_too_but_not_demanded(
     assert times(fetch_funding(ledger.root, "BTCUSDT", *FEBRUARY))[-1] == us("2021-03-01")
 
 
-def test_a_month_that_is_not_there_yet_is_told_and_not_fatal(
-    exchange: FakeExchange, ledger: Store, settle: Settle
-) -> None:
+def test_an_unpublished_month_is_a_warning(exchange: FakeExchange, ledger: Store, settle: Settle) -> None:
     exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
     result = settle("2021-02-01", "2021-04-01")
     assert (result.added, result.failures) == (84, ())
@@ -158,18 +156,18 @@ def test_a_month_that_is_not_there_yet_is_told_and_not_fatal(
 
 
 def test_a_settlement_that_a_file_lacks_comes_from_rest(exchange: FakeExchange, ledger: Store, settle: Settle) -> None:
-    whole = settled("2021-02-01", "2021-03-01")
-    exchange.publish_funding("2021-02", pl.concat([whole[:10], whole[11:]]))
+    complete = settled("2021-02-01", "2021-03-01")
+    exchange.publish_funding("2021-02", pl.concat([complete[:10], complete[11:]]))
     [warning] = settle("2021-02-01", "2021-03-01").warnings
-    hole = due(whole)[10]
+    hole = due(complete)[10]
     assert warning.startswith("funding of 2021-02-04T08:00Z to 2021-02-04T08:01Z")
     with pytest.raises(MissingData, match="2021-02-04T08:00Z"):
         fetch_funding(ledger.root, "BTCUSDT", *FEBRUARY)
     [finding] = verify(ledger)
     assert (finding.level, finding.check, finding.span) == ("warning", "gap", Span(hole, hole + MINUTE))
-    exchange.settled = whole
+    exchange.settled = complete
     assert settle("2021-02-01", "2021-03-01", rest=True).added == 1
-    assert times(ledger.read(FEBRUARY)) == due(whole)
+    assert times(ledger.read(FEBRUARY)) == due(complete)
     assert verify(ledger) == []
 
 
@@ -182,7 +180,7 @@ def test_the_interval_may_change_and_a_listing_may_come_late(
     assert ledger.offsets().covered == (Span(us("2021-02-10T08:01"), us("2021-03-01")),)
 
 
-def test_rows_that_cannot_be_are_left_out_and_their_time_is_not_covered() -> None:
+def test_invalid_rows_are_left_out_and_their_time_is_not_covered() -> None:
     table = settled("2021-02-01", "2021-03-01").with_columns(pl.col("last_funding_rate").cast(pl.String))
     at = pl.int_range(pl.len())
     bad = table.with_columns(
@@ -201,7 +199,7 @@ def test_rows_that_cannot_be_are_left_out_and_their_time_is_not_covered() -> Non
     assert inside == kept
 
 
-def test_stamps_in_microseconds_late_or_early_are_put_on_their_minute() -> None:
+def test_times_in_microseconds_late_or_early_are_rounded_to_their_minute() -> None:
     table = settled("2021-02-01", "2021-03-01", late_ms=0)
     late = pl.int_range(pl.len()) * 700 % 60_000
     for stamps in (pl.col("calc_time") * 1000, pl.col("calc_time") + late.clip(0, 59_400)):
@@ -226,14 +224,14 @@ def test_stamps_in_microseconds_late_or_early_are_put_on_their_minute() -> None:
         csv(rows("2021-02-01", "2021-02-02")),
     ],
 )
-def test_what_is_no_table_of_this_month_is_refused(text: bytes) -> None:
+def test_text_without_a_table_of_this_month_is_rejected(text: bytes) -> None:
     with pytest.raises(ArchiveError, match="file"):
         parse_funding_csv(text, FEBRUARY, "file")
 
 
 @settings(max_examples=50)
 @given(st.binary(max_size=300))
-def test_any_bytes_are_refused_with_one_error(text: bytes) -> None:
+def test_any_bytes_are_rejected_with_one_error(text: bytes) -> None:
     with pytest.raises(ArchiveError):
         parse_funding_csv(text, FEBRUARY, "file")
 
@@ -243,7 +241,7 @@ def test_any_bytes_are_refused_with_one_error(text: bytes) -> None:
 
 @pytest.mark.parametrize("ending", ["", ".CHECKSUM"])
 @pytest.mark.parametrize("fault", [cut, html, status(500), status(429)])
-def test_one_fault_on_the_way_is_survived(exchange: FakeExchange, settle: Settle, fault: Fault, ending: str) -> None:
+def test_a_single_fault_is_retried(exchange: FakeExchange, settle: Settle, fault: Fault, ending: str) -> None:
     exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
     exchange.faults[funding_path("2021-02") + ending] = [fault]
     result = settle("2021-02-01", "2021-03-01")
@@ -251,7 +249,7 @@ def test_one_fault_on_the_way_is_survived(exchange: FakeExchange, settle: Settle
 
 
 @pytest.mark.parametrize("fault", [cut, short, flipped, html, status(500), status(403)])
-def test_a_lasting_fault_is_a_failure_and_the_next_call_finishes(
+def test_a_persistent_fault_is_a_failure_and_the_next_call_finishes(
     exchange: FakeExchange, ledger: Store, settle: Settle, fault: Fault
 ) -> None:
     exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
@@ -275,9 +273,7 @@ def test_a_lasting_fault_is_a_failure_and_the_next_call_finishes(
         zipped("BTCUSDT-fundingRate-2021-02.csv", b"<html>"),
     ],
 )
-def test_an_unsound_file_is_made_up_for_by_rest(
-    exchange: FakeExchange, ledger: Store, settle: Settle, content: bytes
-) -> None:
+def test_rest_replaces_an_invalid_file(exchange: FakeExchange, ledger: Store, settle: Settle, content: bytes) -> None:
     exchange.publish_funding("2021-02", content)
     assert len(settle("2021-02-01", "2021-03-01").failures) == 1
     exchange.settled = settled("2021-02-01", "2021-03-02")
@@ -285,11 +281,11 @@ def test_an_unsound_file_is_made_up_for_by_rest(
     assert (result.added, result.failures, len(result.warnings)) == (85, (), 1)
 
 
-def test_a_wrong_checksum_is_not_taken(exchange: FakeExchange, ledger: Store, settle: Settle) -> None:
+def test_a_file_with_a_wrong_checksum_is_rejected(exchange: FakeExchange, ledger: Store, settle: Settle) -> None:
     exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
     exchange.files[funding_path("2021-02") + ".CHECKSUM"] = b"0" * 64 + b"  BTCUSDT-fundingRate-2021-02.zip\n"
     [failure] = settle("2021-02-01", "2021-03-01").failures
-    assert "the archive says 000000000000" in failure
+    assert "the archive states 000000000000" in failure
     assert ledger.offsets().covered == ()
 
 
@@ -307,7 +303,7 @@ def test_a_wrong_checksum_is_not_taken(exchange: FakeExchange, ledger: Store, se
         b'[{"symbol": "BTCUSDT", "fundingTime": "x", "fundingRate": "0.0001"}]',
     ],
 )
-def test_rest_answers_that_are_none_are_refused(
+def test_invalid_rest_responses_are_rejected(
     exchange: FakeExchange, ledger: Store, settle: Settle, body: bytes
 ) -> None:
     exchange.faults[FUNDING] = [lambda request, _: answer(request, 200, body)] * 5
@@ -327,7 +323,7 @@ def test_klines_of_perpetuals_come_in_pages_of_1500(exchange: FakeExchange, tran
     exchange.listed = rows("2021-02-01", "2021-02-04")
     got = Rest(exchange.url, transport, "um").fetch("BTCUSDT", Span(us("2021-02-01"), us("2021-02-04")))
     assert (got.pages, len(got.frame)) == (3, 3 * 1440)
-    assert set(exchange.asked) == {UM_KLINES}
+    assert set(exchange.requested) == {UM_KLINES}
     assert {query["limit"] for query in exchange.queries} == {"1500"}
 
 
@@ -379,7 +375,7 @@ def test_minutes_without_their_funding_are_found_and_fetched(
     assert later.span == Span(us("2021-03-01"), us("2021-03-02"))
 
 
-def test_a_disk_that_refuses_is_a_failure_that_says_so(
+def test_a_full_disk_is_a_failure_with_its_reason(
     exchange: FakeExchange, ledger: Store, settle: Settle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, _: bytes) -> None:
@@ -407,14 +403,14 @@ def test_ctrl_c_is_an_interruption_and_the_next_call_finishes(
     assert settle("2021-02-01", "2021-03-01").added == 84
 
 
-def test_a_repair_that_would_lose_settlements_keeps_what_was(
+def test_a_repair_that_would_lose_settlements_keeps_the_stored_ones(
     exchange: FakeExchange, ledger: Store, settle: Settle
 ) -> None:
     exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
     settle("2021-02-01", "2021-03-01")
     exchange.files.clear()
-    result = settle("2021-02-01", "2021-03-01", afresh=["2021-02"])
-    assert any("kept what was" in text for text in result.failures)
+    result = settle("2021-02-01", "2021-03-01", refetch=["2021-02"])
+    assert any("stored month is kept" in text for text in result.failures)
     assert len(ledger.read_month("2021-02")) == 84
 
 
@@ -443,7 +439,7 @@ def rates(bars: pl.DataFrame) -> dict[str, float]:
     return dict(zip(paid["close_time"].dt.strftime("%dT%H:%M"), paid["funding_rate"], strict=True))
 
 
-def test_a_rate_stands_on_the_bar_that_closes_at_its_instant() -> None:
+def test_a_rate_is_on_the_bar_that_closes_at_its_instant() -> None:
     funding = funding_of(
         ("2021-02-01T00:00", 0.5), ("2021-02-01T08:00", 0.25), ("2021-02-02T00:00", -0.125), ("2021-02-02T08:00", 0.1)
     )
@@ -470,12 +466,12 @@ def test_a_settlement_in_a_gap_is_paid_at_the_next_bar() -> None:
 @given(
     minutes=st.lists(st.integers(-100, 3000), unique=True, max_size=30).map(sorted),
     interval=st.sampled_from([1, 5, 60, 240]),
-    absent=st.sets(st.integers(0, 47), max_size=20),
+    missing=st.sets(st.integers(0, 47), max_size=20),
 )
-def test_rates_are_those_of_a_plain_loop(minutes: list[int], interval: int, absent: set[int]) -> None:
+def test_rates_equal_those_of_a_plain_loop(minutes: list[int], interval: int, missing: set[int]) -> None:
     start = us("2021-02-01")
     bars = bars_of(interval * MINUTE, "2021-02-01", "2021-02-02").filter(
-        ~(pl.int_range(pl.len()) * interval // 30).is_in(sorted(absent))
+        ~(pl.int_range(pl.len()) * interval // 30).is_in(sorted(missing))
     )
     rate = {start + minute * MINUTE: (i + 1) / 64 for i, minute in enumerate(minutes)}
     pairs = {"funding_time": list(rate), "rate": list(rate.values())}
@@ -490,7 +486,7 @@ def test_rates_are_those_of_a_plain_loop(minutes: list[int], interval: int, abse
     assert with_funding(bars, funding)["funding_rate"].to_list() == expected
 
 
-def test_no_settlements_is_a_column_of_nothing() -> None:
+def test_without_settlements_the_column_is_null() -> None:
     bars = bars_of(HOUR, "2021-02-01", "2021-02-02")
     assert with_funding(bars, funding_of())["funding_rate"].null_count() == 24
     empty = load_funding(SampleSource("BTCUSDT", 7), bars.clear())
@@ -524,13 +520,13 @@ def test_the_store_gives_bars_with_their_funding(
     assert together.drop("symbol").equals(paid)
     with pytest.raises(MissingData, match="agent-bt data backfill --kind um"):
         source.fetch_ohlcv("1h", us("2021-03-01"), us("2021-03-02"))
-    with pytest.raises(DataError, match=r"market\.kind spot has no funding"):
+    with pytest.raises(DataError, match=r"market\.kind must be um .* got spot"):
         StoreSource(ledger.root, "BTCUSDT").fetch_funding(*span)
-    with pytest.raises(DataError, match=r"market\.kind spot has no funding"):
+    with pytest.raises(DataError, match=r"market\.kind must be um .* got spot"):
         StorePanel(ledger.root, ["BTCUSDT"]).fetch_funding("BTCUSDT", *span)
 
 
-def test_a_file_with_rates_gives_them_as_they_stand(tmp_path: Path) -> None:
+def test_rates_of_a_file_are_unchanged(tmp_path: Path) -> None:
     bars = with_funding(
         bars_of(HOUR, "2021-02-01", "2021-02-03"), funding_of(("2021-02-01T08:00", 0.25), ("2021-02-02T16:00", 0.5))
     )
@@ -608,7 +604,7 @@ def test_commands_work_on_perpetuals(exchange: FakeExchange, tmp_path: Path, mon
     assert len(pl.read_csv("x.csv")) == 24
 
 
-def test_a_month_of_funding_that_is_not_there_yet_is_a_warning_of_the_command(
+def test_an_unpublished_month_of_funding_is_a_warning_of_the_command(
     exchange: FakeExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

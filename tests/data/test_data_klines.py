@@ -1,4 +1,4 @@
-"""Reading klines: header or none, milliseconds or microseconds, and rows that cannot be."""
+"""Klines are read with or without a header, in milliseconds or microseconds, and without invalid rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def changed(table: pl.DataFrame, row: int, **values: float) -> pl.DataFrame:
 
 @pytest.mark.parametrize("header", [False, True])
 @pytest.mark.parametrize("unit", ["ms", "us"])
-def test_header_and_unit_are_told_from_the_content(header: bool, unit: str) -> None:
+def test_header_and_unit_are_recognised_from_the_content(header: bool, unit: str) -> None:
     table = day(unit=unit)
     klines = parse_csv(csv(table, header=header), DAY, "day")
     assert klines.frame.schema == STORE_SCHEMA
@@ -51,14 +51,14 @@ def test_the_unit_may_change_within_one_file() -> None:
     assert klines.unit_changes == (DAY.start + 700 * MINUTE,)
 
 
-def test_numbers_are_the_nearest_doubles_to_their_text() -> None:
+def test_numbers_are_the_doubles_nearest_to_their_text() -> None:
     text = b"1612137600000,33092.98000000,33120.10000001,33092.97999999,33100.12345678,1.00000001,1612137659999,"
     text += b"3.3,7,0.1,0.2,0"
     frame = parse_csv(text, DAY, "day").frame
     assert frame.row(0)[2:] == (33092.98, 33120.10000001, 33092.97999999, 33100.12345678, 1.00000001, 3.3, 7, 0.1, 0.2)
 
 
-def test_a_short_close_time_is_noted_and_normalised() -> None:
+def test_an_early_close_time_is_noted_and_normalised() -> None:
     table = day()
     klines = parse_csv(csv(changed(table, 5, close_time=table["close_time"][5] - 30_000)), DAY, "day")
     assert klines.notes == {"short_close": 1}
@@ -81,19 +81,19 @@ def test_a_short_close_time_is_noted_and_normalised() -> None:
         {"open_time": us("2021-02-05") // 1000},
     ],
 )
-def test_a_row_that_cannot_be_is_left_out_and_counted(values: dict[str, float]) -> None:
+def test_an_invalid_row_is_left_out_and_counted(values: dict[str, float]) -> None:
     klines = parse_csv(csv(changed(day(), 5, **values)), DAY, "day")
     assert klines.notes == {"unsound": 1}
     assert len(klines.frame) == 1439
 
 
-def test_one_bad_row_does_not_cost_its_neighbours() -> None:
+def test_one_invalid_row_does_not_affect_other_rows() -> None:
     klines = parse_csv(csv(changed(day()[:5], 2, volume=-1.0)), DAY, "page")
     assert (klines.notes, len(klines.frame)) == ({"unsound": 1}, 4)
 
 
 @pytest.mark.parametrize(("bad", "refused"), [(14, False), (15, True)])
-def test_too_many_bad_rows_are_another_file(bad: int, refused: bool) -> None:
+def test_a_file_with_too_many_invalid_rows_is_rejected(bad: int, refused: bool) -> None:
     table = day()
     table = pl.concat([table[:bad].with_columns(volume=-table["volume"][:bad]), table[bad:]])
     if refused:
@@ -103,10 +103,10 @@ def test_too_many_bad_rows_are_another_file(bad: int, refused: bool) -> None:
         assert len(parse_csv(csv(table), DAY, "day").frame) == 1440 - bad
 
 
-def test_duplicates_disorder_and_contradictions() -> None:
+def test_duplicates_disorder_and_conflicting_rows() -> None:
     table = day()
-    contradiction = changed(table[9:10], 0, volume=999.0)
-    mixed = pl.concat([table[:20], table[3:5], contradiction, table[40:], table[20:40]])
+    conflict = changed(table[9:10], 0, volume=999.0)
+    mixed = pl.concat([table[:20], table[3:5], conflict, table[40:], table[20:40]])
     klines = parse_csv(csv(mixed), DAY, "day")
     assert klines.notes["duplicates"] == 2
     assert klines.notes["conflicting"] == 2
@@ -129,19 +129,19 @@ def test_duplicates_disorder_and_contradictions() -> None:
         csv(rows("2021-03-01", "2021-03-02")),
     ],
 )
-def test_what_is_no_table_of_this_day_is_refused(text: bytes) -> None:
+def test_text_without_a_table_of_this_day_is_rejected(text: bytes) -> None:
     with pytest.raises(ArchiveError):
         parse_csv(text, DAY, "day")
 
 
 @pytest.mark.parametrize("answer", [[], [[1]], [["x"] * 12], [[None] * 12], [1, 2], {"code": -1}, [[{}] * 12]])
-def test_rest_rows_that_are_none_are_refused(answer: object) -> None:
+def test_invalid_rest_rows_are_rejected(answer: object) -> None:
     with pytest.raises(ArchiveError):
         parse_rows(answer, DAY, "page")  # type: ignore[arg-type]
 
 
 @settings(max_examples=50)
 @given(st.binary(max_size=300))
-def test_any_bytes_are_refused_with_one_error(text: bytes) -> None:
+def test_any_bytes_are_rejected_with_one_error(text: bytes) -> None:
     with pytest.raises(ArchiveError):
         parse_csv(text, DAY, "day")

@@ -1,4 +1,4 @@
-"""Panels: each symbol over its own life, gaps inside it flagged, nothing invented around it."""
+"""A panel has each symbol while it is listed, with gaps flagged, and no bars before or after."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def minutes(start: str, end: str, **options: object) -> pl.DataFrame:
 
 
 def hours(symbol: str, start: int, end: int, without: tuple[int, ...] = ()) -> pl.DataFrame:
-    """Hours of one symbol as a plain OHLCV table; `without`: which are missing, counted from `start`."""
+    """Return hours of one symbol as an OHLCV table, except those in `without`, counted from `start`."""
     opened = np.array([t for i, t in enumerate(range(start, end, HOUR)) if i not in without], dtype=np.int64)
     price = 100.0 + np.arange(len(opened)) + len(symbol)
     return pl.DataFrame(
@@ -46,7 +46,7 @@ def hours(symbol: str, start: int, end: int, without: tuple[int, ...] = ()) -> p
 
 @pytest.fixture
 def panel_file(tmp_path: Path) -> Path:
-    """A is whole with a gap of two hours, B comes late, C goes early (in the middle of a day)."""
+    """Write a panel: A has a gap of two hours, B is listed late, C is delisted early (in the middle of a day)."""
     path = tmp_path / "panel.parquet"
     parts = [
         hours("CUSDT", START, us("2021-02-02T05:00")),
@@ -57,8 +57,8 @@ def panel_file(tmp_path: Path) -> Path:
     return path
 
 
-def lives(bars: pl.DataFrame) -> dict[str, tuple[int, int, int, int]]:
-    """Symbol -> first open, last close, bars, filled bars."""
+def listings(bars: pl.DataFrame) -> dict[str, tuple[int, int, int, int]]:
+    """Return symbol -> first open, last close, bars, filled bars."""
     table = bars.group_by("symbol", maintain_order=True).agg(
         pl.col("open_time").min().cast(pl.Int64),
         pl.col("close_time").max().cast(pl.Int64),
@@ -68,13 +68,13 @@ def lives(bars: pl.DataFrame) -> dict[str, tuple[int, int, int, int]]:
     return {symbol: tuple(values) for symbol, *values in table.iter_rows()}  # type: ignore[misc]
 
 
-def test_each_symbol_has_its_own_life(panel_file: Path) -> None:
+def test_each_symbol_has_bars_while_it_is_listed(panel_file: Path) -> None:
     source: Panel = PanelSource(panel_file)
     assert source.symbols == ("AUSDT", "BUSDT", "CUSDT")
     bars = source.fetch_panel("1h", START, END)
     assert bars.schema == PANEL_SCHEMA
     assert bars.equals(bars.sort("symbol", "open_time"))
-    assert lives(bars) == {
+    assert listings(bars) == {
         "AUSDT": (START, END, 72, 2),
         "BUSDT": (us("2021-02-02T12:00"), END, 36, 0),
         "CUSDT": (START, us("2021-02-02T05:00"), 29, 0),
@@ -88,10 +88,10 @@ def test_each_symbol_has_its_own_life(panel_file: Path) -> None:
 
 def test_dropped_gaps_are_left_out(panel_file: Path) -> None:
     bars = PanelSource(panel_file, gaps="drop").fetch_panel("1h", START, END)
-    assert lives(bars)["AUSDT"] == (START, END, 70, 0)
+    assert listings(bars)["AUSDT"] == (START, END, 70, 0)
 
 
-def test_a_missing_quote_volume_is_volume_times_close_and_said_so(panel_file: Path) -> None:
+def test_a_missing_quote_volume_is_volume_times_close_with_a_note(panel_file: Path) -> None:
     source = PanelSource(panel_file)
     bars = source.fetch_panel("1h", START, END)
     assert (bars["quote_asset_volume"] == bars["volume"] * bars["close"]).all()
@@ -101,7 +101,7 @@ def test_a_missing_quote_volume_is_volume_times_close_and_said_so(panel_file: Pa
     assert "volume x close" in note
 
 
-def test_what_a_file_has_is_used(tmp_path: Path) -> None:
+def test_optional_columns_of_a_file_are_used(tmp_path: Path) -> None:
     table = minutes("2021-02-01", "2021-02-02").with_columns(symbol=pl.lit("AUSDT"))
     table.write_parquet(tmp_path / "full.parquet")
     source = PanelSource(tmp_path / "full.parquet")
@@ -110,11 +110,11 @@ def test_what_a_file_has_is_used(tmp_path: Path) -> None:
     assert bars.select(table.columns).equals(table)
 
 
-def test_a_bar_past_the_end_of_the_file_is_not_closed_but_the_last_of_a_vanished_symbol_is(tmp_path: Path) -> None:
+def test_a_bar_past_the_end_of_the_file_is_dropped_but_not_the_last_of_a_delisted_symbol(tmp_path: Path) -> None:
     parts = [hours("AUSDT", START, us("2021-02-03T07:00")), hours("CUSDT", START, us("2021-02-02T05:00"))]
     pl.concat(parts).write_parquet(tmp_path / "p.parquet")
     bars = PanelSource(tmp_path / "p.parquet").fetch_panel("1d", START, END)
-    assert lives(bars) == {
+    assert listings(bars) == {
         "AUSDT": (START, us("2021-02-03"), 2, 0),
         "CUSDT": (START, us("2021-02-03"), 2, 0),
     }
@@ -122,34 +122,37 @@ def test_a_bar_past_the_end_of_the_file_is_not_closed_but_the_last_of_a_vanished
     assert last["volume"] == pytest.approx(sum(hours("CUSDT", START, us("2021-02-02T05:00"))["volume"][24:]))
 
 
-def test_a_range_without_a_symbol_leaves_it_out_and_one_without_any_is_an_error(panel_file: Path) -> None:
+def test_a_symbol_without_bars_is_left_out_and_a_range_without_any_is_an_error(panel_file: Path) -> None:
     source = PanelSource(panel_file)
-    assert set(lives(source.fetch_panel("1h", START, us("2021-02-02")))) == {"AUSDT", "CUSDT"}
-    assert set(lives(source.fetch_panel("1h", START, us("2030-01-01")))) == {"AUSDT", "BUSDT", "CUSDT"}
-    with pytest.raises(MissingData, match="holds 2021-02-01T00:00Z to 2021-02-04T00:00Z, asked for 2021-03-01"):
+    assert set(listings(source.fetch_panel("1h", START, us("2021-02-02")))) == {"AUSDT", "CUSDT"}
+    assert set(listings(source.fetch_panel("1h", START, us("2030-01-01")))) == {"AUSDT", "BUSDT", "CUSDT"}
+    with pytest.raises(MissingData, match="has bars for 2021-02-01T00:00Z to 2021-02-04T00:00Z, requested 2021-03-01"):
         source.fetch_panel("1h", us("2021-03-01"), us("2021-03-02"))
-    with pytest.raises(MissingData, match="holds 2021"):
+    with pytest.raises(MissingData, match="has bars for 2021"):
         source.fetch_panel("1h", us("2020-03-01"), us("2020-03-02"))
-    with pytest.raises(MissingData, match="60 minutes long; 15m cannot"):
+    with pytest.raises(MissingData, match="bars of 60 minutes cannot be aggregated to 15m"):
         source.fetch_panel("15m", START, END)
 
 
-def test_named_symbols_are_taken_and_unknown_ones_are_an_error(panel_file: Path) -> None:
+def test_named_symbols_are_read_and_unknown_ones_are_an_error(panel_file: Path) -> None:
     assert PanelSource(panel_file, ["BUSDT", "AUSDT"]).symbols == ("AUSDT", "BUSDT")
-    with pytest.raises(DataError, match=r"has no AUSDTT; did you mean AUSDT\? It holds 3: AUSDT, BUSDT, CUSDT"):
+    with pytest.raises(DataError, match=r"has no AUSDTT; did you mean AUSDT\? It has 3: AUSDT, BUSDT, CUSDT"):
         PanelSource(panel_file, ["AUSDTT", "BUSDT"])
 
 
-def test_what_cannot_be_names_its_symbol(tmp_path: Path) -> None:
+def test_errors_of_invalid_bars_name_the_symbol(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     good, other = hours("AUSDT", START, END), hours("BUSDT", START, END)
     at = pl.int_range(pl.len()) == 5
     for table, words in (
-        (other.with_columns(low=pl.when(at).then(1e9).otherwise("low")), r"1 impossible bars, .*T05:00Z \(BUSDT\)"),
-        (pl.concat([other, other[7:8]]), r"several bars of one time, the first at .*T07:00Z \(BUSDT\)"),
-        (other.with_columns(pl.col("open_time") + 7 * MINUTE), r"T00:07Z \(BUSDT\); expected one of"),
-        (other.with_columns(funding_rate=pl.lit(1.5)), r"72 impossible rates .* \(BUSDT\)"),
-        (other.with_columns(symbol=pl.lit(None, dtype=pl.String)), "without a symbol"),
+        (other.with_columns(low=pl.when(at).then(1e9).otherwise("low")), r"1 invalid bars, .*T05:00Z \(BUSDT\)"),
+        (
+            pl.concat([other, other[7:8]]),
+            r"open times must be unique for each symbol, got a duplicate at .*T07:00Z \(BUSDT\)",
+        ),
+        (other.with_columns(pl.col("open_time") + 7 * MINUTE), r"T00:07Z \(BUSDT\); the distance must be one of"),
+        (other.with_columns(funding_rate=pl.lit(1.5)), r"72 invalid rates .* \(BUSDT\)"),
+        (other.with_columns(symbol=pl.lit(None, dtype=pl.String)), "must have a symbol"),
     ):
         both = pl.concat([good, table], how="diagonal")
         both.write_parquet(path)
@@ -159,14 +162,14 @@ def test_what_cannot_be_names_its_symbol(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column symbol"):
         PanelSource(path)
     good.clear().write_parquet(path)
-    with pytest.raises(DataError, match="no bars"):
+    with pytest.raises(DataError, match="at least one bar"):
         PanelSource(path)
     with pytest.raises(DataError, match="no such file"):
         PanelSource(tmp_path / "none.parquet")
 
 
 def slowly(table: pl.DataFrame, span: Span, step: int) -> list[tuple[object, ...]]:
-    """The bars of a symbol one by one, in plain Python: symbol, open_time, open, high, low, close, filled."""
+    """Compute the bars of a symbol one by one: symbol, open_time, open, high, low, close, filled."""
     slots = range(-(-span.start // step) * step, span.end - step + 1, step)
     known = {row["open_time"]: row for row in table.iter_rows(named=True)}
     inside = {slot: [known[at] for at in range(slot, slot + step, HOUR) if at in known] for slot in slots}
@@ -192,7 +195,7 @@ def slowly(table: pl.DataFrame, span: Span, step: int) -> list[tuple[object, ...
     interval=st.sampled_from(["1h", "4h", "1d"]),
     holes=st.sets(st.integers(0, 71), max_size=20),
 )
-def test_a_life_is_the_bars_of_a_single_symbol_up_to_its_last(
+def test_bars_of_a_panel_equal_those_of_a_single_symbol_up_to_its_last(
     tmp_path_factory: pytest.TempPathFactory,
     edges: list[tuple[int, int]],
     start: int,
@@ -200,7 +203,7 @@ def test_a_life_is_the_bars_of_a_single_symbol_up_to_its_last(
     interval: str,
     holes: set[int],
 ) -> None:
-    # The first symbol is always there, so that the file's end is known.
+    # The first symbol has all bars, so that the end of the file is known.
     path = tmp_path_factory.mktemp("panel") / "p.parquet"
     tables = {"AUSDT": hours("AUSDT", START, END)}
     for at, (one, other) in enumerate(edges):
@@ -226,7 +229,7 @@ def test_a_life_is_the_bars_of_a_single_symbol_up_to_its_last(
 
 @pytest.fixture
 def stores(exchange: FakeExchange, store: Store, fill: Callable[..., object]) -> Path:
-    """BTCUSDT: 1 to 3 February with a gap; ETHUSDT: from the 2nd, the same rows."""
+    """Fill stores of BTCUSDT, 1 to 3 February with a gap, and of ETHUSDT, the same rows from the 2nd on."""
     hole = (("2021-02-02T10:20", "2021-02-02T12:10"),)
     exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02"))
     exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03", without=hole))
@@ -239,20 +242,20 @@ def stores(exchange: FakeExchange, store: Store, fill: Callable[..., object]) ->
 
 
 @pytest.mark.parametrize("interval", BAR_INTERVALS)
-def test_a_panel_of_the_store_is_what_is_covered_up_to_the_last_bar(stores: Path, interval: str) -> None:
+def test_a_panel_of_the_store_has_the_covered_span_up_to_the_last_bar(stores: Path, interval: str) -> None:
     panel: Panel = StorePanel(stores, ["ETHUSDT", "BTCUSDT"])
     bars = panel.fetch_panel(interval, START, END)
     assert bars.schema == PANEL_SCHEMA
     step = duration_us(interval)
     last = -(-us("2021-02-03T18:00") // step) * step
-    assert {name: life[:2] for name, life in lives(bars).items()} == {
+    assert {name: life[:2] for name, life in listings(bars).items()} == {
         "BTCUSDT": (START, last),
         "ETHUSDT": (us("2021-02-02"), last),
     }
-    assert (lives(bars)["BTCUSDT"][3] > 0) == (step < HOUR * 4)
+    assert (listings(bars)["BTCUSDT"][3] > 0) == (step < HOUR * 4)
 
 
-def test_a_symbol_that_was_never_backfilled_names_the_command(stores: Path) -> None:
+def test_the_error_of_a_symbol_without_data_has_the_command(stores: Path) -> None:
     with pytest.raises(MissingData, match=r"store spot/XRPUSDT: no data for 2021-02-01") as error:
         StorePanel(stores, ["BTCUSDT", "XRPUSDT"]).fetch_panel("1h", START, END)
     assert f"--symbol XRPUSDT --interval 1m --root {stores} --start 2021-02-01 --end 2021-02-04" in str(error.value)
@@ -262,7 +265,7 @@ def test_a_symbol_that_was_never_backfilled_names_the_command(stores: Path) -> N
         StorePanel(stores, ["BTCUSDT", "XRPUSDT", "SOLUSDT"]).fetch_panel("1h", START, END)
 
 
-def test_a_hole_in_what_was_backfilled_is_no_gap(stores: Path) -> None:
+def test_a_span_missing_between_backfills_is_an_error(stores: Path) -> None:
     store = Store(stores, "ETHUSDT")
     span = Span(us("2021-02-05"), us("2021-02-06"))
     store.commit("2021-02", store.read_month("2021-02"), covered=[span], outages=[], sources={})
@@ -274,7 +277,7 @@ def test_a_hole_in_what_was_backfilled_is_no_gap(stores: Path) -> None:
 
 
 @pytest.mark.market
-def test_the_real_panel_is_thirty_pairs_with_ragged_ends(market_data: Path) -> None:
+def test_the_real_panel_has_thirty_pairs_with_different_ranges(market_data: Path) -> None:
     path = market_data / "panel" / "spot_30usdt_1h_2024-01_2024-09.parquet"
     source = PanelSource(path)
     assert len(source.symbols) == 30
@@ -285,7 +288,7 @@ def test_the_real_panel_is_thirty_pairs_with_ragged_ends(market_data: Path) -> N
     for name in ("symbol", "open", "high", "low", "close", "volume"):
         assert bars[name].equals(raw[name])
     assert not bars["filled"].any()
-    ends = {symbol: life[1] for symbol, life in lives(bars).items()}
+    ends = {symbol: life[1] for symbol, life in listings(bars).items()}
     assert {symbol for symbol, end in ends.items() if end < max(ends.values())} == {"BTCUSDT", "ETHUSDT", "LTCUSDT"}
     assert ends["BTCUSDT"] == us("2024-09-06T04:00")
     days = source.fetch_panel("1d", us("2024-01-01"), us("2024-10-01"))

@@ -1,4 +1,4 @@
-"""The real months of the exchange, against the published facts about them."""
+"""Real months of the exchange agree with the published facts about them."""
 
 from __future__ import annotations
 

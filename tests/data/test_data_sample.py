@@ -1,4 +1,4 @@
-"""The sample market looks like a market, and is the same for everybody."""
+"""The sample market has the properties of a real market, and is the same on every machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent_bt.core.clock import BAR_INTERVALS, DAY, MINUTE, duration_us
 from agent_bt.core.errors import MissingData
 from agent_bt.core.protocols import DataSource
 from agent_bt.core.schema import BAR_SCHEMA
-from agent_bt.data.klines import sound_prices
+from agent_bt.data.klines import valid_prices
 from agent_bt.data.sample import SampleSource, _exp, _minutes, _normal
 
 START, END = us("2024-07-01"), us("2024-10-01")
@@ -31,9 +31,9 @@ def log_returns(bars: pl.DataFrame) -> np.ndarray:
     return np.diff(np.log(bars["close"].to_numpy()))[together]
 
 
-def test_bars_are_possible_and_rounded(quarter: pl.DataFrame) -> None:
+def test_bars_are_valid_and_rounded(quarter: pl.DataFrame) -> None:
     assert quarter.schema == BAR_SCHEMA
-    assert quarter.select(sound_prices().all()).item()
+    assert quarter.select(valid_prices().all()).item()
     assert (quarter["volume"] > 0).all()
     for name in ("open", "high", "low", "close"):
         assert (quarter[name] == quarter[name].round(2)).all()
@@ -113,7 +113,7 @@ def test_a_filled_quarter_has_every_minute() -> None:
     interval=st.sampled_from(BAR_INTERVALS),
     seed=st.integers(0, 2),
 )
-def test_a_bar_does_not_depend_on_the_range_asked_for(start: int, length: int, interval: str, seed: int) -> None:
+def test_a_bar_does_not_depend_on_the_requested_range(start: int, length: int, interval: str, seed: int) -> None:
     begin = us("2024-07-28")
     source = SampleSource("BTCUSDT", seed, gaps="drop")
     large = source.fetch_ohlcv(interval, begin, begin + 8 * DAY)
@@ -124,7 +124,7 @@ def test_a_bar_does_not_depend_on_the_range_asked_for(start: int, length: int, i
     assert part.equals(expected)
 
 
-def test_seed_and_symbol_make_the_market() -> None:
+def test_seed_and_symbol_determine_the_market() -> None:
     def closes(symbol: str, seed: int) -> list[float]:
         return SampleSource(symbol, seed).fetch_ohlcv("1m", START, START + DAY)["close"].to_list()
 
@@ -133,7 +133,7 @@ def test_seed_and_symbol_make_the_market() -> None:
     assert closes("BTCUSDT", 7) != closes("ETHUSDT", 7)
 
 
-def test_a_day_is_the_same_when_it_is_made_anew() -> None:
+def test_a_day_is_the_same_when_generated_again() -> None:
     def digest() -> str:
         columns = _minutes(7, "BTCUSDT", START)
         return hashlib.sha256(b"".join(values.tobytes() for values in columns.values())).hexdigest()
@@ -147,18 +147,18 @@ def test_the_label_says_that_it_is_a_sample() -> None:
     assert SampleSource("BTCUSDT", 7).label == "SAMPLE MARKET (seed 7)"
 
 
-def test_outside_of_its_years_there_is_no_sample_market() -> None:
+def test_a_range_outside_the_sample_market_is_an_error() -> None:
     with pytest.raises(MissingData, match="from 2010-01-01 to 2050-01-01"):
         SampleSource("BTCUSDT", 7).fetch_ohlcv("1m", us("2009-12-31"), us("2010-01-02"))
     assert len(SampleSource("BTCUSDT", 7).fetch_ohlcv("1h", us("2049-12-31"), us("2050-01-01"))) == 24
 
 
-def test_the_exponential_is_the_exponential() -> None:
+def test_the_exponential_equals_that_of_numpy() -> None:
     x = np.linspace(-7.9, 7.9, 4001)
     np.testing.assert_allclose(_exp(x), np.exp(x), rtol=1e-11)
 
 
-def test_the_normals_are_normal() -> None:
+def test_the_normals_have_the_moments_of_a_normal_distribution() -> None:
     normals = _normal(np.random.default_rng(1).integers(0, 2**64, 300_000, dtype=np.uint64))
     assert abs(normals.mean()) < 0.02
     assert abs(normals.std() - 1) < 0.02

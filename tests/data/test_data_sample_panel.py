@@ -1,4 +1,4 @@
-"""The sample market with many symbols: together, each in its own way, one coming late and one leaving early."""
+"""The sample market of many symbols: correlated, with one listed late and one delisted early."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fake_exchange import us
 from agent_bt.core.clock import DAY, HOUR
 from agent_bt.core.errors import MissingData
 from agent_bt.data.funding import load_panel_funding
-from agent_bt.data.klines import sound_prices
+from agent_bt.data.klines import valid_prices
 from agent_bt.data.panel import PANEL_SCHEMA, Panel
-from agent_bt.data.sample_panel import LISTED, VANISHED, SamplePanel
+from agent_bt.data.sample_panel import DELISTED, LISTED, SamplePanel
 
 SYMBOLS = ("ADAUSDT", "BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 START, END = us("2024-07-20"), us("2024-09-10")
@@ -23,23 +23,23 @@ def panel() -> pl.DataFrame:
     return SamplePanel(SYMBOLS, 7).fetch_panel("1h", START, END)
 
 
-def test_bars_are_possible_and_each_symbol_has_its_life(panel: pl.DataFrame) -> None:
+def test_bars_are_valid_and_only_while_a_symbol_is_listed(panel: pl.DataFrame) -> None:
     assert panel.schema == PANEL_SCHEMA
     assert panel.equals(panel.sort("symbol", "open_time"))
-    assert panel.select(sound_prices().all()).item()
-    lives = panel.group_by("symbol", maintain_order=True).agg(
+    assert panel.select(valid_prices().all()).item()
+    listings = panel.group_by("symbol", maintain_order=True).agg(
         pl.col("open_time").min().cast(pl.Int64), pl.col("close_time").max().cast(pl.Int64), pl.len()
     )
-    assert lives.rows() == [
+    assert listings.rows() == [
         ("ADAUSDT", START, END, (END - START) // HOUR),
         ("BTCUSDT", START, END, (END - START) // HOUR),
         ("ETHUSDT", START, END, (END - START) // HOUR),
-        ("SOLUSDT", START, VANISHED, (VANISHED - START) // HOUR),
+        ("SOLUSDT", START, DELISTED, (DELISTED - START) // HOUR),
         ("XRPUSDT", LISTED, END, (END - LISTED) // HOUR),
     ]
 
 
-def test_the_notes_say_who_comes_and_goes() -> None:
+def test_the_notes_name_the_listed_and_the_delisted_symbol() -> None:
     source: Panel = SamplePanel(SYMBOLS, 7)
     assert source.label == "SAMPLE MARKET (seed 7, 5 symbols)"
     [note] = source.notes
@@ -47,12 +47,12 @@ def test_the_notes_say_who_comes_and_goes() -> None:
     assert SamplePanel(SYMBOLS[:4], 7).notes == ()
 
 
-def test_few_symbols_live_all_the_time() -> None:
+def test_few_symbols_are_listed_all_the_time() -> None:
     bars = SamplePanel(SYMBOLS[:4], 7).fetch_panel("1d", us("2024-07-30"), us("2024-09-03"))
     assert bars["symbol"].value_counts()["count"].unique().to_list() == [35]
 
 
-def test_symbols_move_together_and_each_in_its_own_way(panel: pl.DataFrame) -> None:
+def test_symbols_are_correlated_but_not_equal(panel: pl.DataFrame) -> None:
     wide = panel.pivot("symbol", index="close_time", values="close").sort("close_time").drop("close_time")
     returns = wide.with_columns(pl.all().log().diff()).drop_nulls().to_numpy()
     between = np.corrcoef(returns.T)[np.triu_indices(len(SYMBOLS), 1)]
@@ -60,7 +60,7 @@ def test_symbols_move_together_and_each_in_its_own_way(panel: pl.DataFrame) -> N
     assert (between < 0.95).all()
 
 
-def test_some_are_traded_more_than_others(panel: pl.DataFrame) -> None:
+def test_some_symbols_have_more_volume_than_others(panel: pl.DataFrame) -> None:
     traded = panel.group_by("symbol").agg(pl.col("quote_asset_volume").mean())["quote_asset_volume"]
     assert traded.max() / traded.min() > 3
     implied = panel.filter(~pl.col("filled")).select(pl.col("quote_asset_volume") / pl.col("volume") / pl.col("close"))
@@ -79,7 +79,7 @@ def test_a_bar_depends_on_seed_and_name_and_not_on_the_range(panel: pl.DataFrame
     assert alone.equals(part.filter(symbol="BTCUSDT"))
 
 
-def test_funding_is_each_symbols_own() -> None:
+def test_each_symbol_has_its_own_funding() -> None:
     source = SamplePanel(SYMBOLS, 7)
     bars = source.fetch_panel("4h", LISTED - 2 * DAY, LISTED + 2 * DAY)
     paid = load_panel_funding(source, bars).filter(pl.col("funding_rate").is_not_null())
@@ -90,6 +90,6 @@ def test_funding_is_each_symbols_own() -> None:
     assert paid.filter(symbol="ETHUSDT")["funding_rate"].to_list() == expected.to_list()
 
 
-def test_where_nobody_lives_is_an_error() -> None:
+def test_a_range_without_listed_symbols_is_an_error() -> None:
     with pytest.raises(MissingData, match="from 2010-01-01 to 2050-01-01"):
         SamplePanel(SYMBOLS, 7).fetch_panel("1h", us("2009-12-31"), us("2010-01-02"))

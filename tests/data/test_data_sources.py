@@ -1,4 +1,4 @@
-"""The sources over files: aggregation, gaps, windows, and errors that say what to type."""
+"""Sources of one symbol: aggregation, gaps, ranges, and errors with the command that helps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def filled_store(exchange: FakeExchange, store: Store, fill: Callable[..., objec
 
 
 def slowly(table: pl.DataFrame, span: Span, interval: int, fill: bool) -> list[tuple[float, ...]]:
-    """The bars of a span one by one, in plain Python: open_time, open, high, low, close, volume, trades, filled."""
+    """Compute the bars of a span one by one: open_time, open, high, low, close, volume, trades, filled."""
     known = {int(row["open_time"].timestamp()) * 10**6: row for row in table.iter_rows(named=True)}
     bars: list[tuple[float, ...]] = []
     last = None
@@ -65,7 +65,7 @@ def slowly(table: pl.DataFrame, span: Span, interval: int, fill: bool) -> list[t
 
 @pytest.mark.parametrize("gaps", ["forward_fill", "drop"])
 @pytest.mark.parametrize("interval", BAR_INTERVALS)
-def test_bars_are_those_of_a_plain_loop(interval: str, gaps: str) -> None:
+def test_bars_equal_those_of_a_plain_loop(interval: str, gaps: str) -> None:
     table = minutes("2021-02-01", "2021-02-03", without=HOLES)
     span = Span(us("2021-02-01T00:07"), us("2021-02-02T23:58"))
     inside = table.filter(pl.col("open_time").cast(pl.Int64).is_between(span.start, span.end, closed="left"))
@@ -84,13 +84,13 @@ def test_bars_are_those_of_a_plain_loop(interval: str, gaps: str) -> None:
     start=st.integers(0, 2800),
     length=st.integers(0, 1400),
     interval=st.sampled_from(BAR_INTERVALS),
-    absent=st.lists(st.tuples(st.integers(0, 2800), st.integers(1, 300)), max_size=4),
+    missing=st.lists(st.tuples(st.integers(0, 2800), st.integers(1, 300)), max_size=4),
 )
-def test_filling_invents_no_volume_and_nothing_before_the_first_bar(
-    start: int, length: int, interval: str, absent: list[tuple[int, int]]
+def test_filling_adds_no_volume_and_no_bars_before_the_first(
+    start: int, length: int, interval: str, missing: list[tuple[int, int]]
 ) -> None:
     begin = us("2021-02-01")
-    holes = [(begin + first * MINUTE, begin + (first + count) * MINUTE) for first, count in absent]
+    holes = [(begin + first * MINUTE, begin + (first + count) * MINUTE) for first, count in missing]
     opened = pl.col("open_time").cast(pl.Int64)
     table = minutes("2021-02-01", "2021-02-03")
     for hole in holes:
@@ -109,7 +109,7 @@ def test_filling_invents_no_volume_and_nothing_before_the_first_bar(
         assert dropped.is_empty()
 
 
-def test_the_store_gives_what_was_published(filled_store: Store) -> None:
+def test_the_store_returns_the_published_bars(filled_store: Store) -> None:
     source: DataSource = StoreSource(filled_store.root, "BTCUSDT")
     bars = source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
     assert len(bars) == 2 * 1440
@@ -137,7 +137,7 @@ def test_the_unclosed_bar_of_a_range_is_dropped(filled_store: Store) -> None:
     assert bars["close_time"][-1] == to_datetime(us("2021-02-02T09:00"))
 
 
-def test_missing_data_names_the_span_and_the_command(filled_store: Store) -> None:
+def test_the_error_of_missing_data_has_the_span_and_the_command(filled_store: Store) -> None:
     source = StoreSource(filled_store.root, "BTCUSDT")
     with pytest.raises(MissingData) as error:
         source.fetch_ohlcv("1m", us("2021-02-02"), us("2021-04-01"))
@@ -146,7 +146,7 @@ def test_missing_data_names_the_span_and_the_command(filled_store: Store) -> Non
     assert command + "--start 2021-02-03 --end 2021-04-01" in str(error.value)
 
 
-def test_an_empty_store_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_an_empty_store_has_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = StoreSource("data", "BTCUSDT")
     with pytest.raises(
@@ -155,25 +155,25 @@ def test_an_empty_store_names_the_command(tmp_path: Path, monkeypatch: pytest.Mo
         source.fetch_ohlcv("1m", us("2021-02-02"), us("2021-04-01"))
 
 
-def test_a_month_that_is_gone_or_damaged_is_an_error_and_no_gap(filled_store: Store) -> None:
+def test_a_missing_or_damaged_month_is_an_error_and_not_a_gap(filled_store: Store) -> None:
     source = StoreSource(filled_store.root, "BTCUSDT")
     path = filled_store.path("2021-02")
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match="--repair"):
         source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
     path.unlink()
-    with pytest.raises(DataError, match="is gone"):
+    with pytest.raises(DataError, match="is missing"):
         source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
 
 
-def test_labels_say_what_it_is(filled_store: Store, tmp_path: Path) -> None:
+def test_labels_name_the_source(filled_store: Store, tmp_path: Path) -> None:
     assert StoreSource(filled_store.root, "BTCUSDT").label == "store spot/BTCUSDT"
     minutes("2021-02-01", "2021-02-02").write_parquet(tmp_path / "my.parquet")
     assert ParquetSource(tmp_path / "my.parquet", "BTCUSDT").label == "file my.parquet"
 
 
 @pytest.mark.parametrize("times", ["us", "ms", "naive", "datetime_ms", "mixed"])
-def test_a_parquet_file_serves_as_a_source(tmp_path: Path, times: str) -> None:
+def test_a_parquet_file_is_a_source(tmp_path: Path, times: str) -> None:
     table = minutes("2021-02-01", "2021-02-03", without=HOLES)
     opened = table["open_time"].cast(pl.Int64)
     forms = {
@@ -188,24 +188,24 @@ def test_a_parquet_file_serves_as_a_source(tmp_path: Path, times: str) -> None:
     source: DataSource = ParquetSource(path, "BTCUSDT", "drop")
     bars = source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03"))
     assert bars.drop("filled").equals(table)
-    with pytest.raises(MissingData, match="holds 2021-02-01"):
+    with pytest.raises(MissingData, match="has BTCUSDT for 2021-02-01"):
         source.fetch_ohlcv("1m", us("2021-01-31"), us("2021-02-02"))
 
 
-def test_a_file_of_many_symbols_serves_each_of_them(tmp_path: Path) -> None:
+def test_a_file_of_many_symbols_is_a_source_of_each(tmp_path: Path) -> None:
     ours, other = minutes("2021-02-01", "2021-02-03"), minutes("2021-02-01T07:00", "2021-02-02")
     broken = other.with_columns(high=0.0)
     both = [ours.with_columns(symbol=pl.lit("BTCUSDT")), broken.with_columns(symbol=pl.lit("XUSDT"))]
     pl.concat(both).sample(fraction=1.0, shuffle=True, seed=1).write_parquet(tmp_path / "many.parquet")
     source = ParquetSource(tmp_path / "many.parquet", "BTCUSDT")
     assert source.fetch_ohlcv("1m", us("2021-02-01"), us("2021-02-03")).drop("filled").equals(ours)
-    with pytest.raises(DataError, match=r"1020 impossible bars, the first at 2021-02-01T07:00Z \(XUSDT\)"):
+    with pytest.raises(DataError, match=r"1020 invalid bars, the first at 2021-02-01T07:00Z \(XUSDT\)"):
         ParquetSource(tmp_path / "many.parquet", "XUSDT")
-    with pytest.raises(DataError, match=r"has no ETHUSDT\. It holds 2: BTCUSDT, XUSDT"):
+    with pytest.raises(DataError, match=r"has no ETHUSDT\. It has 2: BTCUSDT, XUSDT"):
         ParquetSource(tmp_path / "many.parquet", "ETHUSDT")
 
 
-def test_a_file_of_prices_and_volume_alone_serves_as_a_source(tmp_path: Path) -> None:
+def test_a_file_with_prices_and_volume_only_is_a_source(tmp_path: Path) -> None:
     table = minutes("2021-02-01", "2021-02-02")
     table.select("open_time", "open", "high", "low", "close", "volume").write_parquet(tmp_path / "ohlcv.parquet")
     source = ParquetSource(tmp_path / "ohlcv.parquet", "BTCUSDT")
@@ -218,32 +218,32 @@ def test_a_file_of_prices_and_volume_alone_serves_as_a_source(tmp_path: Path) ->
     assert source.label == "file ohlcv.parquet (quote volume = volume x close)"
 
 
-def test_a_parquet_file_of_hours_makes_no_minutes(tmp_path: Path) -> None:
+def test_hours_cannot_be_split_into_minutes(tmp_path: Path) -> None:
     hours = to_bars(minutes("2021-02-01", "2021-02-03"), Span(us("2021-02-01"), us("2021-02-03")), 60 * MINUTE, "drop")
     hours.drop("filled").write_parquet(tmp_path / "hours.parquet")
     source = ParquetSource(tmp_path / "hours.parquet", "BTCUSDT")
     assert len(source.fetch_ohlcv("4h", us("2021-02-01"), us("2021-02-03"))) == 12
-    with pytest.raises(MissingData, match="60 minutes long"):
+    with pytest.raises(MissingData, match="bars of 60 minutes cannot be aggregated"):
         source.fetch_ohlcv("15m", us("2021-02-01"), us("2021-02-03"))
 
 
-def test_a_parquet_file_that_is_none_says_what_is_wrong(tmp_path: Path) -> None:
+def test_the_error_of_an_invalid_parquet_file_names_the_problem(tmp_path: Path) -> None:
     good = minutes("2021-02-01", "2021-02-02")
     path = tmp_path / "x.parquet"
     with pytest.raises(DataError, match="no such file"):
         ParquetSource(path, "BTCUSDT")
     path.write_bytes(b"not parquet")
-    with pytest.raises(DataError, match=r"not readable as Parquet .*; a CSV file becomes one with"):
+    with pytest.raises(DataError, match=r"not readable as Parquet .*; convert a CSV file with"):
         ParquetSource(path, "BTCUSDT")
     for table, words in (
         (good.drop("trades", "volume"), "no column volume;"),
         (good.with_columns(symbol=pl.lit("BTCUSD")), "has no BTCUSDT; did you mean BTCUSD"),
-        (good.with_columns(low=pl.col("high") + 1), "1440 impossible bars, the first at 2021-02-01T00:00Z"),
-        (pl.concat([good, good]), "several bars of one time, the first at 2021-02-01T00:00Z"),
-        (good.with_columns(open_time=pl.lit(None, dtype=pl.Int64)), "without a time"),
-        (good.with_columns(open_time=pl.col("open_time") + pl.duration(seconds=7)), "each beginning on its grid"),
-        (good.clear(), "no bars"),
-        (good.with_columns(open_time=pl.lit("noon")), "not a time"),
+        (good.with_columns(low=pl.col("high") + 1), "1440 invalid bars, the first at 2021-02-01T00:00Z"),
+        (pl.concat([good, good]), "open times must be unique for each symbol, got a duplicate at 2021-02-01T00:00Z"),
+        (good.with_columns(open_time=pl.lit(None, dtype=pl.Int64)), "must have a time"),
+        (good.with_columns(open_time=pl.col("open_time") + pl.duration(seconds=7)), "must open at a multiple"),
+        (good.clear(), "at least one bar"),
+        (good.with_columns(open_time=pl.lit("noon")), "must be a date-time"),
         (good.with_columns(close=pl.lit("high")), "x.parquet"),
         (good.gather_every(7), "7 minutes apart"),
     ):

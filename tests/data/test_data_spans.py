@@ -1,4 +1,4 @@
-"""Spans against plain sets of minutes."""
+"""Operations on spans equal those on plain sets of minutes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from agent_bt.core.clock import MINUTE
 from agent_bt.data.spans import (
     Span,
-    absent,
-    bridge,
     days_in,
     intersect,
+    join_near,
     last_months,
     merge,
     minutes,
+    missing_spans,
     month_span,
     months_in,
     subtract,
@@ -29,13 +29,13 @@ edges = st.integers(0, 40)
 spans = st.lists(st.tuples(edges, edges).map(lambda pair: Span(min(pair) * MINUTE, max(pair) * MINUTE)), max_size=6)
 
 
-def points(some: list[Span]) -> set[int]:
-    return {minute for span in some for minute in range(span.start // MINUTE, span.end // MINUTE)}
+def points(spans: list[Span]) -> set[int]:
+    return {minute for span in spans for minute in range(span.start // MINUTE, span.end // MINUTE)}
 
 
 @settings(max_examples=50)
 @given(spans, spans)
-def test_spans_are_sets_of_minutes(ours: list[Span], others: list[Span]) -> None:
+def test_operations_equal_those_on_sets_of_minutes(ours: list[Span], others: list[Span]) -> None:
     for result, expected in (
         (merge(ours), points(ours)),
         (subtract(ours, others), points(ours) - points(others)),
@@ -44,20 +44,20 @@ def test_spans_are_sets_of_minutes(ours: list[Span], others: list[Span]) -> None
         assert points(result) == expected
         assert minutes(result) == len(expected)
         assert all(one.end < other.start for one, other in pairwise(result))
-    assert points(bridge(ours, MINUTE)) == points(ours)
+    assert points(join_near(ours, MINUTE)) == points(ours)
 
 
 @settings(max_examples=50)
 @given(st.sets(edges), edges, edges)
-def test_absent_looks_at_the_whole_span(opened: set[int], start: int, length: int) -> None:
+def test_missing_spans_include_the_ends_of_the_range(opened: set[int], start: int, length: int) -> None:
     span = Span(start * MINUTE, (start + length) * MINUTE)
     times = np.array(sorted(opened), dtype=np.int64) * MINUTE
-    assert points(absent(times, span)) == points([span]) - opened
+    assert points(missing_spans(times, span)) == points([span]) - opened
 
 
-def test_near_spans_are_asked_for_together() -> None:
+def test_near_spans_are_joined() -> None:
     near = [Span(0, 10), Span(15, 20), Span(120, 130)]
-    assert bridge(near, 100) == [Span(0, 20), Span(120, 130)]
+    assert join_near(near, 100) == [Span(0, 20), Span(120, 130)]
 
 
 def test_months_and_days() -> None:

@@ -24,7 +24,7 @@ FIRST, SECOND = Span(us("2021-02-01"), us("2021-02-02")), Span(us("2021-02-02"),
 
 @pytest.fixture
 def two_days(exchange: FakeExchange, store: Store, fill: Fill) -> pl.DataFrame:
-    """A store of two whole days, as it is in its file."""
+    """Fill the store with two complete days and return their rows."""
     exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02"))
     exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03"))
     fill("2021-02-01", "2021-02-03")
@@ -32,8 +32,8 @@ def two_days(exchange: FakeExchange, store: Store, fill: Fill) -> pl.DataFrame:
 
 
 @pytest.fixture
-def mend(exchange: FakeExchange, store: Store, transport: Transport) -> Callable[..., list[Finding]]:
-    """Repair, then look again."""
+def repair_and_verify(exchange: FakeExchange, store: Store, transport: Transport) -> Callable[..., list[Finding]]:
+    """Return a function that repairs the store and verifies it again."""
 
     def run(findings: list[Finding], *, rest: bool = False) -> list[Finding]:
         endpoint = Rest(exchange.url, transport) if rest else None
@@ -45,7 +45,7 @@ def mend(exchange: FakeExchange, store: Store, transport: Transport) -> Callable
 
 
 def put(store: Store, frame: pl.DataFrame) -> None:
-    """Make `frame` the month, and the offsets believe in it: only the rows themselves can give it away."""
+    """Commit `frame` as the month with matching offsets, so that only the rows show the damage."""
     store.commit("2021-02", frame, covered=[], outages=[], sources={})
 
 
@@ -70,23 +70,23 @@ DAMAGE: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
 
 @pytest.mark.parametrize("check", DAMAGE)
 def test_damaged_rows_are_found_and_fetched_again(
-    store: Store, two_days: pl.DataFrame, mend: Callable[..., list[Finding]], check: str
+    store: Store, two_days: pl.DataFrame, repair_and_verify: Callable[..., list[Finding]], check: str
 ) -> None:
     put(store, DAMAGE[check](two_days))
     findings = verify(store)
     assert {(finding.level, finding.check) for finding in findings} == {("error", check)}
-    assert mend(findings) == []
+    assert repair_and_verify(findings) == []
     assert store.read_month("2021-02").equals(two_days)
 
 
-def test_a_sound_store_has_no_findings(store: Store, two_days: pl.DataFrame) -> None:
+def test_an_intact_store_has_no_findings(store: Store, two_days: pl.DataFrame) -> None:
     assert len(two_days) == 2880
     assert verify(store) == []
     assert verify(store, span=Span(FIRST.start, SECOND.end)) == []
 
 
-def test_a_gap_counts_against_the_whole_range_and_not_between_first_and_last_row(
-    store: Store, two_days: pl.DataFrame, mend: Callable[..., list[Finding]]
+def test_gaps_are_found_in_the_whole_range_and_not_only_between_first_and_last_row(
+    store: Store, two_days: pl.DataFrame, repair_and_verify: Callable[..., list[Finding]]
 ) -> None:
     put(store, two_days[60:-60])
     findings = verify(store)
@@ -97,30 +97,30 @@ def test_a_gap_counts_against_the_whole_range_and_not_between_first_and_last_row
     assert unconfirmed(store, store.offsets()) == [finding.span for finding in findings]
 
 
-def test_repair_asks_rest_for_a_gap(
-    exchange: FakeExchange, store: Store, two_days: pl.DataFrame, mend: Callable[..., list[Finding]]
+def test_repair_requests_a_gap_from_rest(
+    exchange: FakeExchange, store: Store, two_days: pl.DataFrame, repair_and_verify: Callable[..., list[Finding]]
 ) -> None:
     put(store, two_days[60:])
     exchange.listed = rows("2021-02-01", "2021-02-01T00:50")
-    [finding] = mend(verify(store), rest=True)
+    [finding] = repair_and_verify(verify(store), rest=True)
     assert (finding.level, finding.check) == ("info", "outage")
     assert "2021-02-01T00:50Z to 2021-02-01T01:00Z" in finding.message
 
 
-def test_what_was_asked_for_but_never_fetched_is_an_error_and_can_be_fetched(
-    exchange: FakeExchange, store: Store, two_days: pl.DataFrame, mend: Callable[..., list[Finding]]
+def test_a_span_never_fetched_is_an_error_and_can_be_repaired(
+    exchange: FakeExchange, store: Store, two_days: pl.DataFrame, repair_and_verify: Callable[..., list[Finding]]
 ) -> None:
     span = Span(FIRST.start, us("2021-02-04"))
     [finding] = verify(store, span=span)
     assert (finding.level, finding.check, finding.span) == ("error", "gap", Span(SECOND.end, us("2021-02-04")))
     exchange.publish("2021-02-03", rows("2021-02-03", "2021-02-04"))
-    mend([finding])
+    repair_and_verify([finding])
     assert verify(store, span=span) == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone", "unrecorded", "other columns", "no parquet"])
 def test_a_damaged_file_is_found_and_fetched_again(
-    store: Store, two_days: pl.DataFrame, mend: Callable[..., list[Finding]], damage: str
+    store: Store, two_days: pl.DataFrame, repair_and_verify: Callable[..., list[Finding]], damage: str
 ) -> None:
     path = store.path("2021-02")
     content = path.read_bytes()
@@ -138,26 +138,26 @@ def test_a_damaged_file_is_found_and_fetched_again(
         path.write_bytes(b"hello")
     findings = verify(store)
     assert {(finding.level, finding.check) for finding in findings} == {("error", "file")}
-    assert mend(findings) == []
+    assert repair_and_verify(findings) == []
     assert store.read_month("2021-02").equals(two_days)
 
 
-def test_a_backfill_heals_a_damaged_month_of_its_range(store: Store, two_days: pl.DataFrame, fill: Fill) -> None:
+def test_a_backfill_repairs_a_damaged_month_of_its_range(store: Store, two_days: pl.DataFrame, fill: Fill) -> None:
     store.path("2021-02").write_bytes(b"hello")
     assert fill("2021-02-01", "2021-02-03").added == 2880
     assert store.read_month("2021-02").equals(two_days)
 
 
-def test_bars_without_volume_before_a_gap_are_pointed_out(store: Store, two_days: pl.DataFrame) -> None:
+def test_bars_without_volume_before_a_gap_are_a_finding(store: Store, two_days: pl.DataFrame) -> None:
     quiet = pl.int_range(pl.len()).is_between(500, 529)
     nothing = [pl.when(quiet).then(0.0).otherwise(pl.col(n)).alias(n) for n in ("volume", "taker_base")]
     put(store, pl.concat([two_days.with_columns(nothing)[:530], two_days[600:]]))
     by_check = {finding.check: finding for finding in verify(store)}
     assert set(by_check) == {"gap", "quiet_tail"}
-    assert by_check["quiet_tail"].message.startswith("30 bars without volume right before 2021-02-01T08:50Z")
+    assert by_check["quiet_tail"].message.startswith("30 bars without volume directly before 2021-02-01T08:50Z")
 
 
-def test_bars_without_volume_at_the_end_are_pointed_out(store: Store, two_days: pl.DataFrame) -> None:
+def test_bars_without_volume_at_the_end_are_a_finding(store: Store, two_days: pl.DataFrame) -> None:
     quiet = pl.int_range(pl.len()) >= 2800
     put(store, two_days.with_columns(pl.when(quiet).then(0.0).otherwise(pl.col(n)).alias(n)
                                      for n in ("volume", "taker_base")))  # fmt: skip
@@ -166,7 +166,9 @@ def test_bars_without_volume_at_the_end_are_pointed_out(store: Store, two_days: 
     assert finding.message.startswith("80 bars")
 
 
-def test_a_change_of_unit_is_told_between_and_within_files(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+def test_a_change_of_unit_between_and_within_files_is_a_finding(
+    exchange: FakeExchange, store: Store, fill: Fill
+) -> None:
     exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02"))
     exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03", unit="us"))
     mixed = [rows("2021-02-03", "2021-02-03T12:00", unit="us"), rows("2021-02-03T12:00", "2021-02-04")]
@@ -178,39 +180,39 @@ def test_a_change_of_unit_is_told_between_and_within_files(exchange: FakeExchang
     assert any("from ms to us at 2021-02-02T00:00Z" in message for message in messages)
 
 
-def test_an_archive_replaced_later_is_noticed_and_taken(
+def test_an_archive_file_replaced_later_is_found_and_fetched(
     exchange: FakeExchange,
     store: Store,
     two_days: pl.DataFrame,
     transport: Transport,
-    mend: Callable[..., list[Finding]],
+    repair_and_verify: Callable[..., list[Finding]],
 ) -> None:
     archive = Archive(exchange.archive_url, transport)
     assert verify(store, archive=archive) == []
     exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03").with_columns(pl.col("volume") + 1))
     [finding] = verify(store, archive=archive)
     assert (finding.level, finding.check) == ("error", "replaced")
-    assert mend([finding]) == []
+    assert repair_and_verify([finding]) == []
     after = store.read_month("2021-02")["volume"]
     assert after[:1440].equals(two_days["volume"][:1440])
     assert (after[1440:] - two_days["volume"][1440:]).round(5).unique().to_list() == [1.0]
 
 
-def test_a_repair_that_would_lose_rows_keeps_what_was(
+def test_a_repair_that_would_lose_rows_keeps_the_stored_ones(
     exchange: FakeExchange,
     store: Store,
     two_days: pl.DataFrame,
     transport: Transport,
-    mend: Callable[..., list[Finding]],
+    repair_and_verify: Callable[..., list[Finding]],
 ) -> None:
     exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03").with_columns(pl.col("volume") + 1))
     findings = verify(store, archive=Archive(exchange.archive_url, transport))
     del exchange.files[path_of("2021-02-01")]
-    assert {finding.check for finding in mend(findings)} == {"replaced"}
+    assert {finding.check for finding in repair_and_verify(findings)} == {"replaced"}
     assert store.read_month("2021-02").equals(two_days)
 
 
-def test_an_archive_that_has_the_file_no_more_is_no_error(
+def test_a_file_removed_from_the_archive_is_not_an_error(
     exchange: FakeExchange, store: Store, two_days: pl.DataFrame, transport: Transport
 ) -> None:
     exchange.files.clear()
@@ -223,7 +225,7 @@ def test_an_archive_that_has_the_file_no_more_is_no_error(
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", '{"version": 2}', '{"version": 1, "klines_1m": {"covered": [["x", "y"]]}}']
 )
-def test_unreadable_offsets_are_an_error_that_says_what_to_do(store: Store, two_days: pl.DataFrame, text: str) -> None:
+def test_unreadable_offsets_are_an_error_with_a_remedy(store: Store, two_days: pl.DataFrame, text: str) -> None:
     store.offsets_path.write_text(text)
     with pytest.raises(DataError, match=r"offsets\.json"):
         verify(store)

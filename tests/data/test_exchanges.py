@@ -1,4 +1,4 @@
-"""An exchange is one file: the one that docs/extending.md shows is downloaded from, stored apart, and run over."""
+"""An exchange is one file: the example of docs/extending.md can be backfilled, stored separately, and run on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = time_us("2024-07-01")
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The toy exchange of the page as a module of the working folder, and a day of its archive."""
+    """Write the example exchange of the page to the working folder, with a day of its archive."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "toy_exchange", raising=False)
@@ -45,7 +45,7 @@ def agent_bt(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_exchange_of_the_page_is_downloaded_from_and_stored_apart(
+def test_the_exchange_of_the_page_is_backfilled_and_stored_separately(
     archive: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("toy.yaml").write_text(
@@ -56,8 +56,8 @@ def test_the_exchange_of_the_page_is_downloaded_from_and_stored_apart(
     url = archive.as_uri()
     command = ("data", "backfill", *days, "--no-rest", "--archive-url", url, "--config", "toy.yaml", "--json")
     assert agent_bt(monkeypatch, *command) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["folder"].startswith("data/toy_exchange.Toy/")
+    output = json.loads(capsys.readouterr().out)
+    assert output["folder"].startswith("data/toy_exchange.Toy/")
     assert agent_bt(monkeypatch, "data", "list", "--config", "toy.yaml") == 0
     assert "BTCUSDT" in capsys.readouterr().out
     bars = load_bars(load_config("toy.yaml")).bars
@@ -67,11 +67,11 @@ def test_the_exchange_of_the_page_is_downloaded_from_and_stored_apart(
 
 
 @pytest.mark.usefixtures("archive")
-def test_what_is_no_exchange_is_told() -> None:
+def test_an_unknown_exchange_is_a_config_error() -> None:
     assert EXCHANGES.names() == ["binance"]
     with pytest.raises(ConfigError, match="'binanse' is not one of binance, or module:Class; did you mean binance"):
         exchange_of("binanse")
-    with pytest.raises(ConfigError, match=r"derive it from agent_bt\.data\.exchange\.Exchange"):
+    with pytest.raises(ConfigError, match=r"derive the class from agent_bt\.data\.exchange\.Exchange"):
         exchange_of("toy_exchange:pl")
     with pytest.raises(ConfigError, match="has no REST API for spot; run with --no-rest"):
         exchange_of("toy_exchange:Toy").rest("spot")

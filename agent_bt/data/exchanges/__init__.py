@@ -1,1 +1,1 @@
-"""Exchanges whose history can be downloaded: each module registers the one of its name."""
+"""Exchanges whose history can be downloaded; each module registers the exchange of its name."""
