@@ -1,4 +1,4 @@
-"""After faults of network, server and disk, and after kill -9, the next call finishes and partial files are not read."""
+"""After faults of network, server and disk, and kill -9, the next call finishes and no reader sees partial data."""
 
 from __future__ import annotations
 
