@@ -41,6 +41,7 @@ class Model:
         form: what all of its requests have in common.
         requested: parameters of a request as configured.
         negotiated: parameters as the endpoint accepts them; None where nothing was negotiated.
+        recalled: whether `negotiated` is from the cache, so that it may be out of date.
         prices: version of the price table; None where nothing is paid.
         ledger: what was spent and saved.
         probes: requests that were sent now to find out what the endpoint accepts.
@@ -51,6 +52,7 @@ class Model:
     form: RequestForm
     requested: Mapping[str, Any]
     negotiated: Mapping[str, Any] | None = None
+    recalled: bool = False
     prices: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
     probes: int = 0
@@ -100,6 +102,25 @@ def open_model(
     if offline:
         return _open_cached(config, provider, negotiated)
     return _open_endpoint(config, provider, negotiated, ledger_path, endpoints)
+
+
+def forget_negotiation(config: Config, model: Model, endpoints: Endpoints | None) -> None:
+    """Forget what was negotiated with an endpoint before, because it refuses that now.
+
+    Args:
+        config: the run's.
+        model: opened with the result from the cache.
+        endpoints: shared with other runs; None: the run had its own, which are closed by now.
+    """
+    from agent_bt.llm.cache_store import ReplyStore
+
+    assert model.negotiated is not None
+    key = negotiation_key(config)
+    if endpoints is not None:
+        endpoints.forget(key, model.negotiated)
+        return
+    with ReplyStore(config.cache.path) as store:
+        store.forget(key)
 
 
 def reply_schema(strategy: StrategyConfig) -> Mapping[str, Any]:
@@ -170,6 +191,7 @@ def _open_endpoint(
             form=build_form(config, connection.negotiated),
             requested=requested,
             negotiated=connection.negotiated,
+            recalled=connection.recalled,
             prices=connection.prices.version,
             ledger=endpoints.ledger,
             probes=connection.probes,

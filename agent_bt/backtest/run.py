@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_bt.backtest.execute import execute
+from agent_bt.backtest.execute import Executed, execute
 from agent_bt.backtest.folder import find_folder, is_blank, make_folder, note_model, read_replies
 from agent_bt.backtest.identity import compare_identities
-from agent_bt.backtest.model import Model, open_model
+from agent_bt.backtest.model import Model, forget_negotiation, open_model
 from agent_bt.backtest.model_reference import ModelReference
 from agent_bt.backtest.plan import PreparedRun, RunPlan, plan_run
-from agent_bt.backtest.prepare import prepare_market
+from agent_bt.backtest.prepare import PreparedMarket, prepare_market
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
 from agent_bt.core.errors import AgentBtError, ConfigError, RecordError, UsageError
 from agent_bt.core.jit import compiling_announced
 from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.types import Reply
+from agent_bt.llm.chat_response import ParameterRefused
 from agent_bt.records.read import Run, load_run
 from agent_bt.records.registry import Registry
 from agent_bt.records.run_folder import RunFolder
@@ -191,26 +192,7 @@ def _run(
             opened.enter_context(compiling_announced(progress.note))
             # What is wrong with the config is reported before a request is sent to a model.
             prepared = prepare_market(plan.config, plan.loaded.bars, plan.strategy, plan.limit)
-            recorded = read_replies(folder)
-            ledger = None
-            if plan.model is not None:
-                model = _open_model(plan, plan.model, folder, recorded, offline, endpoints)
-                opened.callback(model.close)
-                if model.probe_defect:
-                    progress.note(
-                        f"the model's answer to a test question is not valid ({model.probe_defect}): if it answers the "
-                        "prompts of the run like that, each becomes a HOLD; try llm.response_format or another model"
-                    )
-                ledger = model.ledger if model.prices else None
-            run = PreparedRun(
-                plan=plan,
-                prepared=prepared,
-                folder=folder,
-                continued=bool(recorded),
-                offline=offline,
-                ledger=ledger,
-            )
-            executed = execute(run, progress)
+            executed = _execute(plan, prepared, folder, progress, offline, endpoints)
     finally:
         if created and is_blank(folder):
             shutil.rmtree(folder.path)
@@ -228,6 +210,38 @@ def _run(
                 f"make room, then write it with `agent-bt report {folder.run_id}`"
             )
     return Result(run_dir=folder.path, summary=executed.summary, error=error)
+
+
+def _execute(
+    plan: RunPlan,
+    prepared: PreparedMarket,
+    folder: RunFolder,
+    progress: Progress,
+    offline: bool,
+    endpoints: Endpoints | None,
+) -> Executed:
+    """Open the model and execute the run; once more if the endpoint refuses what it accepted in an earlier run."""
+    recorded = read_replies(folder)
+    run = PreparedRun(plan=plan, prepared=prepared, folder=folder, continued=bool(recorded), offline=offline)
+    if plan.model is None:
+        return execute(run, progress)
+    for last in (False, True):
+        with closing(_open_model(plan, plan.model, folder, recorded, offline, endpoints)) as model:
+            if model.probe_defect:
+                progress.note(
+                    f"the model's answer to a test question is not valid ({model.probe_defect}): if it answers the "
+                    "prompts of the run like that, each becomes a HOLD; try llm.response_format or another model"
+                )
+            executed = execute(replace(run, ledger=model.ledger if model.prices else None), progress)
+        refused = executed.summary is None and isinstance(executed.error, ParameterRefused)
+        if last or not (refused and model.recalled):
+            break
+        progress.note(
+            f"the endpoint refuses what it accepted before ({executed.error}); it is asked again what it accepts"
+        )
+        forget_negotiation(plan.config, model, endpoints)
+        folder.update_manifest(llm=None)
+    return executed
 
 
 def _open_model(

@@ -157,6 +157,34 @@ def prune(
         common.print_message(f"{store.path}: removed {removed:,} replies, kept {kept:,}")
 
 
+@app.command("forget-endpoint")
+def forget_endpoint(
+    endpoint: Annotated[
+        str, typer.Argument(metavar="ENDPOINT", help="Its name in `agent-bt cache stats`.", show_default=False)
+    ],
+    model: Annotated[str | None, typer.Option(help="Only for this model.", show_default=False)] = None,
+    path: PathOption = None,
+    config: ConfigOption = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Forget which parameters an endpoint accepts: the next run finds it out again. Its replies are kept."""
+    from agent_bt.core.errors import UsageError
+
+    with _open(path, config) as store:
+        known = [key for key, _ in store.notes() if isinstance(key, list) and len(key) > 3]
+        chosen = [key for key in known if key[2] == endpoint and model in (None, key[3])]
+        if not chosen:
+            names = ", ".join(sorted({str(key[2]) for key in known})) or "none"
+            raise UsageError(f"{store.path}: nothing is remembered of {endpoint}; remembered are: {names}")
+        for key in chosen:
+            store.forget(key)
+        where = str(store.path)
+    if as_json:
+        common.print_json({"path": where, "endpoint": endpoint, "forgotten": len(chosen)})
+    else:
+        common.print_message(f"{where}: forgot what {endpoint} accepts ({len(chosen)} entries); its replies are kept")
+
+
 def _used_by_runs(root: Path) -> set[str]:
     from agent_bt.core.errors import UsageError
     from agent_bt.llm.cache_archive import addresses_of_run

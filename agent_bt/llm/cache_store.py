@@ -230,6 +230,11 @@ class ReplyStore:
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (canonical(key), canonical(value).decode()))
 
+    def forget(self, key: Any) -> bool:
+        """Remove what is remembered under a plain key, durably; return whether there was anything."""
+        with self._writing() as db:
+            return db.execute("DELETE FROM note WHERE key = ?", (canonical(key),)).rowcount > 0
+
     def notes(self) -> list[tuple[Any, Any]]:
         """Return keys and values of everything that is remembered, ordered by key."""
         return [(json.loads(key), json.loads(value)) for key, value in self._select("SELECT * FROM note ORDER BY key")]

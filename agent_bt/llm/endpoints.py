@@ -33,12 +33,14 @@ class Connection:
     Attributes:
         prices: of the model.
         negotiated: the negotiation's result; None where the provider negotiates nothing.
+        recalled: whether the result is from the cache, so that it may be out of date.
         probes: requests that were sent now to find that out.
         probe_reply: the reply to the last of them; None where none was sent.
     """
 
     prices: PriceTable
     negotiated: Mapping[str, Any] | None = None
+    recalled: bool = False
     probes: int = 0
     probe_reply: Reply | None = None
 
@@ -105,11 +107,22 @@ class Endpoints:
             found = known or self._store.recall(key)
             if found is not None:
                 provider.check_negotiated(found, source="this run" if known else f"the cache {self._store.path}")
-                return Connection(prices=prices, negotiated=found)
+                return Connection(prices=prices, negotiated=found, recalled=not known)
             probing = _Probing(self._paid)
             found = negotiate(RetryLLM(probing, self._retries_of))
             self._store.remember(key, found)
         return Connection(prices=prices, negotiated=found, probes=probing.attempts, probe_reply=probing.last)
+
+    def forget(self, key: list[Any], negotiated: Mapping[str, Any]) -> None:
+        """Forget the result of a negotiation that the endpoint refuses by now.
+
+        Args:
+            key: what it is remembered by in the cache.
+            negotiated: the result; another one, made meanwhile, is kept.
+        """
+        with self._connecting:
+            if self._store.recall(key) == negotiated:
+                self._store.forget(key)
 
     def stop(self) -> None:
         """Abort the calls in flight: callers that wait for a reply get an `EndpointDown`. Idempotent."""
