@@ -18,7 +18,7 @@ def aggregate(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Ticks in the order of time: .parquet, .csv, .csv.gz, .zip.", show_default=False
+            metavar="FILE...", help="Ticks in chronological order: .parquet, .csv, .csv.gz, .zip.", show_default=False
         ),
     ],
     bar_type: Annotated[

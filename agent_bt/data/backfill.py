@@ -49,7 +49,7 @@ SETTLING = 2 * DAY
 
 
 class Progress(Protocol):
-    """Reports the progress of a long job; called from several threads."""
+    """Report the progress of a long job; methods are called from several threads."""
 
     def begin(self, total: int) -> None:
         """Start with `total` missing minutes of the market."""
@@ -61,7 +61,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """Reports nothing."""
+    """Report no progress."""
 
     def begin(self, total: int) -> None:
         """Do nothing."""
@@ -189,11 +189,11 @@ def backfill(
     with store.lock(), ThreadPoolExecutor(jobs) as months, ThreadPoolExecutor(jobs) as days:
         known = store.offsets()
         results = {name: MonthResult(month=name) for span in wanted for name in months_in(span)}
-        jobs_by_month = (
+        candidates = (
             _Month(store, name, wanted, known, archive, rest, now=now, refetch=name in refetch, keep_csv=keep_csv)
             for name in sorted(results)
         )
-        work = [month for month in jobs_by_month if month.todo]
+        work = [month for month in candidates if month.todo]
         progress.begin(sum(minutes(month.todo) for month in work))
         futures = {months.submit(month.run, days, progress, stop): month.month for month in work}
         work.clear()  # a month's rows are in memory only until it is done

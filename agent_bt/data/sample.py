@@ -30,7 +30,7 @@ from agent_bt.data.settlements import FUNDING_SCHEMA
 from agent_bt.data.spans import Span, days_in
 
 FIRST, LAST = time_us("2010-01-01"), time_us("2050-01-01")
-"""First and last instant of the sample market, UTC us."""
+"""Start and exclusive end of the sample market, UTC us."""
 
 MINUTES = DAY // MINUTE
 BASE_PRICE = 50_000.0

@@ -120,7 +120,7 @@ class Transport:
                 self._sleep(pause)
         if not connected:
             raise self._give_up(parts.netloc, Unreachable(f"{parts.netloc} cannot be reached ({problem})"))
-        raise Unreachable(f"{url}: {problem}, {self._retries + 1} times")
+        raise Unreachable(f"{url}: {problem}, in each of {self._retries + 1} attempts")
 
     def cancel(self) -> None:
         """Interrupt all waits; every later call fails immediately."""
@@ -134,7 +134,7 @@ class Transport:
                 self._client = None
 
     def pause(self, seconds: float) -> None:
-        """Wait for `seconds`, or until `cancel`."""
+        """Wait for `seconds` with the `sleep` of this transport."""
         self._sleep(seconds)
 
     def _http(self) -> httpx.Client:

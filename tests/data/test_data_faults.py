@@ -140,7 +140,7 @@ def encrypted() -> bytes:
     return bytes(content)
 
 
-UNSOUND_ZIPS = {
+INVALID_ZIPS = {
     "empty": b"",
     "no zip": b"PK\x03\x04 and then nothing",
     "truncated": zipped(f"{NAME}.csv", csv(rows(DAY, "2021-02-02")))[:-3000],
@@ -154,11 +154,11 @@ UNSOUND_ZIPS = {
 }
 
 
-@pytest.mark.parametrize("what", UNSOUND_ZIPS)
+@pytest.mark.parametrize("what", INVALID_ZIPS)
 def test_an_invalid_zip_is_rejected(exchange: FakeExchange, store: Store, fill: Fill, what: str) -> None:
     with pytest.raises(ArchiveError):
-        unzip(UNSOUND_ZIPS[what], archive_file(exchange_of("binance"), "spot", "BTCUSDT", "1m", DAY))
-    exchange.publish(DAY, UNSOUND_ZIPS[what])
+        unzip(INVALID_ZIPS[what], archive_file(exchange_of("binance"), "spot", "BTCUSDT", "1m", DAY))
+    exchange.publish(DAY, INVALID_ZIPS[what])
     result = fill(DAY, "2021-02-02")
     assert result.failures
     assert [path.name for path in store.root.rglob("*") if path.is_file()] == [".lock"]
@@ -443,7 +443,7 @@ def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_checksums_equal_those_of_sha256sum(exchange: FakeExchange, store: Store, fill: Fill) -> None:
+def test_recorded_checksums_are_the_sha256_of_the_files(exchange: FakeExchange, store: Store, fill: Fill) -> None:
     publish_day(exchange)
     fill(DAY, "2021-02-02")
     [source] = store.offsets().sources.values()

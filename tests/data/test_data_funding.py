@@ -159,12 +159,12 @@ def test_a_settlement_that_a_file_lacks_comes_from_rest(exchange: FakeExchange, 
     complete = settled("2021-02-01", "2021-03-01")
     exchange.publish_funding("2021-02", pl.concat([complete[:10], complete[11:]]))
     [warning] = settle("2021-02-01", "2021-03-01").warnings
-    hole = due(complete)[10]
+    gap = due(complete)[10]
     assert warning.startswith("funding of 2021-02-04T08:00Z to 2021-02-04T08:01Z")
     with pytest.raises(MissingData, match="2021-02-04T08:00Z"):
         fetch_funding(ledger.root, "BTCUSDT", *FEBRUARY)
     [finding] = verify(ledger)
-    assert (finding.level, finding.check, finding.span) == ("warning", "gap", Span(hole, hole + MINUTE))
+    assert (finding.level, finding.check, finding.span) == ("warning", "gap", Span(gap, gap + MINUTE))
     exchange.settled = complete
     assert settle("2021-02-01", "2021-03-01", rest=True).added == 1
     assert times(ledger.read(FEBRUARY)) == due(complete)
@@ -579,8 +579,8 @@ def test_commands_work_on_perpetuals(exchange: FakeExchange, tmp_path: Path, mon
         assert result.exit_code == 0, result.exception
         return result.stdout
 
-    hole = (("2021-02-01T10:00", "2021-02-01T10:30"),)
-    exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02", without=hole), kind="um", header=True)
+    gap = (("2021-02-01T10:00", "2021-02-01T10:30"),)
+    exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02", without=gap), kind="um", header=True)
     exchange.listed = rows("2021-02-01T10:00", "2021-02-01T10:20")
     exchange.publish_funding("2021-02", settled("2021-02-01", "2021-03-01"))
     words = ("backfill", "--kind", "um", "--start", "2021-02-01", "--end", "2021-02-02")

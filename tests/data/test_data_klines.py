@@ -92,15 +92,15 @@ def test_one_invalid_row_does_not_affect_other_rows() -> None:
     assert (klines.notes, len(klines.frame)) == ({"unsound": 1}, 4)
 
 
-@pytest.mark.parametrize(("bad", "refused"), [(14, False), (15, True)])
-def test_a_file_with_too_many_invalid_rows_is_rejected(bad: int, refused: bool) -> None:
+@pytest.mark.parametrize(("invalid", "rejected"), [(14, False), (15, True)])
+def test_a_file_with_too_many_invalid_rows_is_rejected(invalid: int, rejected: bool) -> None:
     table = day()
-    table = pl.concat([table[:bad].with_columns(volume=-table["volume"][:bad]), table[bad:]])
-    if refused:
+    table = pl.concat([table[:invalid].with_columns(volume=-table["volume"][:invalid]), table[invalid:]])
+    if rejected:
         with pytest.raises(ArchiveError, match="15 of 1440 rows"):
             parse_csv(csv(table), DAY, "day")
     else:
-        assert len(parse_csv(csv(table), DAY, "day").frame) == 1440 - bad
+        assert len(parse_csv(csv(table), DAY, "day").frame) == 1440 - invalid
 
 
 def test_duplicates_disorder_and_conflicting_rows() -> None:

@@ -193,7 +193,7 @@ def slowly(table: pl.DataFrame, span: Span, step: int) -> list[tuple[object, ...
     start=st.integers(0, 72),
     length=st.integers(1, 72),
     interval=st.sampled_from(["1h", "4h", "1d"]),
-    holes=st.sets(st.integers(0, 71), max_size=20),
+    missing=st.sets(st.integers(0, 71), max_size=20),
 )
 def test_bars_of_a_panel_equal_those_of_a_single_symbol_up_to_its_last(
     tmp_path_factory: pytest.TempPathFactory,
@@ -201,7 +201,7 @@ def test_bars_of_a_panel_equal_those_of_a_single_symbol_up_to_its_last(
     start: int,
     length: int,
     interval: str,
-    holes: set[int],
+    missing: set[int],
 ) -> None:
     # The first symbol has all bars, so that the end of the file is known.
     path = tmp_path_factory.mktemp("panel") / "p.parquet"
@@ -209,7 +209,7 @@ def test_bars_of_a_panel_equal_those_of_a_single_symbol_up_to_its_last(
     for at, (one, other) in enumerate(edges):
         name = f"{chr(66 + at)}USDT"
         first, last = min(one, other), max(one, other)
-        table = hours(name, START + first * HOUR, START + (last + 1) * HOUR, tuple(h - first for h in holes))
+        table = hours(name, START + first * HOUR, START + (last + 1) * HOUR, tuple(h - first for h in missing))
         if len(table):
             tables[name] = table
     pl.concat(tables.values()).sample(fraction=1.0, shuffle=True, seed=2).write_parquet(path)
@@ -230,9 +230,9 @@ def test_bars_of_a_panel_equal_those_of_a_single_symbol_up_to_its_last(
 @pytest.fixture
 def stores(exchange: FakeExchange, store: Store, fill: Callable[..., object]) -> Path:
     """Fill stores of BTCUSDT, 1 to 3 February with a gap, and of ETHUSDT, the same rows from the 2nd on."""
-    hole = (("2021-02-02T10:20", "2021-02-02T12:10"),)
+    gap = (("2021-02-02T10:20", "2021-02-02T12:10"),)
     exchange.publish("2021-02-01", rows("2021-02-01", "2021-02-02"))
-    exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03", without=hole))
+    exchange.publish("2021-02-02", rows("2021-02-02", "2021-02-03", without=gap))
     exchange.publish("2021-02-03", rows("2021-02-03", "2021-02-03T18:00"))
     fill("2021-02-01", "2021-02-04")
     later = Store(store.root, "ETHUSDT")
@@ -248,7 +248,7 @@ def test_a_panel_of_the_store_has_the_covered_span_up_to_the_last_bar(stores: Pa
     assert bars.schema == PANEL_SCHEMA
     step = duration_us(interval)
     last = -(-us("2021-02-03T18:00") // step) * step
-    assert {name: life[:2] for name, life in listings(bars).items()} == {
+    assert {name: listing[:2] for name, listing in listings(bars).items()} == {
         "BTCUSDT": (START, last),
         "ETHUSDT": (us("2021-02-02"), last),
     }
@@ -288,7 +288,7 @@ def test_the_real_panel_has_thirty_pairs_with_different_ranges(market_data: Path
     for name in ("symbol", "open", "high", "low", "close", "volume"):
         assert bars[name].equals(raw[name])
     assert not bars["filled"].any()
-    ends = {symbol: life[1] for symbol, life in listings(bars).items()}
+    ends = {symbol: listing[1] for symbol, listing in listings(bars).items()}
     assert {symbol for symbol, end in ends.items() if end < max(ends.values())} == {"BTCUSDT", "ETHUSDT", "LTCUSDT"}
     assert ends["BTCUSDT"] == us("2024-09-06T04:00")
     days = source.fetch_panel("1d", us("2024-01-01"), us("2024-10-01"))

@@ -90,11 +90,11 @@ def test_filling_adds_no_volume_and_no_bars_before_the_first(
     start: int, length: int, interval: str, missing: list[tuple[int, int]]
 ) -> None:
     begin = us("2021-02-01")
-    holes = [(begin + first * MINUTE, begin + (first + count) * MINUTE) for first, count in missing]
+    gaps = [(begin + first * MINUTE, begin + (first + count) * MINUTE) for first, count in missing]
     opened = pl.col("open_time").cast(pl.Int64)
     table = minutes("2021-02-01", "2021-02-03")
-    for hole in holes:
-        table = table.filter(~opened.is_between(*hole, closed="left"))
+    for gap in gaps:
+        table = table.filter(~opened.is_between(*gap, closed="left"))
     span = Span(begin + start * MINUTE, min(begin + (start + length) * MINUTE, us("2021-02-03")))
     dropped = to_bars(table, span, duration_us(interval), "drop")
     filled = to_bars(table, span, duration_us(interval), "forward_fill")

@@ -12,7 +12,7 @@ _USED = "x-mbx-used-weight-1m"
 
 @register_exchange("binance")
 class Binance(Exchange):
-    """Binance spot, and USD-margined perpetuals as `um`."""
+    """Provide Binance's spot market as `spot`, and its USD-margined perpetuals as `um`."""
 
     kinds = ("spot", "um")
     archive_url = "https://data.binance.vision/data"
