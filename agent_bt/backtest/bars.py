@@ -68,7 +68,7 @@ def load_bars(config: Config) -> LoadedBars:
 
 
 def _shortfalls(config: Config, bars: pl.DataFrame, start: int, end: int) -> Sequence[str]:
-    """Say where the bars of several symbols do not cover `start` to `end` (UTC us), for which they were loaded."""
+    """Describe where the bars of several symbols do not cover `start` to `end` (UTC us), for which they were loaded."""
     if bars.is_empty():
         return ()
     market, pool, bar = config.market, config.pool, interval_us(config.market.interval)
@@ -76,10 +76,10 @@ def _shortfalls(config: Config, bars: pl.DataFrame, start: int, end: int) -> Seq
     notes = []
     if first - start >= bar:
         notes.append(
-            f"There is no bar before {iso(first)}; bars are wanted from {iso(start)} (market.start minus market.warmup)"
+            f"No bars before {iso(first)}; the run needs bars from {iso(start)} (market.start minus market.warmup)"
         )
     if end - last >= bar:
-        notes.append(f"There is no bar after {iso(last)}: the run ends there, not at market.end ({iso(end)})")
+        notes.append(f"No bars after {iso(last)}: the run ends there, not at market.end ({iso(end)})")
     begin = max(time_us(market.start), first)
     if pool.enabled and begin - first < duration_us(pool.lookback):
         hours = (begin - first) / HOUR

@@ -95,7 +95,7 @@ def estimate(config: Config, *, config_path: Path | None = None, limit: int | No
         AgentBtError: the prompt, the strategy or the bars are missing or not valid.
     """
     if not asks_model(config.strategy.kind, config.strategy.params):
-        raise UsageError(f"strategy.kind is {config.strategy.kind}: it asks no model, so that it costs nothing")
+        raise UsageError(f"strategy.kind is {config.strategy.kind}: it asks no model, so it costs nothing")
     return estimate_plan(plan_run(config, config_path=config_path, limit=limit), set())
 
 

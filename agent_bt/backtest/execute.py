@@ -1,4 +1,4 @@
-"""Execute a prepared run: simulate it, and write the results, whatever happens on the way.
+"""Execute a prepared run: simulate it, and write the results, even if an error ends it early.
 
 1. `_make_prefetcher` sends requests ahead where the model is worth the wait.
 2. `_simulate` makes the decisions and records each; a continued run starts from the beginning, and its journal answers
@@ -140,7 +140,7 @@ class _WatchedJournal:
         """Record the step and show how far the run is.
 
         Raises:
-            QualityGate: calls are paid for, and so many decisions have failed that the run fails whatever follows.
+            QualityGate: calls are paid for, and so many decisions have failed that the run fails in any case.
         """
         self._journal.append(step)
         tally = self._journal.tally

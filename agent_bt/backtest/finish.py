@@ -28,8 +28,8 @@ from agent_bt.records.summary import BASELINES, Waste, build_summary
 from agent_bt.records.tables import compute_benchmark_price, equity_frame, fills_frame, write_table
 from agent_bt.records.tally import Tally
 
-NAMED = 30
-"""How many symbols of a run are named in `summary.about`."""
+_MOST_NAMED = 30
+"""Number of symbols that `summary.about` names at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,10 @@ class Ended:
     Attributes:
         status: why it ended.
         simulation: account and fills up to there.
-        prefetch: what the requests that were sent ahead came to.
-        started, finished: UTC, ISO 8601.
-        seconds: time that the simulation took.
+        prefetch: counts and costs of the prefetched requests.
+        started: beginning, ISO 8601, UTC.
+        finished: end, ISO 8601, UTC.
+        seconds: duration of the simulation.
     """
 
     status: Status
@@ -56,9 +57,9 @@ def finish(run: PreparedRun, ended: Ended, journal: JournalWriter) -> dict[str, 
     """Measure a run, compare it with the baselines, and write its tables, summary and manifest.
 
     Args:
-        run: what was run; it may have ended early.
+        run: the run; it may have ended early.
         ended: how it ended.
-        journal: holds its decisions.
+        journal: the journal that recorded its decisions.
 
     Returns:
         The summary, as in `summary.json`.
@@ -68,8 +69,8 @@ def finish(run: PreparedRun, ended: Ended, journal: JournalWriter) -> dict[str, 
     """
     plan, prepared, folder, tally = run.plan, run.prepared, run.folder, journal.tally
     config, setup = plan.config, plan.setup
-    gated = ended.status == "done" and tally.failed_share > config.risk.max_failed_share
-    status: Status = "failed" if gated else ended.status
+    too_many_failed = ended.status == "done" and tally.failed_share > config.risk.max_failed_share
+    status: Status = "failed" if too_many_failed else ended.status
     broker = ended.simulation.broker
     reached = broker.bar + 1
     market = prepared.market.head(reached)
@@ -167,10 +168,10 @@ def finish(run: PreparedRun, ended: Ended, journal: JournalWriter) -> dict[str, 
 
 
 def _about(plan: RunPlan, prepared: PreparedMarket) -> dict[str, Any]:
-    """Describe what ran on what; with `symbols` (number and first names) and `pool` for runs over several symbols."""
+    """Describe strategy, model and market; with `symbols` (number, first names) and `pool` for several symbols."""
     config, symbols = plan.config, prepared.market.symbols
     ranked = config.mode == "cross_sectional"
-    named = {"count": len(symbols), "names": list(symbols[:NAMED])} if config.multi_symbol else None
+    named = {"count": len(symbols), "names": list(symbols[:_MOST_NAMED])} if config.multi_symbol else None
     return {
         "name": config.name,
         "strategy": plan.strategy.name,
@@ -191,7 +192,7 @@ def _about(plan: RunPlan, prepared: PreparedMarket) -> dict[str, Any]:
 
 
 def _waste(folder: RunFolder, tally: Tally, prefetch: PrefetchStats) -> Waste:
-    """Sum up what was paid beside the calls that decisions used: from the ledger, where the run has its own.
+    """Sum up the paid calls that no decision used: from the ledger, where the run has its own.
 
     The ledger counts the earlier sessions of a continued run too, prefetch only this one.
     """

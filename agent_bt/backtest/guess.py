@@ -1,4 +1,4 @@
-"""What prefetch assumes of the next decisions."""
+"""Choose the assumption of prefetch about the next decisions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent_bt.strategies.registry import agent_kinds, make_strategy
 
 
 def make_guess(config: Config) -> Guess | None:
-    """Return what prefetch assumes of the next decisions, as `prefetch.guess` says; None for HOLD.
+    """Return the assumption about the next decisions that `prefetch.guess` names; None for HOLD.
 
     Raises:
         ConfigError: there is no such guess, or its rule needs more than the agent sees.

@@ -1,4 +1,4 @@
-"""The identity of a run: what makes it this run, and what differs between two of them."""
+"""Derive the identity of a run, by which it is resumed, and compare two identities."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OPERATIONAL_RISK = {"max_failed_share", "max_failures_in_a_row"}
 def derive_identity(
     config: Config, *, strategy: Strategy | None, prompt: Prompt | None, data: str, limit: int | None
 ) -> dict[str, Any]:
-    """Derive what makes a run this run, as plain data; everything else may change when it is resumed.
+    """Derive the identity of a run, as plain data; everything that is not in it may change when it is resumed.
 
     Args:
         config: of the run.
@@ -53,7 +53,7 @@ def derive_identity(
         identity["rebalance"], identity["pool"] = dump["rebalance"], dump["pool"]
     identity["risk"] = {key: value for key, value in dump["risk"].items() if key not in _OPERATIONAL_RISK}
     if config.market.source not in ("sample", "store"):
-        # The bars count, not where their file lies: moved or on another machine it is the same run.
+        # The bars count, not the path of their file: moved or on another machine it is the same run.
         identity["market"] = {**dump["market"], "source": "file"}
     identity["data"] = data
     identity["limit"] = limit

@@ -1,4 +1,4 @@
-"""Config -> an opened model: its provider with everything around it, and the form of the requests it gets.
+"""Open the model that a config names: its provider with all layers around it, and the form of its requests.
 
 From the outside in: replies of an earlier part of the run (`JournaledLLM`), the cache, the guard against an endpoint
 that fails again and again, retries, budget and ledger, the provider's client. An embedded model gets only the first of
@@ -202,7 +202,7 @@ def _open_endpoint(
 
 
 def _find_defect(config: Config, reply: Reply | None) -> str:
-    """Say what is wrong with the answer to a test request; empty where nothing is."""
+    """Describe what is wrong with the answer to a test request; empty if it is valid."""
     if reply is None:
         return ""
     ranks = reply_schema(config.strategy) is RANK_SCHEMA

@@ -29,7 +29,12 @@ class ModelReference:
         self.form = replace(configured, body=lambda messages: self._body(messages))
 
     def open(self, llm: LLM, form: RequestForm) -> None:
-        """Send every request to `llm` from now on, in the form that it accepts."""
+        """Send every request to `llm` from now on, in the form that it accepts.
+
+        Args:
+            llm: the opened model.
+            form: what its requests have in common, as negotiated with it.
+        """
         self._llm, self._body = llm, form.body
 
     def submit(self, request: Request) -> Future[Reply]:

@@ -1,4 +1,4 @@
-"""Preview a run before it begins: what there is to say about its config, and the prompt of one decision."""
+"""Preview a run before it begins: check its config, and render the prompt of one decision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def render_prompt(config: Config, at: str | None = None, *, config_path: Path | 
         config_path: file the config was read from; prompts beside it are found.
 
     Raises:
-        UsageError: the config's strategy is not an agent, or there is no decision at or after that instant.
+        UsageError: the config's strategy is not an agent, or no decision is due from that instant on.
     """
     if not asks_model(config.strategy.kind, config.strategy.params):
         raise UsageError(f"strategy.kind is {config.strategy.kind}, which has no prompt; set strategy.kind=agent")
@@ -42,14 +42,14 @@ def _messages(plan: RunPlan, prepared: PreparedMarket, at: str | None = None) ->
     bar = next((int(row) for row in prepared.schedule.bars if times[row] >= since), None)
     if bar is None:
         raise UsageError(
-            f"there is no decision at or after {at}; the last one is at {iso(int(times[prepared.schedule.bars[-1]]))}"
+            f"no decision at or after {at}; the last one is at {iso(int(times[prepared.schedule.bars[-1]]))}"
         )
     empty = Portfolio(cash=plan.setup.cash, positions={}, peak_equity=plan.setup.cash)
     assert isinstance(plan.strategy, AgentStrategy)
     requests = plan.strategy.requests(prepared.market.at(bar), empty)
     if not requests:
         raise UsageError(
-            f"at {iso(int(times[bar]))} no symbol may be bought, so that no request is sent; choose another instant"
+            f"no symbol may be bought at {iso(int(times[bar]))}, so no request is sent; choose another instant"
         )
     return requests[0].messages
 
@@ -62,7 +62,7 @@ def validate(config: Config, config_path: Path | None = None) -> Sequence[Findin
         config_path: file it was read from; prompts beside it are found.
 
     Returns:
-        What was found, `ok` things too; errors are among them and not raised.
+        The findings of all levels: `ok`, `warning` and `error`; errors are returned, not raised.
     """
     findings = []
     try:
@@ -102,7 +102,7 @@ def _check_run(config: Config, config_path: Path | None) -> list[Finding]:
 
 
 def _provider_notice(config: Config) -> Finding | None:
-    """Return the warning that a provider gives about itself; one that cannot be built is an error found before."""
+    """Return the warning of the provider; None for one that cannot be built, which `_check_run` has reported."""
     try:
         notice = get_provider(config.llm).notice
     except AgentBtError:
@@ -114,24 +114,23 @@ _RARELY_REPEATED = {
     "account.cash": "cash", "account.equity": "equity", "account.realised_pnl": "realised PnL", "account.fees": "fees",
     "account.quantity": "the quantity held", "account.average_price": "the entry price", "account": "the whole account",
 }  # fmt: skip
-"""What a prompt can show that hardly ever has the same value twice, so that prefetched replies do not fit."""
-
+"""Variables of a prompt whose values almost never repeat, so that prefetched replies are not used."""
 
 _NEW_AT_EACH_ENTRY = {
     "account.unrealised": "the result", "account.held": "decisions held", "account.bars_held": "bars held",
 }  # fmt: skip
-"""What differs from one entry to the next, so that `prefetch.guess: states` never meets a state again."""
+"""Variables of a prompt that differ at each entry, so that `prefetch.guess: states` finds no state again."""
 
 
 def _prefetch_warnings(config: Config, prompt: Prompt) -> Iterator[Finding]:
-    """Warn of what makes prefetched replies useless."""
+    """Warn of variables in the prompt that make prefetched replies useless."""
     if not config.prefetch.depth:
         return
     uses = prompt.uses()
     if shown := [words for name, words in _RARELY_REPEATED.items() if name in uses]:
         yield Finding(
             level="warning",
-            what=f"the prompt shows {', '.join(shown)}: after a trade, prefetched replies never fit again",
+            what=f"the prompt shows {', '.join(shown)}: after a trade, no prefetched reply is used",
             advice="show account.position, account.unrealised and account.held instead, or set prefetch.depth: 0",
         )
     elif config.prefetch.guess == "states" and (

@@ -1,4 +1,4 @@
-"""What a reader of a run has to know beside its figures: banners, conventions and warnings."""
+"""Write the banners, conventions and warnings that a report shows beside the figures of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_NAMED = 5
 
 
 def make_banners(config: Config, loaded: LoadedBars, prompt: Prompt | None) -> list[str]:
-    """Say in capitals what makes the results of a run say nothing about the real market or a language model.
+    """Write the banners, in capitals, of a run whose results say nothing about the real market or a language model.
 
     Args:
         config: of the run.
@@ -68,7 +68,7 @@ def make_warnings(
     trades: int,
     delisted: Sequence[str],
 ) -> list[str]:
-    """Warn of what limits the meaning of a run's results.
+    """Write the warnings about what limits the meaning of a run's results.
 
     Args:
         config: of the run.

@@ -78,12 +78,12 @@ class Result:
 
     @property
     def status(self) -> str:
-        """How it ended: `done`, `failed`, `interrupted` or `budget`."""
+        """Why the run ended: `done`, `failed`, `interrupted` or `budget`."""
         status: str = self.summary["status"]
         return status
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary."""
+        """Return the summary as plain data."""
         return dict(self.summary)
 
 
@@ -100,7 +100,11 @@ def run_config(
     """Run a backtest; what ended it early is not raised but in the result, once there is something to show.
 
     Args:
-        config, config_path, limit, progress, fresh: as for `run`.
+        config: as `load_config` returns it.
+        config_path: file it was read from; prompts beside it are found.
+        limit: number of decisions after which the run stops; None: all.
+        progress: shows how far the run is; None: nothing is shown.
+        fresh: begin a new run even if an unfinished one could be continued.
         offline: take replies from the cache alone and open no socket.
         report: write `report.html`.
 

@@ -12,13 +12,8 @@ import typer
 from agent_bt.cli.common import print_message
 from agent_bt.core.errors import UsageError
 
-PROVIDERS = {
-    "stand_in": "baseline",
-    "openai": "gpt-5-mini",
-    "openrouter": "deepseek/deepseek-chat",
-    "ollama": "qwen3:8b",
-}
-"""The providers to choose from, and the default model of each."""
+_PROVIDERS = "configs/providers"
+"""Folder of the shipped configs, one for each provider to choose from."""
 
 _PROMPT_NOTE = """\
 # The prompt of the model. Edit the text below; names in double braces are replaced by their values.
@@ -32,7 +27,7 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Use the defaults, without questions.")] = False,
 ) -> None:
     """Create a commented config and a prompt to start from; asks at most three questions."""
-    provider, model, source = ("stand_in", PROVIDERS["stand_in"], "sample") if yes else _ask()
+    provider, model, source = ("stand_in", provider_models()["stand_in"], "sample") if yes else _ask()
     files = starter_files(provider, model, source)
     if (folder / ".gitignore").exists():
         del files[".gitignore"]
@@ -47,9 +42,18 @@ def init(
     _print_next_steps(folder, files)
 
 
+def provider_models() -> dict[str, str]:
+    """Return the default model of each provider: that of the shipped configs, which are one file for each provider."""
+    configs = {"stand_in": "configs/backtest.yaml"}
+    configs |= {path.stem: f"{_PROVIDERS}/{path.name}" for path in sorted(_find_shipped(_PROVIDERS).glob("*.yaml"))}
+    models = {name: re.search(r"(?m)^  model: (\S+)", _shipped(config)) for name, config in configs.items()}
+    return {name: model[1] for name, model in models.items() if model}
+
+
 def _ask() -> tuple[str, str, str]:
-    provider = _choose("Which model? stand_in is part of the package, free and offline", [*PROVIDERS])
-    model = PROVIDERS[provider]
+    models = provider_models()
+    provider = _choose("Which model? stand_in is part of the package, free and offline", [*models])
+    model = models[provider]
     if provider != "stand_in":
         model = typer.prompt("Name of the model at the endpoint", default=model, err=True).strip()
     source = _choose("Which market data? sample is generated, store is real data to fetch", ["sample", "store"])
@@ -68,7 +72,7 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
     """Build the files of a new folder from the shipped ones, by their relative path.
 
     Args:
-        provider: one of `PROVIDERS`.
+        provider: one of `provider_models()`.
         model: its name at the endpoint.
         source: `sample` or `store`.
     """
@@ -81,10 +85,10 @@ def starter_files(provider: str, model: str, source: str) -> dict[str, str]:
     config = re.sub(r"(?m)^(  source: )\w+ +#", rf"\g<1>{source:18}#", config)
     files = {}
     if provider != "stand_in":
-        shipped = _shipped(f"configs/providers/{provider}.yaml")
+        shipped = _shipped(f"{_PROVIDERS}/{provider}.yaml")
         llm = re.sub(r"(?m)^  model: \S+", lambda _: f"  model: {_scalar(model)}", _block(shipped, "llm"))
         config = config.replace(_block(config, "llm").strip(), llm.strip())
-        for section in ("prefetch", "budget"):
+        for section in ("features", "prefetch", "budget"):
             block, old = _block(shipped, section).strip(), _block(config, section).strip()
             config = config.replace(old, block) if block and old else f"{config}\n{block}\n" if block else config
         variable = re.search(r"(?m)^  api_key_env: (\w+)", shipped)
@@ -119,11 +123,16 @@ def _print_next_steps(folder: Path, files: dict[str, str]) -> None:
 
 
 def _shipped(name: str) -> str:
-    """Read a shipped file: inside the installed package, next to it in a checkout."""
+    """Read a shipped file."""
+    return _find_shipped(name).read_text(encoding="utf-8")
+
+
+def _find_shipped(name: str) -> Path:
+    """Find a shipped file or folder: inside the installed package, next to it in a checkout."""
     package = Path(__file__).parents[1]
     for root in (package / "_shipped", package.parent):
-        if (root / name).is_file():
-            return (root / name).read_text(encoding="utf-8")
+        if (root / name).exists():
+            return root / name
     raise UsageError(f"{name} is missing from this installation; install agent-bt again")
 
 

@@ -1,7 +1,7 @@
 """The configuration of a run as validated, frozen objects; `agent_bt.config.load` reads the files behind them.
 
 Validation is strict (no text for a number, no `1` for true), so that equal configurations are equal values. API keys
-never enter it: whatever looks like one is refused.
+never enter it: a value that looks like one is an error.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class FeaturesConfig(Section):
 
 
 class StrategyConfig(Section):
-    """What decides, and how often."""
+    """The strategy, and the time between its decisions."""
 
     kind: str = Field("agent", description="`agent`, `agent_ranker`, a registered name, or `module:Class` of your own.")
     prompt: str = Field("btcusdt_trader/v1", description="Prompt of an agent: name/version under `prompts/`.")
@@ -175,7 +175,7 @@ class ServerConfig(Section):
 
 
 class LLMConfig(Section):
-    """Which model answers, and how requests are sent to it."""
+    """The model, and how requests are sent to it."""
 
     provider: ProviderName = Field(
         "stand_in",
@@ -230,7 +230,7 @@ class PrefetchConfig(Section):
 
 
 class CacheConfig(Section):
-    """Where replies are stored."""
+    """The store of replies."""
 
     path: str = Field("runs/cache.sqlite", description="File of the reply cache.")
     offline_miss: Literal["error", "hold"] = Field(

@@ -1,4 +1,4 @@
-"""The types of single settings: what values they accept, and what is said of others."""
+"""The types of single settings: the values they accept, and the errors for others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent_bt.core.extensions import ExtensionPoint
 from agent_bt.core.frequency import fixed_period
 
 PROVIDERS = ExtensionPoint[Any]("llm.provider", "agent_bt.llm.providers")
-"""Names that `llm.provider` accepts; what stands behind them is `agent_bt.llm.provider.Provider`."""
+"""Names that `llm.provider` accepts, each of an `agent_bt.llm.provider.Provider`."""
 
 
 def _instant(value: Any) -> str:

@@ -58,7 +58,7 @@ for _tag, _pattern, _first in _PLAIN:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong with a YAML text.
+    """An error in a YAML text.
 
     Attributes:
         line: where, from 1.
@@ -71,7 +71,7 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True)
 class Document:
-    """What a YAML text says.
+    """The data of a YAML text, with the line of each value.
 
     Attributes:
         data: plain data.

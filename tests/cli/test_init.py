@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agent_bt.agents.prompt import load_prompt, prompt_roots
-from agent_bt.cli.init import PROVIDERS
+from agent_bt.cli.init import provider_models, starter_files
 from agent_bt.cli.main import app
 from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
@@ -30,15 +30,30 @@ def test_without_questions_the_shipped_config_is_written(tmp_path: Path) -> None
     assert own == shipped
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", provider_models())
 @pytest.mark.parametrize("source", ["sample", "store"])
 def test_three_answers_make_a_valid_config(tmp_path: Path, provider: str, source: str) -> None:
     model = "" if provider == "stand_in" else "some: model\n"
     config = answered(tmp_path, f"nonsense\n{provider}\n{model}{source}\n")
     assert config.market.source == source
     assert config.llm.model == ("baseline" if provider == "stand_in" else "some: model")
-    assert config.llm.provider == ("stand_in" if provider == "stand_in" else "openai")
+    assert config.llm.provider == {"stand_in": "stand_in", "local_gguf": "llama_cpp"}.get(provider, "openai")
     assert (tmp_path / ".env.example").exists() == (provider in ("openai", "openrouter"))
+
+
+def test_the_providers_are_the_shipped_configs_with_their_models() -> None:
+    shipped = sorted((Path(__file__).parents[2] / "configs" / "providers").glob("*.yaml"))
+    models = {path.stem: load_config(path, env={}).llm.model for path in shipped}
+    assert list(provider_models().items()) == [("stand_in", "baseline"), *models.items()]
+
+
+@pytest.mark.parametrize("provider", [name for name in provider_models() if name != "stand_in"])
+def test_a_starter_config_has_the_model_settings_of_the_shipped_one(tmp_path: Path, provider: str) -> None:
+    shipped = load_config(Path(__file__).parents[2] / "configs" / "providers" / f"{provider}.yaml", env={})
+    path = tmp_path / "backtest.yaml"
+    path.write_text(starter_files(provider, shipped.llm.model, "sample")["backtest.yaml"])
+    written = load_config(path, env={})
+    assert (written.llm, written.prefetch, written.budget) == (shipped.llm, shipped.prefetch, shipped.budget)
 
 
 def test_the_prompt_is_a_copy_that_can_be_loaded(tmp_path: Path) -> None:

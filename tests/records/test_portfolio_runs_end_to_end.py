@@ -250,9 +250,9 @@ def test_missing_data_and_a_short_look_back_of_the_pool_are_warnings(tmp_path: P
     wider = [*whole, "market.warmup=3d", "market.end=2024-09-01", "pool.lookback=30d"]
     found = run(tmp_path, *wider)
     expected = (
-        "There is no bar before 2024-08-18T00:00Z; bars are wanted from 2024-08-17T00:00Z (market.start minus "
+        "No bars before 2024-08-18T00:00Z; the run needs bars from 2024-08-17T00:00Z (market.start minus "
         "market.warmup)",
-        "There is no bar after 2024-08-25T00:00Z: the run ends there, not at market.end (2024-09-01T00:00Z)",
+        "No bars after 2024-08-25T00:00Z: the run ends there, not at market.end (2024-09-01T00:00Z)",
         "The first selection of the pool has 48 hours of bars before the run, less than its lookback of 30d; "
         "market.warmup reads more",
     )
