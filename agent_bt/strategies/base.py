@@ -1,4 +1,4 @@
-"""The base class of a strategy of your own: give it a name and a `decide`, and override what it needs beside."""
+"""The base class of user strategies: define `decide`, and override the attributes that it needs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from agent_bt.core.view import MarketView
 
 
 class Strategy(ABC):
-    """Decides at each decision bar from the view and the account, and from nothing else.
+    """Makes a decision at each decision bar, from the view and the account only.
 
-    A strategy that looks at columns only, not at the account, is better derived from `SignalStrategy`: it then runs
-    vectorised as well.
+    Derive a strategy that reads columns only, not the account, from `SignalStrategy`: it can then run vectorised.
 
     Attributes:
-        name: shown in records and reports; left out, it is the name of the class.
-        lookback: rows of bars and features the view must hold; decisions start when there are so many.
-        features: columns needed beside the bars', as `FeatureSpec`s.
-        summary: `calendar` or `rolling` if the 7-day summary is needed.
-        on_change: whether targets act only where they change (rules), not at every decision (rankers).
+        name: shown in records and reports; default: the name of the class.
+        lookback: rows of bars and features that the view must hold; decisions start when there are as many; default 1.
+        features: columns needed in addition to those of the bars, as `FeatureSpec`s; default: none.
+        summary: `calendar` or `rolling` if the 7-day summary is needed; default None.
+        on_change: whether targets are traded only where they change (rules), not at every decision (rankers); default
+            False.
     """
 
     name: str = "strategy"
@@ -35,4 +35,9 @@ class Strategy(ABC):
 
     @abstractmethod
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
-        """The decision at `view.now`; it must depend on the arguments only, and keep nothing between calls."""
+        """Return the decision at `view.now`; it must depend on the arguments only, and keep no state between calls.
+
+        Args:
+            view: bars and features up to the decision bar.
+            portfolio: snapshot of the account.
+        """

@@ -14,7 +14,7 @@ from agent_bt.strategies.registration import register_strategy
 from agent_bt.strategies.section import equal_legs, inverse_weights, legs
 from agent_bt.strategies.signals import Columns, SignalStrategy
 
-_RISEN_CALMLY = (FactorConfig("return_20", 1.0), FactorConfig("volatility_20", -1.0))
+_HIGH_RETURN_LOW_VOLATILITY = (FactorConfig("return_20", 1.0), FactorConfig("volatility_20", -1.0))
 
 
 @register_strategy("momentum", cross_sectional=True)
@@ -84,7 +84,7 @@ class LongShort(RankedLegs):
     def __init__(
         self,
         *,
-        factors: Any = _RISEN_CALMLY,
+        factors: Any = _HIGH_RETURN_LOW_VOLATILITY,
         top_n: int = 10,
         normalise: str = "zscore",
         gross: float = 1.0,
@@ -93,7 +93,7 @@ class LongShort(RankedLegs):
         exclude: Sequence[str] = (),
         warm_up: int = 0,
     ) -> None:
-        """Set the factors; the default prefers what has risen calmly.
+        """Set the factors; the default prefers rising prices with low volatility.
 
         Args:
             factors: as in `factors_of`; usually two.
@@ -150,14 +150,19 @@ class EqualWeight(SignalStrategy):
         self.gross = positive("gross", gross)
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Return equal weights of what is eligible and has a price, by `columns`; a row with none is left alone."""
-        everything = legs(within(columns("close"), eligible), eligible.shape[1], 0)
-        return np.where(eligible, equal_legs(everything, self.gross, 0.0), 0.0)
+        """Return equal weights of the eligible symbols with a price; NaN in rows without any; float64 (R, N).
+
+        Args:
+            columns: columns by name, float64 (R, N).
+            eligible: bool (R, N), what may be traded.
+        """
+        chosen = legs(within(columns("close"), eligible), eligible.shape[1], 0)
+        return np.where(eligible, equal_legs(chosen, self.gross, 0.0), 0.0)
 
 
 @register_strategy("inverse_volatility", cross_sectional=True)
 class InverseVolatility(SignalStrategy):
-    """Weights in proportion to 1 / volatility, of all symbols or of the calmest; rebalanced at every decision."""
+    """Weights in proportion to 1 / volatility, of all symbols or the least volatile; rebalanced at every decision."""
 
     name = "inverse_volatility"
 
@@ -190,7 +195,12 @@ class InverseVolatility(SignalStrategy):
         self.gross = positive("gross", gross)
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Return the weights of what is `eligible`, by `columns`; 0 without a volatility; NaN in rows with none."""
+        """Return the weights; 0 for symbols without a volatility, NaN in rows without any volatility; float64 (R, N).
+
+        Args:
+            columns: columns by name, float64 (R, N).
+            eligible: bool (R, N), what may be traded.
+        """
         volatility = columns(self.vol_col)
         volatility = within(volatility, eligible & (volatility > 0.0))
         chosen = legs(-volatility, eligible.shape[1] if self.top_n is None else self.top_n, 0)

@@ -1,4 +1,4 @@
-"""Ranks: the best and the worst of the section, the capital equally among them."""
+"""Rank symbols: long the best and short the worst of the cross-section, with equal weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from agent_bt.strategies.signals import Columns, SignalStrategy
 
 
 class RankedLegs(SignalStrategy):
-    """Base of strategies that rank symbols: long the best, short the worst; write `scores`.
+    """Base of strategies that rank symbols: long the best, short the worst; define `scores`.
 
-    With both legs half of the capital is long and half short, equal within; with one leg it has all of it. Where
-    fewer symbols can be ranked than asked for, there are those; a leg with none stays empty and its half cash; a
-    symbol never stands in both legs, the long one chooses first. Equal scores are taken in the order of the symbols.
-    What is not chosen, or not eligible any more, gets 0; a row in which nothing can be ranked is left alone. The
+    With both legs, half of the gross weight is long and half short, equal within a leg; a single leg has all of it.
+    Where fewer symbols can be ranked than requested, the leg holds those; the weight of an empty leg stays in cash. A
+    symbol is in one leg only; the long leg is filled first. Equal scores are taken in the order of the symbols.
+    Symbols that are not chosen, or no longer eligible, get 0; where no symbol can be ranked, positions are kept. The
     portfolio is rebalanced to its weights at every decision.
     """
 
@@ -40,7 +40,7 @@ class RankedLegs(SignalStrategy):
         """Set what is ranked, and how many are held.
 
         Args:
-            columns: those that `scores` asks for.
+            columns: names of the columns that `scores` reads.
             top: symbols in the long leg.
             bottom: symbols in the short leg.
             gross: sum of all absolute weights (of equity).
@@ -54,15 +54,17 @@ class RankedLegs(SignalStrategy):
         """
         super().__init__(columns=columns, warm_up=warm_up, include=include, exclude=exclude)
         if top + bottom == 0:
-            raise ConfigError("both legs are 0: nothing would ever be held")
+            raise ConfigError(
+                "the number of long and short symbols must not both be 0: no position would ever be opened"
+            )
         if bottom and allow_short is not None and not flag("allow_short", allow_short):
-            raise ConfigError(f"{bottom} shorts are asked for, but allow_short is false")
+            raise ConfigError(f"the number of short symbols must be 0 when allow_short is false, got {bottom}")
         self.top, self.bottom = top, bottom
         self.gross = positive("gross", gross)
 
     @abstractmethod
     def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Return what symbols are ranked by, the best highest; float64 (R, N), NaN where one cannot be ranked.
+        """Return the scores of symbols, the best highest; float64 (R, N), NaN where a symbol cannot be ranked.
 
         Args:
             columns: columns by name, float64 (R, N).
@@ -70,12 +72,17 @@ class RankedLegs(SignalStrategy):
         """
 
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Return the weights of both legs by `columns`, 0 for others `eligible`; NaN in rows that cannot be ranked."""
+        """Return the weights of both legs, 0 for all others, NaN in rows without scores; float64 (R, N).
+
+        Args:
+            columns: columns by name, float64 (R, N).
+            eligible: bool (R, N), what may be traded.
+        """
         leg = 0.5 if self.top and self.bottom else 1.0
-        shares = equal_legs(
+        weights = equal_legs(
             legs(self.scores(columns, eligible), self.top, self.bottom), leg * self.gross, leg * self.gross
         )
-        return np.where(eligible, shares, 0.0)
+        return np.where(eligible, weights, 0.0)
 
 
 @register_strategy("rank", cross_sectional=True)
@@ -100,10 +107,10 @@ class RankSignalGenerator(RankedLegs):
         """Set what is ranked, and how many are held.
 
         Args:
-            column: what symbols are ranked by.
-            top_n: how many are long.
-            bottom_n: how many are short.
-            ascending: rank the lowest value first: long the lowest, short the highest.
+            column: the column that symbols are ranked by.
+            top_n: symbols in the long leg.
+            bottom_n: symbols in the short leg; default 0.
+            ascending: rank the lowest value first: long the lowest, short the highest; default False.
             gross: sum of all absolute weights (of equity); default 1.
             allow_short: false: `bottom_n` must be 0.
             include: the only symbols to trade; empty: all.
@@ -130,6 +137,11 @@ class RankSignalGenerator(RankedLegs):
         )
 
     def scores(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Return the column of `columns` where `eligible`, or its negative."""
+        """Return the column, or its negative if ascending; float64 (R, N), NaN where not eligible.
+
+        Args:
+            columns: columns by name, float64 (R, N).
+            eligible: bool (R, N), what may be traded.
+        """
         values = within(columns(self.column), eligible)
         return -values if self.ascending else values

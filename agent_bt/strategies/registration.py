@@ -1,4 +1,4 @@
-"""Register strategies under the names that `strategy.kind` can give; each module of this package registers its own."""
+"""Register strategies under names for `strategy.kind`; each module of this package registers its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Registered:
     """A named strategy.
 
     Attributes:
-        build: makes it of its parameters, given as keyword arguments.
+        build: makes the strategy from its parameters, given as keyword arguments.
         cross_sectional: whether it weighs symbols against each other, so that `agent-bt backtest` runs it over several.
     """
 
@@ -36,7 +36,7 @@ def register_strategy(name: str, *, cross_sectional: bool = False) -> Callable[[
     """Return a decorator that makes a class or function available as a value of `strategy.kind`.
 
     Args:
-        name: what `strategy.kind` says: `momentum`.
+        name: the value of `strategy.kind`, such as `momentum`.
         cross_sectional: see `Registered`; default False.
 
     Raises:
@@ -45,7 +45,7 @@ def register_strategy(name: str, *, cross_sectional: bool = False) -> Callable[[
 
     def register(build: BuildT) -> BuildT:
         if name in _REGISTERED and _REGISTERED[name].build is not build:
-            raise StrategyError(f"a strategy {name!r} exists already; register yours under another name")
+            raise StrategyError(f"a strategy {name!r} already exists; register yours under another name")
         _REGISTERED[name] = Registered(build=build, cross_sectional=cross_sectional)
         return build
 

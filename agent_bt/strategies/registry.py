@@ -1,4 +1,4 @@
-"""Strategies by name, and a user's own by import path `module:Class`."""
+"""Create strategies by name, and user strategies by import path `module:Class`."""
 
 from __future__ import annotations
 
@@ -18,29 +18,35 @@ from agent_bt.strategies.registration import Build, registered
 from agent_bt.strategies.technical import params_of
 
 AGENTS = ("agent", "agent_ranker")
-"""Kinds that ask a model; they are put together with prompt and model by the run, not here."""
+"""Kinds that ask a model; a run creates them with prompt and model."""
 
 Agent = AgentStrategy | Callable[[str, Mapping[str, Any]], AgentStrategy]
-"""The agent that stands for members of the kinds `AGENTS`, or what makes it from kind and parameters."""
+"""The agent used for members of the kinds `AGENTS`, or a function that creates it from kind and parameters."""
 
 
 def create_strategy(kind: str, /, **params: Any) -> Strategy:
-    """A strategy by its name: `create_strategy("momentum", lookback_col="return_20", top_n_long=10)`.
+    """Create a strategy by name: `create_strategy("momentum", lookback_col="return_20", top_n_long=10)`.
+
+    Args:
+        kind: a registered name, or `module:Class`.
+        params: keyword arguments of its constructor.
 
     Raises:
-        ConfigError: there is no such strategy, or its parameters don't fit.
+        ConfigError: the strategy is unknown, or its parameters are not valid.
     """
     return make_strategy(kind, params)
 
 
 def make_strategy(kind: str, params: Mapping[str, Any], agent: Agent | None = None) -> Strategy:
-    """The strategy `kind`, constructed with `params` as keyword arguments.
+    """Create the strategy `kind` with `params` as keyword arguments.
 
-    `kind` is a registered name, or `module:Class`, where the module is importable from the working directory. `agent`
-    is what an ensemble's members of kind agent or agent_ranker become.
+    Args:
+        kind: a registered name, or `module:Class`, where the module is importable from the working directory.
+        params: keyword arguments of its constructor.
+        agent: used for `kind` agent or agent_ranker, also among the members of an ensemble; default None: an error.
 
     Raises:
-        ConfigError: there is no such strategy, it cannot be imported, or its parameters don't fit.
+        ConfigError: the strategy is unknown, it cannot be imported, or its parameters are not valid.
     """
     if kind in AGENTS:
         return _agent(kind, params, agent)
@@ -63,20 +69,29 @@ def make_strategy(kind: str, params: Mapping[str, Any], agent: Agent | None = No
     except TypeError as error:
         raise ConfigError(f"strategy.params do not fit {kind}: {error}") from error
     except Exception as error:
-        raise ConfigError(f"strategy {kind} cannot be made: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"strategy {kind} cannot be created: {type(error).__name__}: {error}") from error
     _check_contract(kind, strategy)
     return strategy
 
 
 def asks_model(kind: str, params: Mapping[str, Any]) -> bool:
-    """Whether a strategy asks a model: an agent, or an ensemble with one among its members, however deep."""
+    """Return whether a strategy asks a model: an agent, or an ensemble with one among its members, however deep.
+
+    Args:
+        kind: value of `strategy.kind`.
+        params: value of `strategy.params`.
+    """
     return bool(agent_kinds(kind, params))
 
 
 def agent_kinds(kind: str, params: Mapping[str, Any]) -> set[str]:
-    """The kinds of agents that a strategy is or has among its members, however deep; empty if it asks no model.
+    """Return the kinds of agents that a strategy is or has among its members, however deep; empty if it asks no model.
 
     An agent passed as an object counts as `agent`.
+
+    Args:
+        kind: value of `strategy.kind`.
+        params: value of `strategy.params`.
     """
     if kind in AGENTS:
         return {kind}
@@ -87,12 +102,17 @@ def agent_kinds(kind: str, params: Mapping[str, Any]) -> set[str]:
 
 
 def agent_params(kind: str, params: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The parameters of every agent that a strategy of a config is or has among its members."""
+    """Return the parameters of every agent that a strategy is or has among its members.
+
+    Args:
+        kind: value of `strategy.kind`.
+        params: value of `strategy.params`.
+    """
     if kind in AGENTS:
         return [params]
     members = params.get("members") if kind == "ensemble" else ()
-    told = [member for member in members or () if isinstance(member, Mapping)]
-    return [each for m in told for each in agent_params(str(m.get("kind")), m.get("params") or {})]
+    listed = [member for member in members or () if isinstance(member, Mapping)]
+    return [each for m in listed for each in agent_params(str(m.get("kind")), m.get("params") or {})]
 
 
 def _kinds_in(member: Any) -> set[str]:
@@ -105,28 +125,30 @@ def _kinds_in(member: Any) -> set[str]:
 
 
 class _Unfit(Exception):
-    """Parameters that a constructor does not take, or lacks."""
+    """Unknown or missing parameters of a constructor."""
 
 
 def _agent(kind: str, params: Mapping[str, Any], agent: Agent | None) -> Strategy:
     if agent is None:
         raise ConfigError(
-            f"strategy {kind}: it needs a prompt and a model, which a run of a config puts together; in Python, make"
+            f"strategy {kind}: it needs a prompt and a model, which a run of a config creates; in Python, create"
             f' the agent and pass it as a member itself: create_strategy("ensemble", members=[agent, ...])'
         )
     if isinstance(agent, AgentStrategy):
         if params:
-            raise ConfigError(f"strategy {kind}: it takes no params here; what the model gets is set elsewhere")
+            raise ConfigError(
+                f"strategy {kind}: params must be empty when the agent is passed as an object; set them on the agent"
+            )
         return agent
     return agent(kind, params)
 
 
 def _with_members(params: Mapping[str, Any], agent: Agent | None) -> dict[str, Any]:
-    """Parameters of an ensemble with its members made, and their weights beside them."""
+    """Return the parameters of an ensemble with its members created, and their weights."""
     members = params.get("members")
     if not isinstance(members, Sequence) or isinstance(members, str) or not members:
         raise ConfigError(
-            "members: wants a list of {kind, params, weight}, such as [{kind: rsi}, {kind: macd, weight: 2}]"
+            "members must be a list of {kind, params, weight}, such as [{kind: rsi}, {kind: macd, weight: 2}]"
         )
     made, weights = [], []
     for at, member in enumerate(members):
@@ -146,13 +168,13 @@ def _with_members(params: Mapping[str, Any], agent: Agent | None) -> dict[str, A
         made.append(member)
     if any(isinstance(member, Mapping) and "weight" in member for member in members):
         if params.get("weights") is not None:
-            raise ConfigError("weights: members have weights of their own; give either")
+            raise ConfigError("weights must not be given beside the weight of a member; give one of them")
         return {**params, "members": made, "weights": weights}
     return {**params, "members": made}
 
 
 def parameters_of(kind: str) -> tuple[str, ...] | None:
-    """Names of the parameters that a strategy takes; None where that is not known before it is made.
+    """Return the names of the parameters of a strategy; None where they are not known before it is created.
 
     Raises:
         ConfigError: `module:Class` cannot be imported.
@@ -165,7 +187,7 @@ def parameters_of(kind: str) -> tuple[str, ...] | None:
 
 
 def _named(build: Callable[..., Strategy]) -> list[inspect.Parameter] | None:
-    """What a constructor can be given by name; None if it does not say."""
+    """Return the parameters of a constructor that can be given by name; None if it takes any keyword."""
     try:
         taken = inspect.signature(build).parameters.values()
     except ValueError:
@@ -176,7 +198,7 @@ def _named(build: Callable[..., Strategy]) -> list[inspect.Parameter] | None:
 
 
 def _check_params(build: Callable[..., Strategy], params: Mapping[str, Any]) -> None:
-    """Refuse parameters by name, with the nearest one there is, where the constructor says what it takes."""
+    """Raise an error for an unknown or missing parameter, with the nearest name, if the signature lists parameters."""
     named = _named(build)
     if named is None:
         return
@@ -192,19 +214,21 @@ def _check_params(build: Callable[..., Strategy], params: Mapping[str, Any]) -> 
 
 
 def _check_contract(kind: str, strategy: Strategy) -> None:
-    """Refuse what would fail in the middle of a run."""
+    """Raise an error for an object that would fail in the middle of a run."""
     missing = [name for name in ("name", "lookback", "features", "summary", "decide") if not hasattr(strategy, name)]
     if missing:
-        raise ConfigError(f"{kind} is no strategy: it lacks {', '.join(missing)}; derive it from agent_bt.Strategy")
+        raise ConfigError(f"{kind} is not a strategy: it lacks {', '.join(missing)}; derive it from agent_bt.Strategy")
     if not isinstance(strategy.lookback, int) or strategy.lookback < 1:
-        raise ConfigError(f"{kind}: lookback is a whole number of bars, at least 1, not {strategy.lookback!r}")
+        raise ConfigError(f"{kind}: lookback must be an integer of at least 1 (bars), got {strategy.lookback!r}")
     if strategy.summary not in (None, "calendar", "rolling"):
-        raise ConfigError(f"{kind}: summary is None, 'calendar' or 'rolling', not {strategy.summary!r}")
+        raise ConfigError(f"{kind}: summary must be None, 'calendar' or 'rolling', got {strategy.summary!r}")
     if not all(isinstance(spec, FeatureSpec) for spec in strategy.features):
-        raise ConfigError(f"{kind}: features is a sequence of agent_bt.FeatureSpec, not {strategy.features!r}")
+        raise ConfigError(f"{kind}: features must be a sequence of agent_bt.FeatureSpec, got {strategy.features!r}")
     columns = [*BAR_COLUMNS, *(spec.column for spec in strategy.features)]
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
-        raise ConfigError(f"{kind}: {', '.join(twice)} names two columns; bars have {', '.join(BAR_COLUMNS)} already")
+        raise ConfigError(
+            f"{kind}: column names must be unique, got {', '.join(twice)} twice; bars have {', '.join(BAR_COLUMNS)}"
+        )
 
 
 def is_cross_sectional(kind: str) -> bool:
@@ -216,12 +240,12 @@ def is_cross_sectional(kind: str) -> bool:
 
 
 def _build_of(kind: str) -> Build | None:
-    """Return what makes a strategy of this kind; None where there is none of that name."""
+    """Return the constructor of a kind of strategy; None if the name is unknown."""
     if ":" not in kind:
         found = registered().get(kind)
         return None if found is None else found.build
     build = import_object(kind, "strategy.kind")
     if not callable(build):
-        raise ConfigError(f"strategy.kind {kind}: the module has no class of this name, it is {build!r}")
+        raise ConfigError(f"strategy.kind {kind}: must name a class or function, got {build!r}")
     made: Build = build
     return made

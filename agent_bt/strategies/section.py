@@ -1,6 +1,6 @@
-"""Arithmetic across the section: z-scores, places, legs, weights; row by row, always in the order of the symbols.
+"""Compute z-scores, ranks, legs and weights across the symbols of each row, always in the order of the symbols.
 
-Every sum runs over the symbols from the first to the last, so that a row has the same bits wherever it stands.
+Every sum runs over the symbols from the first to the last, so that a row has the same bits wherever it is in a table.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -13,9 +13,9 @@ from agent_bt.core.jit import njit
 
 @njit
 def zscores(values):
-    """(x - mean) / standard deviation (of the population) in each row; float64 (R, N).
+    """Return (x - mean) / population standard deviation of each row of `values`; float64 (R, N).
 
-    What is not finite is left out and NaN in the result; a row without spread gives 0.
+    Values that are not finite are left out and NaN in the result; a row of equal values gives 0.
     """
     scores = np.full(values.shape, np.nan)
     for row in range(values.shape[0]):
@@ -40,9 +40,9 @@ def zscores(values):
 
 @njit
 def places(values):
-    """The place of each value in its row, from -1 (lowest) to 1 (highest), equal values at their mean place.
+    """Return the rank of each of `values` in its row, from -1 (lowest) to 1 (highest); ties get their mean rank.
 
-    float64 (R, N); what is not finite is left out and NaN in the result; a value alone gives 0.
+    float64 (R, N). Values that are not finite are left out and NaN in the result; a single value gives 0.
     """
     scores = np.full(values.shape, np.nan)
     for row in range(values.shape[0]):
@@ -59,10 +59,15 @@ def places(values):
 
 @njit
 def legs(scores, top, bottom):
-    """1 for the `top` highest scores of each row, -1 for the `bottom` lowest of the others, 0 for the rest.
+    """Return 1 for the `top` highest scores of each row, -1 for the `bottom` lowest of the others, 0 for the rest.
 
-    float64 (R, N). Equal scores in the order of the symbols; what is not finite is not chosen; a row without any
-    finite score is NaN.
+    float64 (R, N). Equal scores are taken in the order of the symbols; scores that are not finite are not chosen; a row
+    without any finite score is NaN.
+
+    Args:
+        scores: float64 (R, N), the best highest.
+        top: symbols in the long leg, at least 0.
+        bottom: symbols in the short leg, at least 0.
     """
     chosen = np.zeros(scores.shape)
     for row in range(scores.shape[0]):
@@ -84,12 +89,15 @@ def legs(scores, top, bottom):
 
 
 @njit
-def equal_legs(chosen, long_share, short_share):
-    """Divide `long_share` equally among the 1s of each row and `short_share` among the -1s; float64 (R, N).
+def equal_legs(chosen, long_weight, short_weight):
+    """Divide `long_weight` equally among the 1s of each row and `short_weight` among the -1s; float64 (R, N).
 
-    `chosen`: as `legs` gives it; the shares are positive, and those of shorts come out negative.
+    Args:
+        chosen: result of `legs`, float64 (R, N).
+        long_weight: sum of the weights of the long leg (of equity), at least 0.
+        short_weight: sum of the absolute weights of the short leg, at least 0; its weights are negative in the result.
     """
-    shares = np.empty(chosen.shape)
+    weights = np.empty(chosen.shape)
     for row in range(chosen.shape[0]):
         longs = shorts = 0
         for at in range(chosen.shape[1]):
@@ -98,18 +106,24 @@ def equal_legs(chosen, long_share, short_share):
         for at in range(chosen.shape[1]):
             side = chosen[row, at]
             if side == 1.0:
-                shares[row, at] = long_share / longs
+                weights[row, at] = long_weight / longs
             elif side == -1.0:
-                shares[row, at] = -short_share / shorts
+                weights[row, at] = -short_weight / shorts
             else:
-                shares[row, at] = side
-    return shares
+                weights[row, at] = side
+    return weights
 
 
 @njit
-def inverse_weights(chosen, values, share):
-    """Divide `share` among the 1s of each row in proportion to 1 / value; float64 (R, N)."""
-    shares = np.empty(chosen.shape)
+def inverse_weights(chosen, values, gross):
+    """Divide `gross` among the 1s of each row in proportion to 1 / value; float64 (R, N).
+
+    Args:
+        chosen: result of `legs`, float64 (R, N).
+        values: float64 (R, N), above 0 where `chosen` is 1.
+        gross: sum of the weights (of equity).
+    """
+    weights = np.empty(chosen.shape)
     for row in range(chosen.shape[0]):
         total = 0.0
         for at in range(chosen.shape[1]):
@@ -117,5 +131,5 @@ def inverse_weights(chosen, values, share):
                 total += 1.0 / values[row, at]
         for at in range(chosen.shape[1]):
             side = chosen[row, at]
-            shares[row, at] = share / values[row, at] / total if side == 1.0 else side
-    return shares
+            weights[row, at] = gross / values[row, at] / total if side == 1.0 else side
+    return weights

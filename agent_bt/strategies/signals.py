@@ -1,4 +1,4 @@
-"""Strategies that are a pure function of columns: one arithmetic for `decide` and for `decide_all`."""
+"""Base class of strategies that are a pure function of columns: `decide` and `decide_all` share one computation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOLD = Decision.hold()
 
 
 class MarketColumns(Protocol):
-    """What `decide_all` reads of a market: arrays over all its rows (T) and symbols (N)."""
+    """The parts of a market that `decide_all` reads: arrays over all its rows (T) and symbols (N)."""
 
     symbols: tuple[str, ...]
     times: np.ndarray
@@ -34,22 +34,22 @@ class MarketColumns(Protocol):
     eligible: np.ndarray
 
     def column(self, name: str) -> np.ndarray:
-        """One column; float64 (T, N), NaN where undefined."""
+        """Return one column; float64 (T, N), NaN where undefined."""
         ...
 
 
 class SignalStrategy(Strategy):
-    """A strategy whose target weights follow from columns alone; derive from it and write `targets`.
+    """A strategy whose target weights follow from columns alone; derive from it and define `targets`.
 
-    One implementation serves two callers: `decide` calls `targets` with the rows of the view and takes the last,
-    `decide_all` calls it with the rows of the whole market, at the speed of arrays.
+    One implementation has two callers: `decide` calls `targets` with the rows of the view and takes the last,
+    `decide_all` calls it with the rows of the whole market, in one vectorised call.
 
     Attributes:
         lookback: rows of the view; decisions made with fewer are HOLD.
         reach: rows that one row of `targets` depends on, itself included; None: `lookback`. A longer `lookback` is
-            warm-up: time in which nothing is decided.
-        include, exclude: symbols it may trade (empty: all), and symbols it may not; the others it does not see, and
-            leaves alone.
+            warm-up: time without decisions.
+        include, exclude: symbols it may trade (empty: all), and symbols it may not; the others are hidden from it, and
+            their positions are kept.
     """
 
     reach: int | None = None
@@ -68,7 +68,7 @@ class SignalStrategy(Strategy):
         """Set what `targets` reads.
 
         Args:
-            columns: names of the columns that `targets` asks for; default: those of the bars alone.
+            columns: names of the columns that `targets` reads; default: those of the bars alone.
             reach: rows that one row of `targets` depends on, itself included; default 1.
             warm_up: bars before the first decision beyond `reach`; default 0.
             include: the only symbols to trade; default: all.
@@ -82,11 +82,11 @@ class SignalStrategy(Strategy):
         self.lookback = reach + whole("warm_up", warm_up, 0)
         self.include, self.exclude = names("include", include), names("exclude", exclude)
         if both := sorted(set(self.include) & set(self.exclude)):
-            raise ConfigError(f"include and exclude: {', '.join(both)} stands in both")
+            raise ConfigError(f"include and exclude must not both name {', '.join(both)}")
 
     @abstractmethod
     def targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Return target weights (of equity); float64 (rows, symbols), NaN where a symbol is left alone.
+        """Return target weights (of equity); float64 (rows, symbols), NaN where a position is kept.
 
         Row r may depend on rows r - reach + 1 to r only, and its bits on nothing else: no running sums, no numpy
         reductions whose order of summation follows the shape of the array.
@@ -96,8 +96,8 @@ class SignalStrategy(Strategy):
             eligible: bool (rows, symbols), what may be traded; the target of anything else must be 0 or NaN.
         """
 
-    def shares(self, columns: Columns, eligible: np.ndarray, symbols: Sequence[str]) -> np.ndarray:
-        """Return `targets` of the symbols it may trade, NaN for the others; float64 (rows, symbols).
+    def target_weights(self, columns: Columns, eligible: np.ndarray, symbols: Sequence[str]) -> np.ndarray:
+        """Return `targets` of the symbols that it may trade, NaN for the others; float64 (rows, symbols).
 
         Args:
             columns: columns by name.
@@ -105,14 +105,19 @@ class SignalStrategy(Strategy):
             symbols: names of the symbols, in the order of the second axis.
         """
         if not self.include and not self.exclude:
-            return self._asked(columns, eligible)
+            return self._checked_targets(columns, eligible)
         seen = _seen(tuple(symbols), tuple(self.include), tuple(self.exclude))
         wanted = np.full(eligible.shape, np.nan)
-        wanted[:, seen] = self._asked(lambda name: columns(name).take(seen, axis=1), eligible.take(seen, axis=1))
+        wanted[:, seen] = self._checked_targets(
+            lambda name: columns(name).take(seen, axis=1), eligible.take(seen, axis=1)
+        )
         return wanted
 
-    def _asked(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
-        """Return what `targets` returns; what it raises becomes a StrategyError."""
+    shares = target_weights
+    """Earlier name of `target_weights`."""
+
+    def _checked_targets(self, columns: Columns, eligible: np.ndarray) -> np.ndarray:
+        """Return the result of `targets`; re-raise its exceptions as StrategyError."""
         try:
             wanted = self.targets(columns, eligible)
         except AgentBtError:
@@ -127,28 +132,28 @@ class SignalStrategy(Strategy):
         return self._shaped(wanted, eligible)
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
-        """Move to the target weights of the last row of `view`, whatever `portfolio` is; HOLD in warm-up."""
+        """Return the target weights of the last row of `view`, independent of `portfolio`; HOLD during warm-up."""
         if len(view) < self.lookback:
             return HOLD
         reach = self.reach or self.lookback
         eligible = view.eligible[np.newaxis] if reach == 1 else view.eligibility()[-reach:]
         columns = view.table if len(view) == reach else lambda name: view.table(name)[-reach:]
-        return self.decision(view.symbols, self.shares(columns, eligible, view.symbols)[-1].tolist())
+        return self.decision(view.symbols, self.target_weights(columns, eligible, view.symbols)[-1].tolist())
 
     def decide_all(self, market: MarketColumns, bars: np.ndarray) -> np.ndarray:
-        """Return target weights at the rows `bars` of `market` (int64 (D,), ascending); float64 (D, N), NaN: leave.
+        """Return target weights at the rows `bars` of `market` (int64 (D,), ascending); float64 (D, N), NaN: keep.
 
         Equal to `decide` at each of them to the last bit.
 
         Raises:
-            StrategyError: `targets` failed, or gave another shape than it should.
+            StrategyError: `targets` raised an exception, or returned an array of another shape than `eligible`.
         """
         rows = _slice_or(bars)
         if (self.reach or self.lookback) == 1:
             eligible = market.eligible[rows]
-            wanted = self.shares(lambda name: market.column(name)[rows], eligible, market.symbols)
+            wanted = self.target_weights(lambda name: market.column(name)[rows], eligible, market.symbols)
         else:
-            wanted = self.shares(market.column, market.eligible, market.symbols)[rows]
+            wanted = self.target_weights(market.column, market.eligible, market.symbols)[rows]
         early = int(np.searchsorted(bars, self.lookback - 1))
         if early:
             wanted = wanted.copy()
@@ -158,24 +163,24 @@ class SignalStrategy(Strategy):
     def _shaped(self, wanted: np.ndarray, eligible: np.ndarray) -> np.ndarray:
         if np.shape(wanted) != eligible.shape:
             raise StrategyError(
-                f"strategy {self.name}: targets gave an array of shape {np.shape(wanted)}; "
-                f"it must be that of eligible, (rows, symbols) = {eligible.shape}"
+                f"strategy {self.name}: targets must return an array of the shape of eligible, "
+                f"(rows, symbols) = {eligible.shape}, got {np.shape(wanted)}"
             )
         return wanted
 
-    def decision(self, symbols: Sequence[str], shares: Sequence[float]) -> Decision:
-        """Return the decision to hold target weights `shares` of `symbols`; NaN: left alone."""
+    def decision(self, symbols: Sequence[str], weights: Sequence[float]) -> Decision:
+        """Return the decision to hold target weights `weights` of `symbols`; NaN: keep the position."""
         if len(symbols) == 1:
-            return HOLD if shares[0] != shares[0] else one_target(symbols[0], shares[0], self.on_change)
-        wanted = {symbol: share for symbol, share in zip(symbols, shares, strict=True) if share == share}
+            return HOLD if weights[0] != weights[0] else one_target(symbols[0], weights[0], self.on_change)
+        wanted = {symbol: weight for symbol, weight in zip(symbols, weights, strict=True) if weight == weight}
         return Decision.to(wanted, on_change=self.on_change) if wanted else HOLD
 
 
 @lru_cache(maxsize=256)
-def one_target(symbol: str, share: float, on_change: bool) -> Decision:
-    """Return the decision to move one `symbol` to its weight `share`, with `on_change` as in `Decision.to`."""
-    # A rule on one symbol has a handful of answers; making each again would cost more than the rule.
-    return Decision.to(MappingProxyType({symbol: share}), on_change=on_change)
+def one_target(symbol: str, weight: float, on_change: bool) -> Decision:
+    """Return the decision to move one `symbol` to its target `weight`, with `on_change` as in `Decision.to`."""
+    # A rule on one symbol has few different decisions; creating each again would cost more than the rule.
+    return Decision.to(MappingProxyType({symbol: weight}), on_change=on_change)
 
 
 @lru_cache(maxsize=64)
@@ -183,16 +188,17 @@ def _seen(symbols: tuple[str, ...], include: tuple[str, ...], exclude: tuple[str
     for symbol in (*include, *exclude):
         if symbol not in symbols:
             raise StrategyError(
-                f"include or exclude names {symbol!r}{did_you_mean(symbol, symbols)}; this run has {', '.join(symbols)}"
+                f"include and exclude must name symbols of the run, got {symbol!r}{did_you_mean(symbol, symbols)};"
+                f" this run has {', '.join(symbols)}"
             )
     seen = [at for at, name in enumerate(symbols) if (not include or name in include) and name not in exclude]
     if not seen:
-        raise StrategyError("include and exclude leave no symbol to trade")
+        raise StrategyError("include and exclude must leave at least one symbol to trade")
     return np.array(seen, np.int64)
 
 
 def _slice_or(bars: np.ndarray) -> Any:
-    """Rows as a slice where they follow each other: no copy of a million numbers."""
+    """Return consecutive rows as a slice, which avoids a copy of the columns."""
     if len(bars) and bars[-1] - bars[0] == len(bars) - 1:
         return slice(int(bars[0]), int(bars[-1]) + 1)
     return bars

@@ -1,4 +1,4 @@
-"""The plainest strategies: what an agent is compared with, and examples of how one is written."""
+"""The simplest strategies: buy and hold, and no trades; also examples for user strategies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from agent_bt.strategies.registration import register_strategy
 
 @register_strategy("buy_and_hold")
 class BuyAndHold(Strategy):
-    """Buys once, with all cash, and keeps it: the one symbol, or an equal share of every symbol there is."""
+    """Buys once, with all cash, and holds: the only symbol, or an equal weight of every eligible symbol."""
 
     name = "buy_and_hold"
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:
-        """Buy when there is no position and none was ever closed."""
+        """Return a buy of what `view` has while `portfolio` has no position and has paid no fees, else a hold."""
         there = [symbol for symbol, eligible in zip(view.symbols, view.eligible.tolist(), strict=True) if eligible]
         if portfolio.positions or portfolio.fees > 0 or not there:
             return Decision.hold()
@@ -31,5 +31,5 @@ class StayOut(Strategy):
     name = "stay_out"
 
     def decide(self, view: MarketView, portfolio: Portfolio) -> Decision:  # noqa: ARG002
-        """Hold."""
+        """Return a hold, whatever `view` and `portfolio` are."""
         return Decision.hold()

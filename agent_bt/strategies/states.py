@@ -1,4 +1,4 @@
-"""What a rule wants of a symbol (up, down, flat) as a target share, for one symbol and for whole tables."""
+"""Convert the signals of a rule (long, short, flat) to target weights, for one symbol and for whole tables."""
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
@@ -10,10 +10,17 @@ import numpy as np
 from agent_bt.core.jit import njit
 
 
-def share_of(up: bool, down: bool, flat: bool, size: float) -> float:
-    """The target share of one symbol.
+def weight_of(up: bool, down: bool, flat: bool, size: float) -> float:
+    """Return the target weight of one symbol; NaN: keep the position.
 
-    Up alone: `size`; down alone: `-size`; both at once contradict each other, so 0; neither: 0 if `flat`, else NaN.
+    `size` if only `up` is true, `-size` if only `down` is, 0 if both are (they contradict each other). If neither is: 0
+    if `flat`, else NaN.
+
+    Args:
+        up: whether the rule is long.
+        down: whether the rule is short.
+        flat: whether the rule closes a position.
+        size: weight of a position (of equity), above 0.
     """
     if up and down:
         return 0.0
@@ -24,21 +31,28 @@ def share_of(up: bool, down: bool, flat: bool, size: float) -> float:
     return 0.0 if flat else np.nan
 
 
-share_of_cell = njit(share_of)
+weight_of_cell = njit(weight_of)
 
 
 @njit
 def _table(up, down, flat, size):
-    shares = np.empty(up.shape, np.float64)
-    # Through flat arrays: several cells at once, where a processor can.
-    cells, ups, downs, flats = shares.ravel(), up.ravel(), down.ravel(), flat.ravel()
+    weights = np.empty(up.shape, np.float64)
+    # One-dimensional arrays let the compiler process several cells at once.
+    cells, ups, downs, flats = weights.ravel(), up.ravel(), down.ravel(), flat.ravel()
     for at in range(len(cells)):
-        cells[at] = share_of_cell(ups[at], downs[at], flats[at], size)
-    return shares
+        cells[at] = weight_of_cell(ups[at], downs[at], flats[at], size)
+    return weights
 
 
-def share_table(up: Any, down: Any, flat: Any, size: float) -> np.ndarray:
-    """`share_of` cell by cell; bool (R, N), or one bool for all cells, to float64 (R, N)."""
+def weight_table(up: Any, down: Any, flat: Any, size: float) -> np.ndarray:
+    """Return `weight_of` for every cell; float64 (R, N).
+
+    Args:
+        up: where the rule is long, bool (R, N), or one bool for all cells.
+        down: where the rule is short, likewise.
+        flat: where the rule closes a position, likewise.
+        size: weight of a position (of equity), above 0.
+    """
     shape = np.broadcast_shapes(*(np.shape(each) for each in (up, down, flat)))
-    shares: np.ndarray = _table(*(each if np.ndim(each) else np.full(shape, each) for each in (up, down, flat)), size)
-    return shares
+    weights: np.ndarray = _table(*(each if np.ndim(each) else np.full(shape, each) for each in (up, down, flat)), size)
+    return weights

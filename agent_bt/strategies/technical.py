@@ -1,4 +1,4 @@
-"""The classic technical rules, ready made: RSI, moving-average cross, Bollinger bands, momentum, MACD."""
+"""Presets of the standard technical rules: RSI, moving-average cross, Bollinger bands, momentum, MACD."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rsi(*, period: int = 14, low: float = 30, high: float = 70, allow_short: boo
     """
     column = f"rsi_{whole('period', period, 1)}"
     if number("low", low) >= number("high", high):
-        raise ConfigError(f"low: {low} must be below high, {high}")
+        raise ConfigError(f"low must be below high ({high}), got {low}")
     above = [RuleCondition(column, ">", high)]
     return {"long": [RuleCondition(column, "<", low)], "short" if allow_short else "exit": above}
 
@@ -45,7 +45,7 @@ def ma_cross(*, fast: int = 12, slow: int = 26, kind: str = "sma", allow_short: 
     """
     kind = choice("kind", kind, ("sma", "ema"))
     if whole("fast", fast, 1) >= whole("slow", slow, 1):
-        raise ConfigError(f"fast: {fast} must be below slow, {slow}")
+        raise ConfigError(f"fast must be below slow ({slow}), got {fast}")
     return _sides(f"{kind}_{fast}", f"{kind}_{slow}", allow_short)
 
 
@@ -89,12 +89,12 @@ def macd(*, fast: int = 12, slow: int = 26, signal: int = 9, allow_short: bool =
         allow_short: short instead of flat; default False.
     """
     if whole("fast", fast, 1) >= whole("slow", slow, 1):
-        raise ConfigError(f"fast: {fast} must be below slow, {slow}")
+        raise ConfigError(f"fast must be below slow ({slow}), got {fast}")
     return _sides(f"macd_hist_{fast}_{slow}_{whole('signal', signal, 1)}", 0.0, allow_short)
 
 
 def _sides(column: str, high: float | str, allow_short: bool, low: float | str | None = None) -> Rules:
-    """Above `high` long, below `low` (default: the same) short if allowed, flat in between; nothing is left alone."""
+    """Return rules: above `high` long, below `low` (default: the same) short if allowed, flat in between."""
     low = high if low is None else low
     long, exit = [RuleCondition(column, ">", high)], [RuleCondition(column, "<=", high)]
     if not allow_short:
@@ -136,7 +136,7 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
 
         Args:
             preset: rsi, ma_cross, bollinger, momentum or macd.
-            size: weight of a position (of equity); default: all of it.
+            size: weight of a position (of equity); default: 1 / number of symbols.
             allow_short: short positions as well; default False.
             include: the only symbols to trade; default: all.
             exclude: symbols not to trade; default: none.
@@ -144,7 +144,7 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
             params: those of the preset's function in this module.
 
         Raises:
-            ConfigError: there is no such preset, or a parameter is not valid.
+            ConfigError: the preset is unknown, or a parameter is not valid.
 
         >>> TechnicalRuleGenerator("rsi", period=7).features[0].column
         'rsi_7'
@@ -161,14 +161,14 @@ class TechnicalRuleGenerator(RuleSignalGenerator):
             exclude=exclude,
             warm_up=warm_up,
         )
-        # The cross-sectional strategy has the plain name.
+        # The name `momentum` belongs to the cross-sectional strategy.
         self.name = "momentum_rule" if preset == "momentum" else preset
 
 
 @cache
 def params_of(preset: str) -> tuple[str, ...]:
-    """Names of the parameters that a preset takes: its own, then those of all."""
-    # A sweep makes thousands; a signature costs more than the rest of a strategy.
+    """Return the names of the parameters of a preset: its own, then those of all presets."""
+    # A sweep creates thousands of strategies; reading a signature costs more than the rest of creating one.
     own = [name for name in inspect.signature(PRESETS[preset]).parameters if name != "allow_short"]
     return (*own, "size", "allow_short", "include", "exclude", "warm_up")
 

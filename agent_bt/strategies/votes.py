@@ -1,4 +1,4 @@
-"""Votes of several strategies: which one stands, and how they become one target."""
+"""Combine the votes of several strategies into one target weight."""
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations
@@ -12,26 +12,31 @@ from agent_bt.core.jit import njit
 
 @njit
 def weighted_average(votes, weights):
-    """The weighted mean of votes (M, R, N) by weights (M,); float64 (R, N)."""
+    """Return the weighted mean of `votes`, float64 (M, R, N), by `weights`, float64 (M,); float64 (R, N)."""
     total = 0.0
     for weight in weights:
         total += weight
-    shares = np.zeros(votes.shape[1:])
+    combined = np.zeros(votes.shape[1:])
     for row in range(votes.shape[1]):
         for symbol in range(votes.shape[2]):
             for member in range(votes.shape[0]):
-                shares[row, symbol] += weights[member] * votes[member, row, symbol]
-            shares[row, symbol] /= total
-    return shares
+                combined[row, symbol] += weights[member] * votes[member, row, symbol]
+            combined[row, symbol] /= total
+    return combined
 
 
 @njit
 def majority_vote(votes, weights):
-    """The weighted mean of those who are long if they have more than half of the weight; likewise short; else 0."""
+    """Return the weighted mean of the long votes if they have more than half of the weight; likewise short; else 0.
+
+    Args:
+        votes: target weights by member, row and symbol, float64 (M, R, N).
+        weights: weight of each member, float64 (M,).
+    """
     total = 0.0
     for weight in weights:
         total += weight
-    shares = np.zeros(votes.shape[1:])
+    combined = np.zeros(votes.shape[1:])
     for row in range(votes.shape[1]):
         for symbol in range(votes.shape[2]):
             for side in (1.0, -1.0):
@@ -41,14 +46,19 @@ def majority_vote(votes, weights):
                         agreeing += weights[member]
                         wanted += weights[member] * votes[member, row, symbol]
                 if agreeing > 0.5 * total:
-                    shares[row, symbol] = wanted / agreeing
-    return shares
+                    combined[row, symbol] = wanted / agreeing
+    return combined
 
 
 @njit
 def unanimous(votes, weights):
-    """The weighted mean where all are long, or all short; else 0."""
-    shares = weighted_average(votes, weights)
+    """Return the weighted mean where all votes are long, or all short; else 0.
+
+    Args:
+        votes: target weights by member, row and symbol, float64 (M, R, N).
+        weights: weight of each member, float64 (M,).
+    """
+    combined = weighted_average(votes, weights)
     for row in range(votes.shape[1]):
         for symbol in range(votes.shape[2]):
             longs = shorts = 0
@@ -56,16 +66,21 @@ def unanimous(votes, weights):
                 longs += votes[member, row, symbol] > 0.0
                 shorts += votes[member, row, symbol] < 0.0
             if max(longs, shorts) < votes.shape[0]:
-                shares[row, symbol] = 0.0
-    return shares
+                combined[row, symbol] = 0.0
+    return combined
 
 
 @njit
 def best_of_recent(votes, closes, window):
-    """The votes of the member that earned most in the last `window` bars; the first of equals; float64 (R, N).
+    """Return the votes of the member that earned most in the last `window` bars, the first of equals; float64 (R, N).
 
     A member earns, bar by bar and symbol by symbol, its vote of the row before times the bar's return (no costs);
-    bars without a price on both sides earn nothing. `closes`: float64 (R, N).
+    bars without a price on both sides earn nothing.
+
+    Args:
+        votes: target weights by member, row and symbol, float64 (M, R, N).
+        closes: closing prices (quote units), float64 (R, N).
+        window: bars over which earnings are summed, at least 1.
     """
     members, rows, symbols = votes.shape
     earned = np.zeros((members, rows))
@@ -75,7 +90,7 @@ def best_of_recent(votes, closes, window):
                 gain = closes[row, symbol] / closes[row - 1, symbol] - 1.0
                 if np.isfinite(gain):
                     earned[member, row] += votes[member, row - 1, symbol] * gain
-    shares = np.empty((rows, symbols))
+    combined = np.empty((rows, symbols))
     for row in range(rows):
         best, most = 0, -np.inf
         for member in range(members):
@@ -84,8 +99,8 @@ def best_of_recent(votes, closes, window):
                 sum_ += earned[member, at]
             if sum_ > most:
                 best, most = member, sum_
-        shares[row] = votes[best, row]
-    return shares
+        combined[row] = votes[best, row]
+    return combined
 
 
 COMBINE: dict[str, Callable[..., np.ndarray]] = {
@@ -93,6 +108,6 @@ COMBINE: dict[str, Callable[..., np.ndarray]] = {
     "majority_vote": majority_vote,
     "unanimous": unanimous,
 }
-"""Methods that need the votes (M, R, N) and weights (M,) alone."""
+"""Methods that need only the votes (M, R, N) and the weights (M,)."""
 
 METHODS = (*COMBINE, "best_of_recent")

@@ -179,7 +179,7 @@ def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
         (["momentum", "--start", "banana"], "--start: market.start"),
         (["ma_cross", "--fast"], "--fast has no value"),
         (["ma_cross", "fast=3"], "is not a flag"),
-        (["ma_cross", "--fast", "9", "--slow", "5"], "fast: 9 must be below slow"),
+        (["ma_cross", "--fast", "9", "--slow", "5"], "fast must be below slow (5), got 9"),
         (["ma_cross", "--allow-short"], "market.kind: um"),
         (["rsi", "--symbol", "BTC/USDT"], "must be a symbol"),
         (["rsi", "--strat", "2024-07-02"], "did you mean --start?"),

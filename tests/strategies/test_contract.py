@@ -185,7 +185,7 @@ def test_nothing_that_is_not_eligible_is_wanted(kind: str, params: dict[str, Any
 
 
 @every_signal
-def test_shares_stay_within_the_capital(kind: str, params: dict[str, Any]) -> None:
+def test_weights_stay_within_the_capital(kind: str, params: dict[str, Any]) -> None:
     strategy = make(kind, params)
     market = traded_market(strategy.features, 140, 4, seed=10)
     wanted = np.nan_to_num(strategy.decide_all(market, np.arange(140)))

@@ -1,4 +1,4 @@
-"""Ensembles: votes told slowly, every method, agents among the members, and the registry that makes them."""
+"""Ensembles: votes of every method against plain Python, agents among the members, and creation by name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def slow_votes(market: PaperMarket, window: int, row: int) -> list[list[float]]:
     return votes
 
 
-def slow_share(method: str, votes: list[float], weights: list[float]) -> float:
+def slow_weight(method: str, votes: list[float], weights: list[float]) -> float:
     mean = sum(w * v for w, v in zip(weights, votes, strict=True)) / sum(weights)
     longs, shorts = [v > 0 for v in votes], [v < 0 for v in votes]
     if method == "weighted_average":
@@ -74,7 +74,7 @@ def test_votes_stand_for_the_window_and_become_one_target(method: str, weights: 
         votes = slow_votes(market, 4, row)
         for symbol in range(3):
             own = [vote[symbol] for vote in votes]
-            expected = slow_share(method, own, weights) if market.eligible[row, symbol] else 0.0
+            expected = slow_weight(method, own, weights) if market.eligible[row, symbol] else 0.0
             assert wanted[row, symbol] == pytest.approx(expected, abs=1e-15)
     assert 0.0 in wanted[3:] and wanted[3:].any()
 
@@ -128,7 +128,7 @@ HELD = Portfolio(cash=60.0, positions={"S0": Position(quantity=4.0, average_pric
 
 
 @pytest.mark.parametrize(
-    ("decision", "share"),
+    ("decision", "weight"),
     [
         (Decision.hold(), 0.4),
         (Decision.buy("S0", 0.5), 0.7),
@@ -141,14 +141,14 @@ HELD = Portfolio(cash=60.0, positions={"S0": Position(quantity=4.0, average_pric
         (Decision.to({}), 0.4),
     ],
 )
-def test_a_decision_votes_for_the_share_it_leads_to(decision: Decision, share: float) -> None:
+def test_a_decision_votes_for_the_weight_it_leads_to(decision: Decision, weight: float) -> None:
     market = PaperMarket({"close": np.full((8, 1), 10.0), "volume": np.ones((8, 1)), "extra": np.ones((8, 1))})
     own = Own(decision)
     ensemble = make_strategy("ensemble", {"members": [own, {"kind": "rule", "params": {"long": "volume > 0"}}]})
     assert isinstance(ensemble, MixedEnsemble) and not isinstance(ensemble, AgentStrategy)
     assert not hasattr(ensemble, "decide_all")
     wanted = ensemble.decide(market.at(7, ensemble.lookback), HELD)
-    assert wanted.targets == {"S0": pytest.approx((share + 1.0) / 2)}
+    assert wanted.targets == {"S0": pytest.approx((weight + 1.0) / 2)}
     assert not wanted.on_change
     assert own.seen == [(3, tuple(market.data)[:-1])]
 
@@ -182,9 +182,9 @@ def test_an_ensemble_with_an_agent_is_an_agent() -> None:
     rule = wanted_of(create_strategy("ensemble", members=["rsi"], window=5).decide(market.at(bar, 5), FLAT), ["S0"])[0]
     price = view.prices["S0"]
     held = Portfolio(cash=75.0, positions={"S0": Position(quantity=25.0 / price, average_price=price, opened=0)})
-    for share, note in ((0.25 + 0.5 * 0.75, "up"), (0.0, ""), (0.25, "")):
+    for weight, note in ((0.25 + 0.5 * 0.75, "up"), (0.0, ""), (0.25, "")):
         decision = ensemble.decide(view, held)
-        assert decision.targets == {"S0": pytest.approx((3 * rule + share) / 4)}
+        assert decision.targets == {"S0": pytest.approx((3 * rule + weight) / 4)}
         assert (decision.note, decision.provenance.kind, len(decision.calls)) == (note, "model", 1)
 
 
@@ -277,53 +277,53 @@ OTHER = FeatureSpec(column="rsi_14", kind="rsi", params=(("period", 3),))
 ONE = [{"kind": "rsi"}]
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "none": ({"members": []}, "members: wants a list"),
-    "text": ({"members": "rsi"}, "members: wants a list"),
+    "none": ({"members": []}, "members must be a list"),
+    "text": ({"members": "rsi"}, "members must be a list"),
     "kind": ({"members": [{"kind": "rsj"}]}, r"members\[0\]: .*no strategy 'rsj'; did you mean rsi"),
     "params": ({"members": [{"kind": "rsi", "params": {"periods": 3}}]}, "did you mean period"),
     "lacking": ({"members": [{"params": {}}]}, r"members\[0\] must have kind"),
     "key": ({"members": [{"kind": "rsi", "wait": 3}]}, "unknown key 'wait'; did you mean weight"),
-    "object": ({"members": [3]}, r"members\[0\] is no strategy"),
+    "object": ({"members": [3]}, r"members\[0\] is not a strategy"),
     "method": ({"members": ONE, "method": "majority"}, "did you mean majority_vote"),
     "window": ({"members": ONE, "window": 0}, "window must be at least 1, got 0"),
-    "weights": ({"members": ONE, "weights": [1, 2]}, "weights: 2 for 1 members"),
-    "negative": ({"members": ONE, "weights": [-1]}, "each is at least 0"),
-    "both": ({"members": [{"kind": "rsi", "weight": 2}], "weights": [1]}, "give either"),
-    "include": ({"members": [{"kind": "rsi", "params": {"include": ["A"]}}]}, "belong to the ensemble"),
+    "weights": ({"members": ONE, "weights": [1, 2]}, "weights must list one number for each of the 1 members, got 2"),
+    "negative": ({"members": ONE, "weights": [-1]}, "weights must be at least 0"),
+    "both": ({"members": [{"kind": "rsi", "weight": 2}], "weights": [1]}, "must not be given beside the weight"),
+    "include": ({"members": [{"kind": "rsi", "params": {"include": ["A"]}}]}, "must be set on the ensemble"),
     "unknown": ({"members": ONE, "metod": "unanimous"}, "unknown key 'metod'; did you mean method"),
-    "mixed": ({"members": ["stay_out"], "warm_up": 3}, "only an ensemble of signal strategies alone"),
+    "mixed": ({"members": ["stay_out"], "warm_up": 3}, "must not be set unless all members are signal strategies"),
     "recent": ({"members": ["stay_out"], "method": "best_of_recent"}, "needs the votes of past bars"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_ensemble_is_told(case: str) -> None:
+def test_the_error_for_an_invalid_ensemble_names_the_cause(case: str) -> None:
     params, message = WRONG[case]
     with pytest.raises(ConfigError, match=message):
         make_strategy("ensemble", params)
 
 
-def test_agents_that_do_not_go_together_are_refused() -> None:
+def test_incompatible_members_are_an_error() -> None:
     agents = [make_agent(ScriptedLLM([])), make_agent(ScriptedLLM([]))]
-    with pytest.raises(ConfigError, match="ask the same model"):
+    with pytest.raises(ConfigError, match="must use the same model"):
         create_strategy("ensemble", members=agents)
     llm = ScriptedLLM([])
-    with pytest.raises(ConfigError, match="calendar summary and another the rolling"):
+    with pytest.raises(ConfigError, match="must use the same summary"):
         AgentEnsemble([make_agent(llm, summary="calendar"), make_agent(llm, summary="rolling")])
     with pytest.raises(ConfigError, match="best_of_recent needs the votes"):
         AgentEnsemble([make_agent(llm)], "best_of_recent")
-    with pytest.raises(ConfigError, match="there is no agent among them"):
+    with pytest.raises(ConfigError, match="must include an agent"):
         AgentEnsemble([create_strategy("rsi")])
-    with pytest.raises(ConfigError, match="is no signal strategy; create_strategy"):
+    with pytest.raises(ConfigError, match=r"must be a signal strategy, got .*; create_strategy"):
         EnsembleSignalGenerator([make_agent(llm)])  # type: ignore[list-item]
     own = Own(Decision.hold())
     own.features = (OTHER,)
-    with pytest.raises(ConfigError, match="rsi_14 is"):
+    with pytest.raises(ConfigError, match="column rsi_14 must be one feature"):
         create_strategy("ensemble", members=["rsi", own])
 
 
 def test_unknown_kinds_name_the_agents_too() -> None:
     with pytest.raises(ConfigError, match=r"did you mean agent_ranker\? \(agent, agent_ranker, bollinger, "):
         create_strategy("agent_rankr")
-    with pytest.raises(ConfigError, match="which a run of a config puts together"):
+    with pytest.raises(ConfigError, match="which a run of a config creates"):
         create_strategy("agent")

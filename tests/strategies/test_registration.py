@@ -49,7 +49,7 @@ def test_a_preset_and_a_feature_are_one_file_each(tmp_path: Path) -> None:
 
 def test_a_name_that_is_taken_is_refused() -> None:
     assert "momentum" in registered()
-    with pytest.raises(StrategyError, match="'momentum' exists already; register yours under another name"):
+    with pytest.raises(StrategyError, match="'momentum' already exists; register yours under another name"):
         register_strategy("momentum")(lambda: registered()["rsi"].build())
     assert registered()["momentum"].cross_sectional
     assert not registered()["rsi"].cross_sectional

@@ -1,4 +1,4 @@
-"""Rules and technical presets against the same rule told bar by bar in plain Python."""
+"""Rules and technical presets against the same rule computed bar by bar in plain Python."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def one_symbol(**columns: list[float]) -> PaperMarket:
 def targets(strategy: Any, market: PaperMarket) -> list[Any]:
     """The targets of the first symbol, None where it is left alone."""
     wanted = strategy.decide_all(market, np.arange(len(market)))[:, 0].tolist()
-    return [None if share != share else share for share in wanted]
+    return [None if weight != weight else weight for weight in wanted]
 
 
 COMPARED = {
@@ -53,8 +53,8 @@ def test_a_cross_needs_the_other_side_or_equality_in_the_row_before(value: float
     above = RuleSignalGenerator(long=RuleCondition("close", "crosses_above", value))
     below = RuleSignalGenerator(long=RuleCondition("close", "crosses_below", value))
     assert (above.lookback, below.lookback) == (2, 2)
-    assert [at for at, share in enumerate(targets(above, market)) if share] == [2, 5]
-    assert [at for at, share in enumerate(targets(below, market)) if share] == [1, 9]
+    assert [at for at, weight in enumerate(targets(above, market)) if weight] == [2, 5]
+    assert [at for at, weight in enumerate(targets(below, market)) if weight] == [1, 9]
 
 
 def test_all_and_any_and_lists() -> None:
@@ -79,7 +79,7 @@ def test_precedence_of_long_exit_short_and_cover() -> None:
         else:
             expected.append(0.0 if long or leave or cover else None)
     assert targets(create_strategy("rule", **parts, size=0.5), market) == expected
-    without = [0.0 if share == -0.5 else share for share in expected]
+    without = [0.0 if weight == -0.5 else weight for weight in expected]
     assert targets(create_strategy("rule", **parts, size=0.5, allow_short=False), market) == without
     exits = targets(create_strategy("rule", long="open > 0", exit="high > 0"), market)[:4]
     assert exits == [None, 1.0, 0.0, 0.0]
@@ -99,7 +99,7 @@ def test_one_symbol_alone_is_decided_as_among_many() -> None:
         ]
 
 
-def test_the_default_size_is_an_equal_share_of_the_symbols_it_sees() -> None:
+def test_the_default_size_is_an_equal_weight_of_the_traded_symbols() -> None:
     market = PaperMarket({"close": np.ones((1, 4))})
     rows = np.arange(1)
     assert create_strategy("rule", long="close > 0").decide_all(market, rows).tolist() == [[0.25] * 4]
@@ -108,7 +108,7 @@ def test_the_default_size_is_an_equal_share_of_the_symbols_it_sees() -> None:
     assert math.isnan(some[0]) and math.isnan(some[2])
 
 
-def test_targets_act_on_change_and_a_row_without_wishes_is_a_hold() -> None:
+def test_targets_act_on_change_and_a_row_without_signals_is_a_hold() -> None:
     market = one_symbol(close=[1, 5])
     rule = create_strategy("rule", long="close > 3", warm_up=1)
     assert rule.lookback == 2
@@ -130,28 +130,28 @@ def test_conditions_as_text_and_as_mapping_are_the_same(operator: str) -> None:
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "operator": (lambda: RuleCondition("close", "=>", 3), "must be one of <, <=.*got '=>'"),
     "cross": (lambda: RuleCondition("close", "cross_above", 3), "did you mean crosses_above"),
-    "value": (lambda: RuleCondition("close", "<", NAN), "finite number or a column, not nan"),
-    "truth": (lambda: RuleCondition("close", "<", True), "not True"),
-    "text": (lambda: condition_of("close is high"), "write it as `rsi_14 < 30`"),
-    "half": (lambda: condition_of("close <"), "is no condition"),
+    "value": (lambda: RuleCondition("close", "<", NAN), "finite number or a column, got nan"),
+    "truth": (lambda: RuleCondition("close", "<", True), "got True"),
+    "text": (lambda: condition_of("close is high"), "must be a condition such as `rsi_14 < 30`"),
+    "half": (lambda: condition_of("close <"), "must be a condition"),
     "key": (
         lambda: condition_of({"column": "close", "operatr": "<", "value": 3}),
         "unknown key 'operatr'; did you mean operator",
     ),
     "lacking": (lambda: condition_of({"column": "close", "value": 3}), "must have operator"),
-    "empty": (lambda: condition_of({"all": []}), "wants a list of conditions"),
+    "empty": (lambda: condition_of({"all": []}), "must be a list of conditions"),
     "nested": (lambda: create_strategy("rule", long=["close > 1", {"any": ["close ~ 3"]}]), r"long\[1\].any\[0\]"),
-    "neither": (lambda: create_strategy("rule", exit="close > 3"), "needs conditions in long or in short"),
-    "number": (lambda: create_strategy("rule", long=3), "3 is no condition"),
+    "neither": (lambda: create_strategy("rule", exit="close > 3"), "must have conditions in long or in short"),
+    "number": (lambda: create_strategy("rule", long=3), "must be a condition such as .*, got 3"),
     "column": (lambda: create_strategy("rule", long="rsi14 > 3"), "rsi"),
     "size": (lambda: create_strategy("rule", long="close > 3", size=0), "size must be more than 0, got 0"),
     "warm_up": (lambda: create_strategy("rule", long="close > 3", warm_up=-1), "warm_up must be at least 0, got -1"),
     "include": (lambda: create_strategy("rule", long="close > 3", include="S1"), "include must be a list .*got 'S1'"),
-    "both": (lambda: create_strategy("rule", long="close > 3", include=["A"], exclude=["A"]), "A stands in both"),
+    "both": (lambda: create_strategy("rule", long="close > 3", include=["A"], exclude=["A"]), "must not both name A"),
     "preset": (lambda: TechnicalRuleGenerator("rsj"), "must be one of rsi, .*got 'rsj'; did you mean rsi"),
     "period": (lambda: create_strategy("rsi", period=2.5), "period must be an integer, got 2.5"),
-    "low": (lambda: create_strategy("rsi", low=70, high=30), "low: 70 must be below high"),
-    "fast": (lambda: create_strategy("ma_cross", fast=30, slow=20), "fast: 30 must be below slow, 20"),
+    "low": (lambda: create_strategy("rsi", low=70, high=30), r"low must be below high \(30\), got 70"),
+    "fast": (lambda: create_strategy("ma_cross", fast=30, slow=20), r"fast must be below slow \(20\), got 30"),
     "kind": (lambda: create_strategy("ma_cross", kind="wma"), "kind must be one of sma, ema, got 'wma'"),
     "unknown": (lambda: create_strategy("rsi", perid=3), "unknown key 'perid'; did you mean period"),
     "deviations": (lambda: create_strategy("bollinger", deviations=2.5), "deviations must be an integer, got 2.5"),
@@ -161,18 +161,18 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_rule_is_told(case: str) -> None:
+def test_an_invalid_rule_is_an_error_that_names_it(case: str) -> None:
     build, message = WRONG[case]
     with pytest.raises(ConfigError, match=message):
         build()
 
 
-def test_a_symbol_that_is_not_there_is_named() -> None:
+def test_the_error_for_an_unknown_symbol_names_it() -> None:
     rule = create_strategy("rule", long="close > 3", exclude=["S9"])
     market = PaperMarket({"close": np.ones((1, 2))})
-    with pytest.raises(StrategyError, match="names 'S9'; this run has S0, S1"):
+    with pytest.raises(StrategyError, match="symbols of the run, got 'S9'; this run has S0, S1"):
         rule.decide(market.at(0, 1), FLAT)
-    with pytest.raises(StrategyError, match="leave no symbol"):
+    with pytest.raises(StrategyError, match="must leave at least one symbol"):
         create_strategy("rule", long="close > 3", exclude=["S0", "S1"]).decide_all(market, np.arange(1))
 
 
@@ -226,7 +226,7 @@ def _macd_short(value: Row) -> float | None:
     return None if above != above else 1.0 if above > 0 else -1.0 if above < 0 else 0.0
 
 
-TOLD: list[tuple[str, dict[str, Any], Callable[[Row], float | None]]] = [
+REFERENCE_RULES: list[tuple[str, dict[str, Any], Callable[[Row], float | None]]] = [
     ("rsi", {"period": 5, "low": 35, "high": 65}, _rsi),
     ("rsi", {"period": 5, "low": 35, "high": 65, "allow_short": True}, _rsi_short),
     ("ma_cross", {"fast": 3, "slow": 8, "kind": "ema"}, _cross),
@@ -240,17 +240,19 @@ TOLD: list[tuple[str, dict[str, Any], Callable[[Row], float | None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("preset", "params", "told"), TOLD)
-def test_presets_are_what_they_say(preset: str, params: dict[str, Any], told: Callable[[Row], float | None]) -> None:
+@pytest.mark.parametrize(("preset", "params", "reference"), REFERENCE_RULES)
+def test_presets_equal_their_documented_rules(
+    preset: str, params: dict[str, Any], reference: Callable[[Row], float | None]
+) -> None:
     strategy = TechnicalRuleGenerator(preset, **params)
     market = traded_market(strategy.features, 200, 1, seed=3)
     expected = []
     for row in range(200):
-        share = told(lambda name, at=row: float(market.data[name][at, 0]))  # type: ignore[misc]
-        expected.append(NAN if share is None else share)
+        weight = reference(lambda name, at=row: float(market.data[name][at, 0]))  # type: ignore[misc]
+        expected.append(NAN if weight is None else weight)
     expected_row = np.where(market.eligible[:, 0], np.array(expected), 0.0)
     assert same_bits(strategy.decide_all(market, np.arange(200))[:, 0], expected_row)
-    assert {0.0, 1.0} <= {share for share in expected if share == share} or params.get("allow_short")
+    assert {0.0, 1.0} <= {weight for weight in expected if weight == weight} or params.get("allow_short")
 
 
 def test_every_preset_is_a_kind_of_its_own_name() -> None:

@@ -26,8 +26,8 @@ def row(strategy: Any, eligible: list[bool] | None = None, **columns: list[float
         {name: np.array([values], float) for name, values in columns.items()},
         None if eligible is None else np.array([eligible]),
     )
-    shares: list[float] = strategy.decide_all(market, np.arange(1))[0].tolist()
-    return shares
+    weights: list[float] = strategy.decide_all(market, np.arange(1))[0].tolist()
+    return weights
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,8 +129,8 @@ def test_momentum_as_it_is_called_from_python_is_long_only() -> None:
     strategy = create_strategy("momentum", lookback_col="return_20", top_n_long=10)
     assert [spec.column for spec in strategy.features] == ["return_20"]
     assert (strategy.lookback, strategy.on_change) == (1, False)
-    shares = row(strategy, return_20=list(range(30)), close=[1.0] * 30)
-    assert shares == [0.0] * 20 + [0.1] * 10
+    weights = row(strategy, return_20=list(range(30)), close=[1.0] * 30)
+    assert weights == [0.0] * 20 + [0.1] * 10
 
 
 def test_what_is_no_longer_chosen_or_eligible_is_closed() -> None:
@@ -139,8 +139,8 @@ def test_what_is_no_longer_chosen_or_eligible_is_closed() -> None:
         np.array([[True] * 3, [True] * 3, [True, True, False]]),
     )
     strategy = RankSignalGenerator("close", 1)
-    told = [strategy.decide(market.at(bar, 1), FLAT).targets for bar in range(3)]
-    assert told == [
+    decided = [strategy.decide(market.at(bar, 1), FLAT).targets for bar in range(3)]
+    assert decided == [
         {"S0": 1.0, "S1": 0.0, "S2": 0.0},
         {"S0": 0.0, "S1": 0.0, "S2": 1.0},
         {"S0": 0.0, "S1": 1.0, "S2": 0.0},
@@ -152,11 +152,11 @@ def test_equal_weight_and_inverse_volatility() -> None:
     assert row(create_strategy("equal_weight"), [True, True, True, False], close=close) == [0.5, 0.5, 0.0, 0.0]
     assert row(create_strategy("equal_weight", gross=0.5), close=close) == [0.5 / 3, 0.5 / 3, 0.0, 0.5 / 3]
     calm = create_strategy("inverse_volatility", vol_col="volatility_5")
-    shares = row(calm, volatility_5=[0.1, 0.2, 0.0, 0.4, NAN], close=[1.0] * 5)
-    np.testing.assert_allclose(shares, [4 / 7, 2 / 7, 0.0, 1 / 7, 0.0], rtol=1e-15)
+    weights = row(calm, volatility_5=[0.1, 0.2, 0.0, 0.4, NAN], close=[1.0] * 5)
+    np.testing.assert_allclose(weights, [4 / 7, 2 / 7, 0.0, 1 / 7, 0.0], rtol=1e-15)
     calmest = create_strategy("inverse_volatility", vol_col="volatility_5", top_n=2, gross=0.9)
-    shares = row(calmest, [False, True, True, True], volatility_5=[0.1, 0.2, 0.3, 0.6], close=[1.0] * 4)
-    np.testing.assert_allclose(shares, [0.0, 0.54, 0.36, 0.0], rtol=1e-15)
+    weights = row(calmest, [False, True, True, True], volatility_5=[0.1, 0.2, 0.3, 0.6], close=[1.0] * 4)
+    np.testing.assert_allclose(weights, [0.0, 0.54, 0.36, 0.0], rtol=1e-15)
 
 
 def test_long_short_by_two_factors() -> None:
@@ -174,8 +174,11 @@ def test_long_short_by_two_factors() -> None:
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "top": (lambda: create_strategy("momentum", top_n_long=-1), "top_n_long must be at least 0, got -1"),
-    "none": (lambda: create_strategy("rank", column="close", top_n=0), "both legs are 0"),
-    "short": (lambda: create_strategy("momentum", top_n_short=3, allow_short=False), "3 shorts are asked for"),
+    "none": (lambda: create_strategy("rank", column="close", top_n=0), "must not both be 0"),
+    "short": (
+        lambda: create_strategy("momentum", top_n_short=3, allow_short=False),
+        "must be 0 when allow_short is false, got 3",
+    ),
     "gross": (lambda: create_strategy("equal_weight", gross=math.inf), "gross must be a finite number, got inf"),
     "column": (lambda: create_strategy("momentum", lookback_col="retrun_20"), "retrun_20"),
     "lacking": (lambda: create_strategy("rank", column="close"), "must have top_n"),
@@ -183,13 +186,16 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: create_strategy("momentum", lookback="return_5"),
         "unknown key 'lookback'; did you mean lookback_col",
     ),
-    "factors": (lambda: create_strategy("factor", factors="close"), "factors: wants a list of"),
+    "factors": (lambda: create_strategy("factor", factors="close"), "factors must be a list of"),
     "factor": (lambda: create_strategy("factor", factors=[{"colum": "close"}]), r"factors\[0\]: unknown key 'colum'"),
     "weight": (
         lambda: create_strategy("factor", factors=[{"column": "close", "weight": "2"}]),
         "finite number, got '2'",
     ),
-    "thresholds": (lambda: create_strategy("factor", factors=["close"], short_threshold=1), "above long_threshold"),
+    "thresholds": (
+        lambda: create_strategy("factor", factors=["close"], short_threshold=1),
+        "must be at most long_threshold",
+    ),
     "normalise": (
         lambda: create_strategy("factor", factors=["close"], normalise="z"),
         "must be one of none, zscore, rank",
@@ -200,7 +206,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_parameters_are_told(case: str) -> None:
+def test_the_error_for_an_invalid_parameter_names_it(case: str) -> None:
     build, message = WRONG[case]
     with pytest.raises(ConfigError, match=message):
         build()

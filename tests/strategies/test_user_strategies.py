@@ -1,4 +1,4 @@
-"""A user's own strategy by `module:Class`: what it may be, and how each mistake in it is told."""
+"""A user's own strategy by `module:Class`: what it may be, and the error for each mistake in it."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def test_nonsense_is_an_error_that_names_strategy_decision_and_bar(
 
 
 WRONG = {
-    "lookback = 0": "lookback is a whole number of bars",
-    "lookback = 2.5": "lookback is a whole number of bars",
-    "lookback = '5'": "lookback is a whole number of bars",
-    "summary = 'weekly'": "summary is None, 'calendar' or 'rolling'",
-    "features = ('ema',)": "features is a sequence of agent_bt.FeatureSpec",
-    "features = (FeatureSpec(column='close', kind='rsi', params=(('period', 3),)),)": "close names two columns",
-    "features = 2 * (FeatureSpec(column='x', kind='rsi', params=(('period', 3),)),)": "x names two columns",
+    "lookback = 0": "lookback must be an integer of at least 1",
+    "lookback = 2.5": "lookback must be an integer of at least 1",
+    "lookback = '5'": "lookback must be an integer of at least 1",
+    "summary = 'weekly'": "summary must be None, 'calendar' or 'rolling'",
+    "features = ('ema',)": "features must be a sequence of agent_bt.FeatureSpec",
+    "features = (FeatureSpec(column='close', kind='rsi', params=(('period', 3),)),)": "unique, got close twice",
+    "features = 2 * (FeatureSpec(column='x', kind='rsi', params=(('period', 3),)),)": "unique, got x twice",
 }
 
 
@@ -138,7 +138,7 @@ def test_a_feature_that_cannot_be_computed_is_named(write: Callable[[str], str],
 SIGNALS = {
     "columns('return_24')": "no column 'return_24' in market.*name it in super",
     "1 / 0 * columns('close')": r"targets failed: ZeroDivisionError: division by zero \(.*line \d+\)",
-    "np.ones(3)": "targets gave an array of shape",
+    "np.ones(3)": "targets must return an array of the shape of eligible",
 }
 
 
@@ -177,7 +177,7 @@ IMPORTS = {
     "from agent_bt import Nope": "cannot import name 'Nope'",
     "raise RuntimeError('at import')": "RuntimeError: at import",
     "np.nothing": "AttributeError",
-    "Mine = 5": "has no class of this name, it is 5",
+    "Mine = 5": "must name a class or function, got 5",
     "class Other: pass": "has no class Mine",
     "class Mine: pass": "it lacks name, lookback, features, summary, decide",
     "class Mine(Strategy): pass": "abstract",
@@ -263,5 +263,8 @@ def test_targets_of_another_shape_are_told(write: Callable[[str], str], tmp_path
         "    def targets(self, columns, eligible):\n"
         f"        return np.zeros({shape})\n"
     )
-    with pytest.raises(StrategyError, match=r"strategy mine: targets gave an array of shape .* \(rows, symbols\) = "):
+    with pytest.raises(
+        StrategyError,
+        match=r"strategy mine: targets must return an array of the shape of eligible, \(rows, symbols\) = ",
+    ):
         run_rule(tmp_path, f"{kind}:Mine")

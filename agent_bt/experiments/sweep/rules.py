@@ -18,7 +18,7 @@ from agent_bt.core.jit import njit
 from agent_bt.core.protocols import Strategy
 from agent_bt.core.targets import is_change
 from agent_bt.strategies.rules import AnyOf, Condition, RuleCondition, RuleSignalGenerator
-from agent_bt.strategies.states import share_of_cell
+from agent_bt.strategies.states import weight_of_cell
 from agent_bt.strategies.technical import TechnicalRuleGenerator
 
 Key = tuple[str, int]
@@ -180,7 +180,7 @@ def _run_programs(addresses, eligible, rows, begins, steps, numbers, sides, size
     count = step = 0
     for at in range(len(begins)):
         for state in range(8):
-            weights[state] = share_of_cell(state & 1 > 0, state & 2 > 0, state & 4 > 0, sizes[at])
+            weights[state] = weight_of_cell(state & 1 > 0, state & 2 > 0, state & 4 > 0, sizes[at])
         last[:] = np.nan
         begin, first = step, begins[at]
         while first < decisions:
