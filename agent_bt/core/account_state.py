@@ -1,4 +1,4 @@
-"""What sizing may know of an account: its records, and the market at the close of the current bar."""
+"""The state that sizing reads: the records of an account, and the market at the close of the current bar."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class AccountState(NamedTuple):
-    """An account and its market at the close of one bar, N symbols; to be read before the account moves on.
+    """An account and its market at the close of one bar, N symbols; valid until the account advances.
 
     A broker may hand out views of its own records, but none that can be written to.
 

@@ -1,4 +1,4 @@
-"""The one door to numba: compiled, cached on disk, no fastmath, so that every driver computes the same bits.
+"""Compile functions with numba: cached on disk, no fastmath, so that every driver computes the same bits.
 
 `core.jit_cache` keeps the machine code.
 """
@@ -18,7 +18,7 @@ from agent_bt.core.jit_cache import keep
 
 @contextmanager
 def compiling_announced(say: Callable[[str], None]) -> Iterator[None]:
-    """Tell the reader, once, if something has to be compiled inside the block: the first run on a machine waits."""
+    """Print a note, once, if something has to be compiled inside the block: the first run on a machine waits."""
     with event.install_listener("numba:compile", _Once(say)):
         yield
 
@@ -33,13 +33,13 @@ class _Once(event.Listener):  # type: ignore[misc]
             self._say = None
 
     def on_end(self, event: Any) -> None:
-        """Nothing to say."""
+        """Do nothing."""
 
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` in nopython mode; strict IEEE arithmetic; the machine code is kept on disk.
 
-    Compiled callers take it in whole: handing a dozen arrays over costs more than most of what is done with them.
+    It is inlined into compiled callers: passing a dozen arrays costs more than most of what is done with them.
     """
     kernel = numba.njit(nogil=True, fastmath=False, error_model="numpy", forceinline=True)(function)
     # With NUMBA_DISABLE_JIT=1 it is the function itself.

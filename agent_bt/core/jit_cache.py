@@ -40,7 +40,7 @@ from numba.core.errors import NumbaWarning
 from numba.extending import _Intrinsic
 
 _COMPILERS_OWN = {"builtins", "math", "cmath", "operator", "random", "numpy", "numba", "llvmlite"}
-"""Packages whose functions and types numba knows by name: their versions stand for their content."""
+"""Packages whose functions and types numba knows by name: their versions identify their content."""
 
 _PLAIN = {bool, int, float, complex, str, bytes, type(None), type(Ellipsis)}
 _VERSIONS = (sys.implementation.cache_tag, sys.version, numba.__version__, np.__version__)

@@ -102,7 +102,7 @@ class SimulatedBroker:
         self._records_changed()
 
     def _records_changed(self) -> None:
-        """Take pointers and views of the records of this account again."""
+        """Renew the pointers and views of the records of this account."""
         self._seen = _read_only(self.account), _read_only(self.positions)
         self._targets = self.positions["target"]
         self._renew_pointers()
@@ -142,12 +142,12 @@ class SimulatedBroker:
 
     @property
     def halted(self) -> bool:
-        """Whether a limit has ended the trading."""
+        """Whether a limit has ended trading."""
         return self._halted != records.RUNNING
 
     @property
     def halted_by(self) -> str | None:
-        """What ended the trading: `drawdown`, `used_up`, or None."""
+        """The limit that ended trading: `drawdown`, `used_up`, or None."""
         return (None, "drawdown", "used_up")[self._halted]
 
     def advance(self, bar: int) -> list[Fill]:

@@ -36,5 +36,5 @@ class ExecutionSetup:
         return SimulatedBroker(prices=market, rules=self.rules, cash=self.cash, first=market.first)
 
     def sizer(self, market: RunPrices) -> RiskLimitedSizer:
-        """Make what turns decisions on the symbols of `market` into orders within the limits."""
+        """Make the sizer that turns decisions on the symbols of `market` into orders within the limits."""
         return RiskLimitedSizer(symbols=market.symbols, rules=self.rules, limits=self.limits)

@@ -142,7 +142,7 @@ def test_a_leak_check_is_estimated_as_it_is_asked(tmp_path: Path) -> None:
     assert dry["calls"] == server.calls - 1
 
 
-def test_what_is_stored_costs_nothing_and_its_replies_tell_how_long_replies_are(tmp_path: Path) -> None:
+def test_stored_replies_cost_nothing_and_give_the_assumed_length_of_others(tmp_path: Path) -> None:
     with ChatServer(stand_in_answer(), usage={"prompt_tokens": 900, "completion_tokens": 77}) as server:
         config = small_config(tmp_path, server.url, prefetch__depth=0)
         assert cli("run", config, "-q", "--limit", 10).code == 0

@@ -104,7 +104,7 @@ def test_a_flag_of_zero_is_a_value(words: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["rsi", "--cash", "0"], "--cash: account.cash must be more than 0, got 0"),
         (["rsi", "--period", "0"], "period must be at least 1, got 0"),
@@ -112,10 +112,10 @@ def test_a_flag_of_zero_is_a_value(words: list[str], tmp_path: Path) -> None:
         (["momentum", "--start", ""], "--start: market.start"),
     ],
 )
-def test_a_zero_that_cannot_be_is_refused_and_not_ignored(words: list[str], said: str, tmp_path: Path) -> None:
+def test_an_invalid_zero_is_rejected(words: list[str], message: str, tmp_path: Path) -> None:
     done = cli("backtest", *words, "--output", str(tmp_path), "-q")
     assert (done.code, list(tmp_path.glob("2*"))) == (2, [])
-    assert said in done.err
+    assert message in done.err
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("1E6", 1e6), ("-2e-1", -0.2), ("0", 0), ("0.0", 0.0)])
@@ -172,7 +172,7 @@ def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["momentm"], "did you mean momentum?"),
         (["momentum", "--lokback-col", "return_20"], "did you mean lookback_col?"),
@@ -188,10 +188,10 @@ def test_a_backtest_leaves_files_for_other_programs(tmp_path: Path) -> None:
         (["rule"], "such as long: [rsi_14 < 30]"),
     ],
 )
-def test_a_wrong_flag_is_told(words: list[str], said: str, tmp_path: Path) -> None:
+def test_a_wrong_flag_is_reported(words: list[str], message: str, tmp_path: Path) -> None:
     done = cli("backtest", *words, "--output", str(tmp_path), "-q")
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert not [*tmp_path.glob("2*")]
 
 

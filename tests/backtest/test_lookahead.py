@@ -75,7 +75,7 @@ def test_a_limited_run_is_the_beginning_of_the_whole_one(tmp_path: Path, limit: 
     assert part == whole[:limit]
 
 
-def test_what_lies_before_start_is_not_read_without_warm_up(tmp_path: Path) -> None:
+def test_bars_before_start_are_not_read_without_warm_up(tmp_path: Path) -> None:
     end = START + timedelta(days=4)
     bars, since = minutes(4 * 1440), START + timedelta(days=2)
     other = with_future(minutes(4 * 1440, seed=9), bars, since)

@@ -156,7 +156,7 @@ def test_an_unknown_price_is_never_zero(tmp_path: Path, server: ChatServer) -> N
     assert second["llm"]["cost_saved_usd"] is None
 
 
-def test_calls_of_an_unpriced_service_tier_are_told(tmp_path: Path, server: ChatServer) -> None:
+def test_calls_of_an_unpriced_service_tier_are_reported(tmp_path: Path, server: ChatServer) -> None:
     server.members = {"service_tier": "flex"}
     config = small_config(
         tmp_path, server.url, llm__model="gpt-4o-mini", llm__endpoint_id="api.openai.com", prefetch__depth=0
@@ -192,7 +192,7 @@ def test_an_endpoint_that_fails_without_end_stops_the_run_early(depth: int, tmp_
     assert done["decisions"]["model"] == done["decisions"]["total"]
 
 
-def test_a_probe_that_is_answered_wrongly_is_told_at_the_start(tmp_path: Path) -> None:
+def test_an_invalid_answer_to_the_probe_is_reported_at_the_start(tmp_path: Path) -> None:
     with ChatServer(lambda _: "I would hold.") as server:
         config = small_config(tmp_path, server.url, prefetch__depth=0)
         done = cli("run", config, "--progress", "plain", "--limit", "3")

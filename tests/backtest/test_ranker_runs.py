@@ -201,7 +201,7 @@ def test_a_run_is_estimated_audited_rendered_and_checked(tmp_path: Path) -> None
         ),
     ],
 )
-def test_what_does_not_fit_is_told_before_a_model_is_asked(
+def test_a_wrong_setting_is_reported_before_a_request_is_sent(
     tmp_path: Path, settings: list[str], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):

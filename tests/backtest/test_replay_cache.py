@@ -112,7 +112,7 @@ def test_offline_without_any_store_says_what_to_do(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/2*"))
 
 
-def test_a_miss_that_may_be_a_hold_is_counted_and_never_silent(made: Path, tmp_path: Path) -> None:
+def test_a_miss_that_becomes_a_hold_is_counted_and_reported(made: Path, tmp_path: Path) -> None:
     shutil.copy(made / "market.parquet", tmp_path)
     shutil.copy(made / "cache.sqlite", tmp_path)
     prompt = edited_prompt(tmp_path, "\nAccount\n{% if", f"\n{HOUR_THREE}Account\n{{% if")

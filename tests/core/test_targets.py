@@ -81,7 +81,7 @@ def test_a_changed_cell_keeps_its_target_and_the_others_are_left_alone() -> None
     assert np.array_equal(changed_cells(targets, 0.0), expected, equal_nan=True)
 
 
-def test_a_target_stands_for_its_window_and_until_the_next_one() -> None:
+def test_a_target_is_valid_for_its_window_or_until_the_next_one() -> None:
     targets = np.array([[NAN], [0.5], [NAN], [NAN], [0.25], [0.0], [NAN]])
     assert standing_targets(targets, 2).ravel().tolist() == [0.0, 0.5, 0.5, 0.0, 0.25, 0.0, 0.0]
     assert standing_targets(targets, 8).ravel().tolist() == [0.0, 0.5, 0.5, 0.5, 0.25, 0.0, 0.0]
