@@ -17,7 +17,7 @@ from agent_bt.core.view import MarketView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestForm:
-    """What all requests of a run have in common; the messages are the rest.
+    """The part of a request that is the same in a whole run, all but the messages.
 
     Attributes:
         provider: `llm.provider`.

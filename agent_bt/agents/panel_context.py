@@ -162,7 +162,7 @@ class PanelInput:
 
 
 class HoldingsInput:
-    """What the account holds before the decision, coarse and scale-free, so that equal situations look equal.
+    """The positions of the account before the decision, coarse and scale-free, so that equal situations look equal.
 
     Args:
         view: the market up to now.

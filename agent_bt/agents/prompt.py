@@ -130,7 +130,7 @@ class Prompt:
 
     @property
     def reference(self) -> str:
-        """`name/version`."""
+        """Return `name/version`."""
         return f"{self.name}/{self.version}"
 
     def uses(self) -> frozenset[str]:
@@ -167,7 +167,7 @@ def load_prompt(reference: str | Path, roots: Sequence[Path]) -> Prompt:
         roots: folders with `<name>/<version>.prompty`; see `prompt_roots`.
 
     Raises:
-        PromptError: there is no such prompt (lists the existing ones), the file is not valid (names file and line), or
+        PromptError: the prompt does not exist (lists existing ones), the file is not valid (names file and line), or
             it is locked and was changed.
     """
     path = _find(str(reference), roots)

@@ -44,7 +44,7 @@ class RankerAgent:
 
     Raises:
         ConfigError: a parameter is not valid.
-        StrategyError: there is no such column.
+        StrategyError: a column does not exist.
     """
 
     lookback = 1
@@ -64,7 +64,7 @@ class RankerAgent:
     ) -> None:
         given = names("columns", columns)
         if taken := [name for name in given if name in RESERVED]:
-            raise ConfigError(f"columns: {', '.join(taken)} is in every table already")
+            raise ConfigError(f"columns must not name {', '.join(taken)}: every table has it already; remove it")
         self.name = f"ranker:{prompt.reference}"
         self.llm = llm
         self.prompt = prompt

@@ -121,7 +121,7 @@ class ParsedReply:
 
     @property
     def valid(self) -> bool:
-        """Whether the action is the model's own."""
+        """Return whether the action comes from the model."""
         return self.provenance.kind == "model"
 
 

@@ -101,9 +101,9 @@ class BatchRunner:
             marks: receives the equity at the end of every UTC day, float64 (C, days).
         """
         prices, symbols = self._broker.prices, len(self._broker.prices.symbols)
-        room = 2 * symbols * (int(np.diff(accounts.starts).max(initial=0)) + 1)
-        if room > len(self._broker.events):
-            self._broker.resize_events(room)
+        capacity = 2 * symbols * (int(np.diff(accounts.starts).max(initial=0)) + 1)
+        if capacity > len(self._broker.events):
+            self._broker.resize_events(capacity)
         limited = np.isfinite(accounts.limits["max_daily_loss"]).any()
         openings = opening_rows(prices.times, accounts.rows) if limited else np.empty(0, np.int64)
         _run_batch(

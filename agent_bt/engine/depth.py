@@ -49,7 +49,7 @@ class HitRate:
 
     @property
     def value(self) -> float:
-        """The hit rate, mostly of the last few hundred cases."""
+        """Return the hit rate, mostly of the last few hundred cases."""
         return self._hits / self._seen
 
 

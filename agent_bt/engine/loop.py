@@ -72,7 +72,7 @@ def run_decisions(
                 raise as_strategy_error(error, strategy.name, index, view.now) from error
         sized = NO_ORDERS
         due: Sequence[Fill] = ()
-        # The same targets again, which act on change only, ask for nothing.
+        # Targets that are traded on change only, and are unchanged, need no decision.
         if decision is not last:
             try:
                 if not isinstance(decision, Decision):

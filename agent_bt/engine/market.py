@@ -70,7 +70,7 @@ class Market:
             lookback: rows of a view.
 
         Raises:
-            DataError: there is no bar at or after `start`.
+            DataError: the data has no bar at or after `start`.
         """
         self.symbols = tuple(symbols)
         self.interval = interval
@@ -79,7 +79,7 @@ class Market:
         self.first = int(np.searchsorted(self.times, start, side="right"))
         if self.first >= len(self.times):
             named = ", ".join(self.symbols[:5])
-            raise DataError(f"there are no bars of {named} in this period; choose another start or end")
+            raise DataError(f"the period has no bars of {named}; choose another start or end")
         self.lookback = lookback
         self.columns = (*BAR_COLUMNS, *feature_names)
         self._index = {name: at for at, name in enumerate(self.columns)}
@@ -109,10 +109,10 @@ class Market:
         """Return one column of the whole market; float64 (T, N), read-only, NaN where not defined.
 
         Raises:
-            KeyError: there is no such column; the message lists those there are.
+            KeyError: the column does not exist; the message lists the existing ones.
         """
         if name not in self._index:
-            raise KeyError(f"no column {name!r} in market; there is {', '.join(self.columns)}")
+            raise KeyError(f"no column {name!r} in market; choose one of {', '.join(self.columns)}")
         values = self._data[:, :, self._index[name]]
         values.setflags(write=False)
         return values

@@ -1,4 +1,4 @@
-"""The dynamic asset pool: the symbols that may be held, chosen again and again from past volume."""
+"""The dynamic asset pool: the symbols that may be held, selected periodically by past volume."""
 
 from __future__ import annotations
 

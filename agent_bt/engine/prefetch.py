@@ -116,7 +116,7 @@ class PrefetchStats:
 
 
 class Prefetcher:
-    """What makes the decisions of an agent with requests sent ahead of time; the decisions are the same."""
+    """Makes the decisions of an agent with requests sent ahead of time; the decisions are the same."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ class Prefetcher:
         return _speculated(reply)
 
     def _measures(self, index: int, claimed: Sequence[tuple[Call, bool]]) -> bool:
-        """Return whether this call should be under way alone, once in a long run, to see what one takes by itself.
+        """Return whether to send this call alone, once in a long run, to measure the latency of a single call.
 
         The first call of a run is not the one: a server may have to load its model for it.
         """

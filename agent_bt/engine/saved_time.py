@@ -1,4 +1,4 @@
-"""Estimates the waiting time that prefetch saves, against the same calls one after another."""
+"""Estimates the waiting time that prefetch saves, compared with the same calls in sequence."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 class SavedTime:
-    """Measures calls and waits, and compares them with calls one after another.
+    """Measures calls and waits, and compares them with calls in sequence.
 
-    The latency of a call that was sent beside others is no measure of that: a server that queues, or shares its
-    processors, holds each of them up. So a call counts what calls take that were under way alone; while there was none,
-    what the fastest take that were sent together, and those that nothing was under way before.
+    The latency of concurrent calls overestimates that of sequential ones: a server that queues requests, or divides its
+    processors between them, delays each. A call therefore counts the latency of calls in flight alone; as long
+    as there is none, that of the fastest concurrent calls and of calls sent while no other was in flight.
 
     Attributes:
-        waited_ms: for how long the run has waited for replies.
+        waited_ms: time that the run has waited for replies, ms.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class SavedTime:
         self._first = array("d")
         self._lock = threading.Lock()
         self._under_way: set[int] = set()
-        self._lonely: int | None = None
+        self._sole: int | None = None
         self._head: int | None = None
         self._sent = 0
         self._peak = 1
 
     def follow(self, future: Future[Any]) -> int:
-        """Count a call as under way until its future is done.
+        """Count a call as in flight until its future is done.
 
         Args:
-            future: of the call that was just sent.
+            future: the future of the call that was just sent.
 
         Returns:
             A number for `use`.
@@ -44,7 +44,7 @@ class SavedTime:
         with self._lock:
             number = self._sent
             self._sent += 1
-            self._lonely = None if self._under_way else number
+            self._sole = None if self._under_way else number
             if not self._under_way:
                 self._head = number
             self._under_way.add(number)
@@ -62,11 +62,11 @@ class SavedTime:
         self._used.append(latency_ms)
         if self._head == number:
             self._first.append(latency_ms)
-        if self._lonely == number:  # nothing was sent since
+        if self._sole == number:  # no other call was sent since
             self._alone.append(latency_ms)
 
     def saved_ms(self) -> float:
-        """Return the waiting time saved so far, ms; 0 where one after another would have been as fast."""
+        """Return the waiting time saved so far, ms; 0 where sequential calls would have been as fast."""
         if not self._used:
             return 0.0
         if self._alone:

@@ -1,4 +1,4 @@
-"""Report what a strategy's code raises as a StrategyError that names the strategy, the decision and the bar."""
+"""Convert exceptions of a strategy's code to a StrategyError that names the strategy, the decision and the bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_strategy_error(error: BaseException, strategy: str, index: int, now: int)
     """Return the StrategyError to raise for an exception from a strategy's code.
 
     Args:
-        error: what was raised.
+        error: the exception.
         strategy: name of the strategy.
         index: number of the decision.
         now: instant of the decision, UTC us.
@@ -33,7 +33,7 @@ def as_strategy_error(error: BaseException, strategy: str, index: int, now: int)
 
 @contextmanager
 def strategy_errors(strategy: str, index: int, now: int) -> Iterator[None]:
-    """Raise what the strategy's code raises inside the block as a StrategyError.
+    """Re-raise exceptions of the strategy's code inside the block as StrategyError.
 
     Args:
         strategy: name of the strategy.

@@ -27,8 +27,8 @@ def run_targets(
         broker: a fresh account; its `equity` and `exposure` are filled.
         limits: `LIMITS`, (1,).
         bars: rows of the decision bars, int64 (D,), ascending.
-        targets: target weights, float64 (D, N), NaN where a symbol is left alone.
-        on_change: whether a target equal to the one given last is left alone as well.
+        targets: target weights, float64 (D, N), NaN where a position is kept.
+        on_change: whether targets equal to the previous ones are not traded again; default False.
 
     Returns:
         The fills, in order.
@@ -40,7 +40,15 @@ def run_targets(
 def run_targets_without_fills(
     *, broker: SimulatedBroker, limits: np.ndarray, bars: np.ndarray, targets: np.ndarray, on_change: bool = False
 ) -> None:
-    """Do what `run_targets` does (see there for the arguments), but make no fills, where only the equity is needed."""
+    """Run an account as `run_targets` does, without returning the fills, where only the equity is needed.
+
+    Args:
+        broker: a fresh account; its `equity` and `exposure` are filled.
+        limits: `LIMITS`, (1,).
+        bars: rows of the decision bars, int64 (D,), ascending.
+        targets: target weights, float64 (D, N), NaN where a position is kept.
+        on_change: whether targets equal to the previous ones are not traded again; default False.
+    """
     # An order gives one event, a position at most one more, and there are no more positions than orders.
     broker.resize_events(2 * (targets.size + len(broker.prices.symbols)))
     openings = day_opening_rows(broker, limits, bars)

@@ -39,7 +39,8 @@ def render_page(
 
     Args:
         template: a file of `assets`.
-        styles, scripts: of the page, by name without suffix, each after those that it uses.
+        styles: style sheets of the page, by name without suffix, in order.
+        scripts: scripts of the page, by name without suffix, each after those that it uses.
         settings: data that the scripts read as JSON.
         blocks: packed data that the scripts decode at the start, by name.
         plotly: see `plotly_tag`.
@@ -62,7 +63,7 @@ def render_page(
 
 @cache
 def _environment() -> Environment:
-    """Where the templates are compiled, once in a process."""
+    """Return the template environment, created once in a process."""
     environment = Environment(
         loader=PackageLoader("agent_bt.reports", "assets"),
         autoescape=True,

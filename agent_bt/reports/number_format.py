@@ -30,5 +30,5 @@ def percent(value: float | None, decimals: int = 2, *, signed: bool = False) -> 
 
 
 def count(value: float | None) -> str:
-    """Format a whole number with thousands separators."""
+    """Format an integer with thousands separators."""
     return DASH if value is None else f"{value:,.0f}"

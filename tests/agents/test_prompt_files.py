@@ -148,7 +148,7 @@ def test_faults_in_the_front_matter_name_their_line(tmp_path: Path, front: str, 
     assert fault(tmp_path, BODY, front).startswith(message)
 
 
-def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
     path = write_prompt(tmp_path, "")
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PromptError, match="cannot be read"):

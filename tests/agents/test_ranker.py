@@ -98,7 +98,7 @@ def test_no_request_is_sent_where_nothing_may_be_bought() -> None:
     ("params", "error", "words"),
     [
         ({"columns": ["return_24", "return_24"]}, ConfigError, "columns must not repeat a name"),
-        ({"columns": ["weight"]}, ConfigError, "weight is in every table already"),
+        ({"columns": ["weight"]}, ConfigError, "columns must not name weight: every table has it already"),
         ({"columns": ["retrun_24"]}, StrategyError, "did you mean return_24"),
         ({"columns": "return_24"}, ConfigError, "columns must be a list"),
         ({"max_symbols": 0}, ConfigError, "max_symbols must be at least 1, got 0"),

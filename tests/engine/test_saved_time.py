@@ -1,4 +1,4 @@
-"""What prefetch saves is measured against one call after another: nothing where the server queues or shares itself."""
+"""Time saved by prefetch, compared with calls in sequence: none where the server queues or divides its processors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_server_that_queues_saves_nothing(size: int, wasted: int, measured: bo
     assert time.saved_ms() == 0.0
 
 
-def test_a_server_that_shares_its_processors_saves_nothing_once_a_call_was_alone() -> None:
+def test_a_server_with_divided_processors_saves_nothing_once_a_call_was_alone() -> None:
     time = SavedTime()
     batch(time, sharing(1))
     for _ in range(20):

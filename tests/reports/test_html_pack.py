@@ -58,7 +58,7 @@ whole = st.integers(-(2**50), 2**50)
 
 @settings(max_examples=50)
 @given(codes=st.lists(whole, max_size=20), delta=st.booleans())
-def test_whole_numbers_are_restored(codes: list[int], delta: bool) -> None:
+def test_integers_are_restored(codes: list[int], delta: bool) -> None:
     column = Column(name="a", codes=np.array(codes, np.int64), delta=delta)
     assert unpack(pack_columns([column, column]))["a"] == codes
 
