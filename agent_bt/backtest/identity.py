@@ -70,6 +70,19 @@ def derive_identity(
     return identity
 
 
+def keep_endpoint(config: Config, identity: Mapping[str, Any]) -> Config:
+    """Return a config whose endpoint is called as when a run began; earlier versions called some otherwise.
+
+    Args:
+        config: of the run.
+        identity: of the run, as recorded.
+    """
+    recorded = (identity.get("llm") or {}).get("endpoint_id")
+    if recorded is None or recorded not in get_provider(config.llm).earlier_endpoint_ids:
+        return config
+    return config.model_copy(update={"llm": config.llm.model_copy(update={"endpoint_id": recorded})})
+
+
 def compare_identities(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
     """List what differs between two identities, one line a value: `market.start: 2024-07-01 -> 2024-08-01`.
 

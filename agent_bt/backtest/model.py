@@ -219,9 +219,16 @@ def _open_cached(config: Config, provider: Provider, negotiated: Mapping[str, An
         store = opened.enter_context(ReplyStore(config.cache.path, read_only=True))
         found = (negotiated or store.recall(negotiation_key(config))) if provider.negotiates else None
         if found is None and provider.negotiates:
+            stored = {row.endpoint_id for row in store.stats() if row.model == provider.parameters()["model"]}
+            earlier = next((name for name in provider.earlier_endpoint_ids if name in stored), None)
+            advice = "run once without --offline, or bring replies in with `agent-bt cache import`"
+            if earlier is not None:
+                advice = (
+                    f"an earlier version has stored those of {earlier}, whatever the path; if they are of this "
+                    f"endpoint, set llm.endpoint_id: {earlier}"
+                )
             raise ReplayError(
-                f"{config.cache.path} has no replies of {config.llm.model} at {provider.endpoint_id}: run once without "
-                "--offline, or bring replies in with `agent-bt cache import`"
+                f"{config.cache.path} has no replies of {config.llm.model} at {provider.endpoint_id}: {advice}"
             )
         return Model(
             llm=OfflineLLM(store, config.cache.offline_miss),

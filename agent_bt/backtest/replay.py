@@ -18,6 +18,7 @@ from typing import Any
 
 from agent_bt.agents.prompt import SUFFIX, Prompt, load_prompt
 from agent_bt.backtest.account import build_execution
+from agent_bt.backtest.identity import keep_endpoint
 from agent_bt.backtest.model import build_form
 from agent_bt.backtest.prepare import PreparedMarket, prepare_market
 from agent_bt.backtest.strategy import build_strategy
@@ -127,7 +128,7 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
     """
     progress = progress or SilentProgress()
     run = load_run(path)
-    config = load_config(run.folder.config, env={})
+    config = keep_endpoint(load_config(run.folder.config, env={}), run.manifest["identity"])
     began = time.perf_counter()
     total = run.decision_count
     records = _Records(run)

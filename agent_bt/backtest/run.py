@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_bt.backtest.execute import Executed, execute
 from agent_bt.backtest.folder import find_folder, is_blank, make_folder, note_model, read_replies
-from agent_bt.backtest.identity import compare_identities
+from agent_bt.backtest.identity import compare_identities, keep_endpoint
 from agent_bt.backtest.model import Model, forget_negotiation, open_model
 from agent_bt.backtest.model_reference import ModelReference
 from agent_bt.backtest.plan import PreparedRun, RunPlan, plan_run
@@ -165,7 +165,7 @@ def resume(
     kept = folder.read_manifest()
     written = kept.get("config_file")
     planned = plan_run(
-        load_config(folder.config, overrides),
+        keep_endpoint(load_config(folder.config, overrides), kept["identity"]),
         config_path=None if written is None else Path(written),
         limit=kept["identity"].get("limit"),
     )

@@ -187,7 +187,9 @@ class LLMConfig(Section):
         "baseline", description="Name of the model at the endpoint; for `llama_cpp` a GGUF file, or a package with one."
     )
     base_url: WebUrl | None = Field(None, description="URL of the endpoint; null: the provider's own.")
-    endpoint_id: str | None = Field(None, description="Name of the endpoint in cache keys; null: its host.")
+    endpoint_id: str | None = Field(
+        None, description="Name of the endpoint in cache keys; null: its host, port and path, without a plain `/v1`."
+    )
     api_key_env: VariableName = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
     temperature: NonNegative | None = Field(
         0, description="Sampling temperature; null: not sent (for reasoning models)."

@@ -50,6 +50,33 @@ def endpoint_name(base_url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
+def endpoint_identity(base_url: str) -> str:
+    """Return what an endpoint is called in cache keys: its host, port and path; a plain `/v1` is left out.
+
+    >>> endpoint_identity("https://api.openai.com/v1")
+    'api.openai.com'
+    >>> endpoint_identity("https://gateway.example:8443/groq/v1/")
+    'gateway.example:8443/groq/v1'
+
+    Raises:
+        ConfigError: it is not an http(s) address.
+    """
+    endpoint_name(base_url)
+    parts = urlsplit(base_url)
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443" if parts.scheme == "https" else ":80")
+    path = parts.path.strip("/")
+    return host if path in ("", "v1") else f"{host}/{path}"
+
+
+def earlier_endpoint_identity(base_url: str) -> str:
+    """Return what earlier versions called an endpoint: its host and port alone.
+
+    Args:
+        base_url: its address.
+    """
+    return urlsplit(base_url).netloc
+
+
 def is_local(base_url: str) -> bool:
     """Return whether the address is on this machine."""
     host = urlsplit(base_url).hostname or ""

@@ -103,6 +103,9 @@ def reply_to_plain(reply: Reply) -> dict[str, Any]:
     """Return the stored fields of a reply as plain data."""
     plain: dict[str, Any] = {key: getattr(reply, key) for key in _KEPT}
     plain["usage"] = None if reply.usage is None else asdict(reply.usage)
+    # A count that was added later is stored only where it says something: older exports stay the same.
+    if reply.usage is not None and not reply.usage.cache_write_tokens:
+        del plain["usage"]["cache_write_tokens"]
     return plain
 
 

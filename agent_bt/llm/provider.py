@@ -63,6 +63,11 @@ class Provider(ABC):
         return self.config.endpoint_id or self.config.provider
 
     @property
+    def earlier_endpoint_ids(self) -> Sequence[str]:
+        """Names that earlier versions gave to this endpoint; their run folders and caches have them."""
+        return ()
+
+    @property
     def address(self) -> str:
         """Name of the endpoint in messages."""
         return self.endpoint_id

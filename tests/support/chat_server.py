@@ -88,6 +88,7 @@ class Record:
     headers: list[dict[str, str]] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
+    paths: Counter[str] = field(default_factory=Counter)
 
 
 class ChatServer:
@@ -106,6 +107,7 @@ class ChatServer:
         stall_s: how long a `stall` takes.
         usage: the usage object of every answer; None: counted from the text.
         members: further members of every answer, such as `service_tier`; an attribute.
+        answers: texts of further endpoints by their path, such as `/groq/v1`; an attribute.
         together: answers are held back until this number of calls have been in flight at once.
     """
 
@@ -136,6 +138,7 @@ class ChatServer:
         self.stall_s = stall_s
         self.usage = usage
         self.members: dict[str, Any] = {}
+        self.answers: dict[str, str] = {}
         self.together = together
         self.record = Record()
         self._lock = threading.Condition()
@@ -325,12 +328,14 @@ class _Handler(BaseHTTPRequestHandler):
         arrived = time.perf_counter()
         owner = self.server.owner
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.path != "/v1/chat/completions":
+        base = self.path.partition("?")[0].removesuffix("/chat/completions")
+        if base == self.path or (base != "/v1" and base not in owner.answers):
             return self._send(404, json.dumps(_error("no such path")))
+        owner.record.paths[base] += 1
         call, body, fault = owner.arrive(raw, {name.lower(): value for name, value in self.headers.items()})
         status = 0
         try:
-            status, text, content_type, headers = self._prepare(body, fault)
+            status, text, content_type, headers = self._prepare(base, body, fault)
             owner.wait_for_turn(call)
             latency_s = owner.stall_s if fault == "stall" else owner.latency_ms / 1000
             time.sleep(max(0.0, arrived + latency_s - time.perf_counter()))
@@ -340,7 +345,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._hang_up(text if fault == "cut" else None)
         return self._send(status, text, content_type, headers)
 
-    def _prepare(self, body: dict[str, Any], fault: str | None) -> tuple[int, str, str, dict[str, str]]:
+    def _prepare(self, base: str, body: dict[str, Any], fault: str | None) -> tuple[int, str, str, dict[str, str]]:
         owner = self.server.owner
         refused = owner.refusal_of(body, self.headers.get("Authorization", ""))
         if refused is not None:
@@ -350,7 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
             return int(fault), json.dumps(_error(f"fault {fault}")), "application/json", wait
         if fault == "html":
             return 200, HTML, "text/html", {}
-        answer = owner.answer(body)
+        answer = owner.answers[base] if base in owner.answers else owner.answer(body)
         whole = completion(body, _spoil(answer, fault, body), owner.usage) | owner.members
         if fault == "empty_choices":
             whole["choices"] = []

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from agent_bt.core.errors import ConfigError
 from agent_bt.core.protocols import LLM
-from agent_bt.llm.address import OPENAI_BASE_URL, api_key_from_env
+from agent_bt.llm.address import (
+    OPENAI_BASE_URL,
+    api_key_from_env,
+    earlier_endpoint_identity,
+    endpoint_identity,
+)
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.provider import Provider, provider
 
@@ -37,9 +41,14 @@ class OpenAIProvider(Provider):
 
     @property
     def endpoint_id(self) -> str:
-        """`llm.endpoint_id`, or the host (and port) of `llm.base_url`."""
+        """`llm.endpoint_id`, or host, port and path of `llm.base_url`."""
+        return self.config.endpoint_id or endpoint_identity(self.config.base_url or OPENAI_BASE_URL)
+
+    @property
+    def earlier_endpoint_ids(self) -> Sequence[str]:
+        """The host and port of `llm.base_url` alone, unless `llm.endpoint_id` names the endpoint."""
         llm = self.config
-        return llm.endpoint_id or (urlsplit(llm.base_url).netloc if llm.base_url else "api.openai.com")
+        return () if llm.endpoint_id or not llm.base_url else (earlier_endpoint_identity(llm.base_url),)
 
     @property
     def wanted_format(self) -> WantedFormat:
