@@ -22,15 +22,13 @@ def run(
     overrides: common.SetOption = None,
     as_json: common.JsonOption = False,
     progress: common.ProgressOption = "auto",
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
-    ] = False,
+    offline: common.OfflineOption = False,
     dry_run: common.DryRunOption = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
+    report: common.ReportOption = True,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
-    """Run an experiment; the same command continues an unfinished one. Exit code 0 whatever the verdict."""
+    """Run an experiment; the same command continues an unfinished one. The exit code does not depend on the verdict."""
     from agent_bt.experiments.ab.spec import load_experiment
 
     # Before anything heavy is loaded: a wrong config is reported at once.
@@ -64,12 +62,10 @@ def show_report(
     experiment: ExperimentArgument = "latest",
     root: runs.RootOption = None,
     as_json: common.JsonOption = False,
-    single_file: Annotated[
-        bool, typer.Option("--single-file", help="Everything inside one file, about 5 MB more, to send around.")
-    ] = False,
+    single_file: common.SingleFileOption = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to; default: in the experiment's folder.", show_default=False),
+        typer.Option("--output", "-o", help="The file; default: in the experiment's folder.", show_default=False),
     ] = None,
 ) -> None:
     """Show the verdicts of an experiment and their evidence, and write its HTML report; with --json only show."""

@@ -1,4 +1,4 @@
-"""Commands that question a result: `leakcheck` for memory, `audit` for look-ahead, `compare` two runs."""
+"""Commands that check a result: `leakcheck` for memory, `audit` for look-ahead, `compare` for two runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from agent_bt.cli import common, runs
 
 MetricOption = Annotated[str, typer.Option(help="mean_return, total_return, sharpe or sortino.")]
-AlphaOption = Annotated[float, typer.Option(min=1e-6, max=0.999999, help="Chance of a false verdict.")]
+AlphaOption = Annotated[float, typer.Option(min=1e-6, max=0.999999, help="Significance level of the verdict.")]
 
 
 def compare(
@@ -21,7 +21,7 @@ def compare(
     root: runs.RootOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Judge one finished run against another; exit code 0 whatever the verdict."""
+    """Judge one finished run against another; the exit code does not depend on the verdict."""
     from agent_bt.evaluation.stats.metric import find_metric
     from agent_bt.experiments.ab.run import compare as judge_pair
     from agent_bt.records.read import load_run, resolve_run
@@ -41,7 +41,7 @@ def compare(
 def audit(
     target: Annotated[str, typer.Argument(metavar="CONFIG|RUN", help="A config file, or a run as in `runs show`.")],
     overrides: common.SetOption = None,
-    cuts: Annotated[int, typer.Option(min=1, help="After how many decisions the future is changed.")] = 12,
+    cuts: Annotated[int, typer.Option(min=1, help="Number of decisions after which the future is changed.")] = 12,
     root: runs.RootOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -76,21 +76,19 @@ def audit(
 def leakcheck(
     config: common.ConfigArgument,
     overrides: common.SetOption = None,
-    samples: Annotated[int, typer.Option(min=3, help="Decisions asked again about each other history.")] = 100,
-    replicates: Annotated[int, typer.Option(min=1, help="How often each is asked.")] = 2,
-    alpha: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Chance to flag what remembers nothing.")] = 0.01,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Replies from the cache alone; no socket is opened.")
-    ] = False,
+    samples: Annotated[int, typer.Option(min=3, help="Number of decisions repeated on each altered history.")] = 100,
+    replicates: Annotated[int, typer.Option(min=1, help="Number of requests for each of these decisions.")] = 2,
+    alpha: Annotated[float, typer.Option(min=1e-6, max=0.5, help="False-positive rate of the check.")] = 0.01,
+    offline: common.OfflineOption = False,
     dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,
     progress: common.ProgressOption = "auto",
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
-    """Does the model remember this market instead of reading it? Runs the agent twice and asks about other histories.
+    """Check whether the model remembers this market: run the agent twice, and ask it about altered histories.
 
-    Exit code 1 if memory shows.
+    Exit code 1 if it does.
     """
     from agent_bt.config.load import load_config
 

@@ -1,4 +1,4 @@
-"""`agent-bt sweep`: tries many parameters of a rule or ranker, and judges the best of them."""
+"""`agent-bt sweep`: try many parameters of a rule or ranker, and judge the best of them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ def sweep(
     as_json: common.JsonOption = False,
     progress: common.ProgressOption = "auto",
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Combinations in the table.")] = 10,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the HTML report.")] = True,
-    single_file: Annotated[
-        bool, typer.Option("--single-file", help="Everything inside one file, about 5 MB more, to send around.")
-    ] = False,
+    report: common.ReportOption = True,
+    single_file: common.SingleFileOption = False,
     quiet: common.QuietOption = False,
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
