@@ -24,7 +24,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
-PACKAGES = ("agent-bt", "numba", "numpy", "polars", "pyarrow", "openai", "typer")
+PACKAGES = ("agent-bt", "numba", "numpy", "polars", "pyarrow", "httpx", "typer")
 CHILD = "import importlib, json, sys; json.dump(importlib.import_module(sys.argv[1]).main(), open(sys.argv[2], 'w'))"
 
 

@@ -60,6 +60,8 @@ def derive_identity(
     if prompt is not None:
         shaping = {key: value for key, value in dump["llm"].items() if key in _SHAPING_LLM}
         provider = get_provider(config.llm)
+        if config.llm.stream:
+            shaping["stream"] = True
         # A model file may be moved: it is called what its requests call it.
         shaping["model"] = provider.parameters()["model"]
         identity["llm"] = {**shaping, "endpoint_id": provider.endpoint_id}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent_bt.llm.provider import Provider
     from agent_bt.llm.repeatability import Repeatability
 
-LIBRARIES = {"numba": "numba", "talib": "ta-lib", "polars": "polars", "pyarrow": "pyarrow", "openai": "openai"}
+LIBRARIES = {"numba": "numba", "talib": "ta-lib", "polars": "polars", "pyarrow": "pyarrow", "httpx": "httpx"}
 """Libraries with compiled parts or many versions, by module and package name: these fail most often."""
 
 FREE_BYTES_NEEDED = 200 * 2**20

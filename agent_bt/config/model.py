@@ -15,6 +15,7 @@ from agent_bt.config.values import (
     Duration,
     Fraction,
     Frequency,
+    Headers,
     Instant,
     Interval,
     NonNegative,
@@ -190,6 +191,11 @@ class LLMConfig(Section):
     endpoint_id: str | None = Field(
         None, description="Name of the endpoint in cache keys; null: its host, port and path, without a plain `/v1`."
     )
+    headers: Headers = Field(
+        default_factory=dict,
+        description="Further HTTP headers, such as a gateway wants; `${NAME}` is the environment variable NAME, where "
+        "keys belong.",
+    )
     api_key_env: VariableName = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
     temperature: NonNegative | None = Field(
         0, description="Sampling temperature; null: not sent (for reasoning models)."
@@ -200,6 +206,7 @@ class LLMConfig(Section):
     max_tokens: Count = Field(512, description="Maximum completion tokens.")
     timeout_s: Positive = Field(30, description="Timeout of one attempt, seconds.")
     retries: Annotated[int, Field(ge=0, le=20)] = Field(3, description="Attempts after the first.")
+    stream: bool = Field(False, description="Ask for the answer in parts: for servers that answer in no other way.")
     max_in_flight: Count = Field(16, description="Maximum number of concurrent requests.")
     response_format: Literal["auto", "json_schema", "json_object", "text", "grammar"] = Field(
         "auto",

@@ -111,6 +111,23 @@ Symbol = Annotated[str, AfterValidator(_symbol), Field(examples=["BTCUSDT"])]
 Symbols = Annotated[tuple[Symbol, ...], Field(strict=False)]
 Sizes = Annotated[tuple[float, ...], Field(strict=False), AfterValidator(_sizes)]
 Url = Annotated[str, AfterValidator(_url)]
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"must name HTTP headers, got {name!r}")
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(f"{name}: must be printable ASCII text")
+        named = "${" in text
+        if (names_secret(name) and not named) or holds_secret(text):
+            raise ValueError(f"{name}: must not contain a key; write ${{NAME}} and set the environment variable NAME")
+    return value
+
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+Headers = Annotated[dict[str, str], AfterValidator(_headers)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 VariableName = Annotated[str, AfterValidator(_variable)]
 ProviderName = Annotated[

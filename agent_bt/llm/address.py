@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -32,6 +34,30 @@ def api_key_from_env(name: str, *, base_url: str | None = None) -> str:
         f"no API key: the environment variable {name} is not set; export it, put it into .env, "
         "or name another one in llm.api_key_env"
     )
+
+
+def fill_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers with each `${NAME}` replaced by the environment variable of that name.
+
+    Args:
+        headers: as configured.
+
+    Raises:
+        AuthenticationFailed: a variable is not set or empty.
+    """
+
+    def value_of(found: re.Match[str]) -> str:
+        value = os.environ.get(found[1], "").strip()
+        if not value:
+            raise AuthenticationFailed(
+                f"llm.headers: the environment variable {found[1]} is not set; export it, or put it into .env"
+            )
+        return value
+
+    return {name: _VARIABLE.sub(value_of, text) for name, text in headers.items()}
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def endpoint_name(base_url: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import orjson
 
@@ -88,6 +88,46 @@ def read_answer(body: str) -> Reply:
         body=body,
         usage=usage_from_body(whole),
     )
+
+
+def join_stream(text: str) -> str:
+    """Return the body of the completion whose parts a server has sent as events; other text as it is.
+
+    Args:
+        text: server-sent events (`data: {...}` lines, HTML Living Standard, section 9.2), as chat completions are
+            streamed. Without the last part the result has no choice, so that it counts as unreadable.
+    """
+    data = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
+    if not data:
+        return text
+    whole: dict[str, Any] = {"object": "chat.completion"}
+    message: dict[str, Any] = {"role": "assistant", "content": None}
+    finish, ended = None, False
+    for part in data:
+        if part == "[DONE]":
+            ended = True
+            break
+        try:
+            chunk = orjson.loads(part)
+        except orjson.JSONDecodeError:
+            return part
+        if not isinstance(chunk, dict) or "error" in chunk:
+            return part
+        whole |= {key: chunk[key] for key in _OF_THE_WHOLE if chunk.get(key) is not None}
+        for choice in chunk.get("choices") or []:
+            if not isinstance(choice, dict) or choice.get("index", 0) != 0:
+                continue
+            delta = choice.get("delta") or {}
+            for key in ("content", "refusal", "reasoning_content", "reasoning"):
+                if isinstance(delta.get(key), str):
+                    message[key] = (message.get(key) or "") + delta[key]
+            finish = choice.get("finish_reason") or finish
+    if ended or finish is not None:
+        whole["choices"] = [{"index": 0, "message": message, "finish_reason": finish}]
+    return orjson.dumps(whole).decode()
+
+
+_OF_THE_WHOLE = ("id", "created", "model", "system_fingerprint", "service_tier", "usage")
 
 
 def read_failure(status: int, body: str, *, endpoint: str, model: str) -> Reply:

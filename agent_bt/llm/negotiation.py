@@ -37,6 +37,7 @@ _NAMES_OF: Final = {
     "response_format": ("response_format", "json_schema", "json_object"),
     "max_tokens": ("max_tokens",),
     "temperature": ("temperature",),
+    "stream_options": ("stream_options",),
 }
 # A value out of range also names its parameter, but is the user's to correct.
 _UNSUPPORTED: Final = re.compile(r"support|unrecogni|unknown|permitted|allowed|deprecated|only|instead", re.IGNORECASE)
@@ -185,7 +186,7 @@ def _next_step(
     for parameter in _named(refusal):
         if parameter == "max_tokens" and parameter in body and unsupported:
             return replace(noted, token_parameter="max_completion_tokens")
-        if parameter == "temperature" and parameter in body and unsupported:
+        if parameter in ("temperature", "stream_options") and parameter in body and unsupported:
             return replace(noted, dropped=(*found.dropped, parameter))
         if parameter == "response_format" and may_change_format and found.response_format != "text":
             return replace(noted, response_format=RESPONSE_FORMATS[RESPONSE_FORMATS.index(found.response_format) + 1])

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
+import ssl
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol
 
 import httpx
-import openai
+import orjson
 
-from agent_bt.core.errors import AuthenticationFailed, EndpointDown
+from agent_bt import __version__
+from agent_bt.core.errors import AuthenticationFailed, ConfigError, EndpointDown
 from agent_bt.core.futures import result_of
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.address import NO_KEY, OPENAI_BASE_URL, endpoint_name, is_local
-from agent_bt.llm.chat_response import read_answer, read_failure
+from agent_bt.llm.chat_response import join_stream, read_answer, read_failure
 from agent_bt.llm.retry import retry_after_s
 
 logger = logging.getLogger(__name__)
@@ -35,8 +38,14 @@ _NEVER_SENT: Final = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
     httpx.LocalProtocolError,
+    httpx.InvalidURL,
 )
 """Failures before the first byte of a request has left: nothing can have been computed."""
+
+_PROXY_VARIABLES: Final = tuple(
+    name for upper in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY") for name in (upper, upper.lower())
+)
+_TLS_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 _SECRET = re.compile(r"(?i)(\bbearer\s+|\bsk-)[^\s\"',}]+")
 
@@ -83,15 +92,20 @@ class OpenAILLM:
     The body of a request is sent as it is, once: repeating it is the work of `agent_bt.llm.retry`. A transport failure
     is a `Reply` with `failure` set. A future can be cancelled until its request is sent, and then is not sent.
 
+    Only what is given here is sent: no header of the environment, and no redirect is followed. A proxy that the
+    environment names is used, except for endpoints on this machine.
+
     Args:
-        base_url: the endpoint up to and including `/v1`; None: OpenAI's own.
+        base_url: the endpoint up to and including `/v1`; its query is sent with every request. None: OpenAI's own.
         api_key: None where the endpoint needs none.
+        headers: further headers of every request; their values appear in no message.
         timeout_s: of a request, from sending to the last byte, in seconds.
         max_in_flight: upper limit of requests in flight, unless a `limiter` is given.
         limiter: decides instead of `max_in_flight` when a request is sent.
 
     Raises:
-        ConfigError: `base_url` is not an http(s) address.
+        ConfigError: `base_url` is not an http(s) address, or the environment names a proxy or certificates that cannot
+            be used.
         AuthenticationFailed: `api_key` cannot be sent in a header.
     """
 
@@ -100,6 +114,7 @@ class OpenAILLM:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = 30.0,
         max_in_flight: int = 16,
         limiter: Limiter | None = None,
@@ -111,10 +126,20 @@ class OpenAILLM:
         self._key = api_key or NO_KEY
         self._timeout_s = timeout_s
         self._limiter: Limiter = limiter or FixedLimiter(max_in_flight)
-        self._base_url = base_url
-        self._tls = httpx.create_ssl_context()
-        self._clients: list[openai.AsyncOpenAI] = []
-        self._idle: list[openai.AsyncOpenAI] = []
+        self._url = _chat_url(base_url)
+        self._local = is_local(base_url)
+        self._headers = {
+            "Authorization": f"Bearer {self._key}",
+            "Content-Type": "application/json",
+            "User-Agent": f"agent-bt/{__version__}",
+            **(headers or {}),
+        }
+        self._secrets = [self._key] if self._key != NO_KEY else []
+        # A short value is no secret, but may well be a word of an answer.
+        self._secrets += [value for value in (headers or {}).values() if len(value) >= 8]
+        self._tls = _certificates(base_url)
+        self._clients: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = [self._client()]
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = threading.Lock()
         self._closed = False
@@ -168,7 +193,7 @@ class OpenAILLM:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for client in self._clients:
-            await client.close()
+            await client.aclose()
         await self._loop.shutdown_asyncgens()
 
     def _start(self, request: Request, future: Future[Reply]) -> None:
@@ -213,18 +238,20 @@ class OpenAILLM:
         reply = self._read(request, response)
         return replace(reply, latency_ms=latency_ms, retry_after_s=retry_after_s(headers) if reply.failure else None)
 
-    def _client(self) -> openai.AsyncOpenAI:
+    def _client(self) -> httpx.AsyncClient:
         # One for each call in flight: a shared pool scans all of its connections at every request.
         timeout = httpx.Timeout(self._timeout_s, connect=min(self._timeout_s, CONNECT_TIMEOUT_S))
-        # A proxy that the environment names is not used for endpoints on this machine.
-        http = httpx.AsyncClient(timeout=timeout, verify=self._tls, trust_env=not is_local(self._base_url))
-        client = openai.AsyncOpenAI(
-            base_url=self._base_url,
-            api_key=self._key,
-            http_client=cast(Any, http),  # typed for httpx2, made for both
-            max_retries=0,
-            timeout=cast(Any, timeout),
-        )
+        try:
+            client = httpx.AsyncClient(
+                headers=self._headers, timeout=timeout, verify=self._tls, trust_env=not self._local
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            named = ", ".join(name for name in _PROXY_VARIABLES if os.environ.get(name))
+            raise ConfigError(
+                f"the proxy settings of the environment ({named}) cannot be used: {_first_line(error)}; correct or "
+                "unset them. A proxy is an address with http://, https://, or socks5:// (with the package socksio); "
+                "NO_PROXY is a list of hosts"
+            ) from None
         self._clients.append(client)
         return client
 
@@ -232,15 +259,12 @@ class OpenAILLM:
         client = self._idle.pop() if self._idle else self._client()
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await client.post("/chat/completions", cast_to=httpx.Response, body=dict(request.body))
-        except openai.APIStatusError as error:
-            return cast(httpx.Response, error.response)
-        except (TimeoutError, openai.APITimeoutError) as error:
+                return await client.post(self._url, content=orjson.dumps(request.body))
+        except (TimeoutError, httpx.TimeoutException) as error:
             words = f"no answer from {self._endpoint} within {self._timeout_s:g} s"
             return Reply(failure="timeout", error=words, attempts=_attempts(error))
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            words = self._scrub(f"{type(cause).__name__}: {cause}".rstrip(": "))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            words = self._scrub(f"{type(error).__name__}: {_first_line(error)}".rstrip(": "))
             words = f"no answer from {self._endpoint} ({words})"
             return Reply(failure="connection", error=words, attempts=_attempts(error))
         finally:
@@ -252,17 +276,47 @@ class OpenAILLM:
                 body = response.content.decode()
             except UnicodeDecodeError:
                 return Reply(failure="bad_response", error=f"the answer from {self._endpoint} is not UTF-8")
-            # A short key is not a secret, but may well be a word of the answer.
-            return read_answer(body.replace(self._key, "***") if len(self._key) >= 16 else body)
+            for secret in self._secrets:
+                # A short key is not a secret, but may well be a word of the answer.
+                body = body.replace(secret, "***") if len(secret) >= 16 else body
+            return read_answer(join_stream(body) if request.body.get("stream") else body)
         body = self._scrub(response.content.decode(errors="replace"))
         return read_failure(response.status_code, body, endpoint=self._endpoint, model=str(request.body.get("model")))
 
     def _scrub(self, text: str) -> str:
-        if self._key != NO_KEY:
-            text = text.replace(self._key, "***")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
         return _SECRET.sub(r"\1***", text)
 
 
 def _attempts(error: Exception) -> int:
     """Return 0 for a request that never left this machine, else 1: it may have been computed, and billed."""
-    return 0 if isinstance(error.__cause__, _NEVER_SENT) else 1
+    return 0 if isinstance(error, _NEVER_SENT) else 1
+
+
+def _chat_url(base_url: str) -> httpx.URL:
+    """Return the address of chat completions, the query of the base URL kept."""
+    url = httpx.URL(base_url)
+    return url.copy_with(path=f"{url.path.rstrip('/')}/chat/completions")
+
+
+def _certificates(base_url: str) -> ssl.SSLContext | bool:
+    """Return what certificates are checked with; nothing is read for plain http.
+
+    Raises:
+        ConfigError: the environment names a file that cannot be read.
+    """
+    if not base_url.startswith("https:"):
+        return False
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        named = " and ".join(f"{name}={os.environ[name]}" for name in _TLS_VARIABLES if os.environ.get(name))
+        raise ConfigError(
+            f"the certificates that the environment names ({named}) cannot be read: {error.strerror or error}; correct "
+            "the variable, or unset it"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

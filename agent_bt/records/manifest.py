@@ -23,7 +23,6 @@ PACKAGES = (
     "jsonschema",
     "numba",
     "numpy",
-    "openai",
     "orjson",
     "polars",
     "pyarrow",

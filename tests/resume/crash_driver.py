@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import genai_prices.data  # noqa: F401
+import httpx  # noqa: F401
 import numba
-import openai  # noqa: F401
 import polars as pl
 import pyarrow.parquet as pq
 

@@ -107,6 +107,7 @@ class ChatServer:
         stall_s: how long a `stall` takes.
         usage: the usage object of every answer; None: counted from the text.
         members: further members of every answer, such as `service_tier`; an attribute.
+        streams: answer in events where that is asked for; an attribute.
         answers: texts of further endpoints by their path, such as `/groq/v1`; an attribute.
         together: answers are held back until this number of calls have been in flight at once.
     """
@@ -139,6 +140,7 @@ class ChatServer:
         self.usage = usage
         self.members: dict[str, Any] = {}
         self.answers: dict[str, str] = {}
+        self.streams = False
         self.together = together
         self.record = Record()
         self._lock = threading.Condition()
@@ -309,6 +311,18 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def _events(whole: dict[str, Any]) -> str:
+    """A completion as server-sent events: one for each ten characters, the end, and the usage."""
+    head = {key: value for key, value in whole.items() if key not in ("choices", "usage")}
+    choice = whole["choices"][0]
+    text = choice["message"].get("content") or ""
+    deltas = [{"content": text[at : at + 10]} for at in range(0, len(text), 10)]
+    parts = [{**head, "choices": [{"index": 0, "delta": delta}]} for delta in [{"role": "assistant"}, *deltas]]
+    parts.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+    parts.append({**head, "choices": [], "usage": whole["usage"]})
+    return "".join(f"data: {json.dumps(part)}\n\n" for part in parts) + "data: [DONE]\n\n"
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -343,6 +357,8 @@ class _Handler(BaseHTTPRequestHandler):
             owner.leave(status)
         if fault in ("cut", "drop"):
             return self._hang_up(text if fault == "cut" else None)
+        if owner.streams and status == 200 and body.get("stream"):
+            text, content_type = _events(json.loads(text)), "text/event-stream"
         return self._send(status, text, content_type, headers)
 
     def _prepare(self, base: str, body: dict[str, Any], fault: str | None) -> tuple[int, str, str, dict[str, str]]:

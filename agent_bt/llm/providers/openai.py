@@ -13,6 +13,7 @@ from agent_bt.llm.address import (
     api_key_from_env,
     earlier_endpoint_identity,
     endpoint_identity,
+    fill_headers,
 )
 from agent_bt.llm.prices import PriceTable
 from agent_bt.llm.provider import Provider, provider
@@ -35,6 +36,7 @@ class OpenAIProvider(Provider):
         return OpenAILLM(
             base_url=llm.base_url,
             api_key=api_key_from_env(llm.api_key_env, base_url=llm.base_url),
+            headers=fill_headers(llm.headers),
             timeout_s=llm.timeout_s,
             limiter=AdaptiveLimiter(llm.max_in_flight),
         )
@@ -64,12 +66,14 @@ class OpenAIProvider(Provider):
         """Return the body of a request as configured, without messages and response format."""
         if self.wanted_format == "grammar" and "grammar" in self.config.params:
             raise ConfigError("llm.params.grammar is set by agent-bt itself; remove it from llm.params")
-        return super().parameters()
+        body = super().parameters()
+        return {**body, "stream": True, "stream_options": {"include_usage": True}} if self.config.stream else body
 
     def check_access(self) -> str:
         """Return the name of the environment variable with the key, and whether it is set."""
         name = self.config.api_key_env
         api_key_from_env(name, base_url=self.config.base_url)
+        fill_headers(self.config.headers)
         return f"{name} {'is set' if os.environ.get(name) else 'is not set; an endpoint on this machine needs none'}"
 
     def body(
