@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final, Literal, NoReturn
 
 from agent_bt.core.types import MODEL, Provenance, ProvenanceKind, Reply
+from agent_bt.llm.chat_response import read_reasoning
 
 ReplyAction = Literal["BUY", "SELL", "HOLD"]
 Strip = Literal["none", "code_fence", "think", "both"]
@@ -201,7 +202,8 @@ def read_answer(reply: Reply, check: Callable[[Any], str | None], *, strip: Stri
             raise _Invalid("schema", fault)
     except _Invalid as error:
         provenance = Provenance(kind="invalid", reason=error.reason, repaired=repaired)
-        return Answer(value=None, provenance=provenance, detail=str(error))
+        about = _describe_reasoning(reply, check) if error.reason == "empty" else ""
+        return Answer(value=None, provenance=provenance, detail=f"{error}{about}")
     return Answer(value=value, provenance=Provenance(repaired=repaired) if repaired else MODEL)
 
 
@@ -247,6 +249,19 @@ def check_note(note: Any) -> str | None:
     if len(note) > MAX_NOTE_CHARS:
         return f"note has {len(note):,} characters, at most {MAX_NOTE_CHARS:,} are allowed"
     return None
+
+
+def _describe_reasoning(reply: Reply, check: Callable[[Any], str | None]) -> str:
+    """Say what stands in the reasoning of a reply without an answer; empty where there is none."""
+    reasoning = read_reasoning(reply.body)
+    if not reasoning:
+        return ""
+    try:
+        answered = check(_decode(reasoning.strip(_JSON_SPACE))) is None
+    except _Invalid:
+        answered = False
+    advice = "the answer stands there: set the server's reasoning format" if answered else "raise llm.max_tokens"
+    return f", beside {len(reasoning):,} characters of reasoning; {advice}, or turn reasoning off"
 
 
 def _check_finish(reply: Reply) -> None:

@@ -143,6 +143,7 @@ class OpenAILLM:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = threading.Lock()
         self._closed = False
+        self._answered = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agent-bt-llm", daemon=True)
         self._thread.start()
@@ -236,7 +237,10 @@ class OpenAILLM:
         finally:
             self._limiter.release(status, headers)
         reply = self._read(request, response)
-        return replace(reply, latency_ms=latency_ms, retry_after_s=retry_after_s(headers) if reply.failure else None)
+        if reply.failure is None:
+            return replace(reply, latency_ms=latency_ms)
+        asked_s = retry_after_s(headers)
+        return replace(reply, latency_ms=latency_ms, retry_after_s=reply.retry_after_s if asked_s is None else asked_s)
 
     def _client(self) -> httpx.AsyncClient:
         # One for each call in flight: a shared pool scans all of its connections at every request.
@@ -271,6 +275,7 @@ class OpenAILLM:
             self._idle.append(client)
 
     def _read(self, request: Request, response: httpx.Response) -> Reply:
+        model = str(request.body.get("model"))
         if response.is_success:
             try:
                 body = response.content.decode()
@@ -279,9 +284,13 @@ class OpenAILLM:
             for secret in self._secrets:
                 # A short key is not a secret, but may well be a word of the answer.
                 body = body.replace(secret, "***") if len(secret) >= 16 else body
-            return read_answer(join_stream(body) if request.body.get("stream") else body)
+            reply = read_answer(
+                join_stream(body) if request.body.get("stream") else body, endpoint=self._endpoint, model=model
+            )
+            self._answered = self._answered or reply.failure is None
+            return reply
         body = self._scrub(response.content.decode(errors="replace"))
-        return read_failure(response.status_code, body, endpoint=self._endpoint, model=str(request.body.get("model")))
+        return read_failure(response.status_code, body, endpoint=self._endpoint, model=model, answered=self._answered)
 
     def _scrub(self, text: str) -> str:
         for secret in self._secrets:

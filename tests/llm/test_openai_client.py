@@ -147,11 +147,10 @@ BAD_BODIES = [
     '{"choices": [{}]}',
     '{"choices": [{"message": null}]}',
     '{"choices": [{"message": {"content": 5}}]}',
-    '{"choices": [{"message": {"content": [{"type": "text", "text": "a"}]}}]}',
+    '{"choices": [{"message": {"content": [{"type": "image_url", "image_url": "a"}]}}]}',
     '{"choices": [{"message": {"content": "\\ud800"}}]}',
     '{"choices": [{"message": {"content": "a"}}',
     '{"choices": [{"message": {"content": NaN}}]}',
-    '{"error": {"message": "overloaded", "code": 502}}',
 ]
 
 

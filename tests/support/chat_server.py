@@ -323,6 +323,16 @@ def _events(whole: dict[str, Any]) -> str:
     return "".join(f"data: {json.dumps(part)}\n\n" for part in parts) + "data: [DONE]\n\n"
 
 
+_REFUSALS: dict[str, tuple[int, dict[str, Any]]] = {
+    "refused_400": (400, {"error": {"message": "Input data may contain inappropriate content.",
+                                    "code": "data_inspection_failed"}}),
+    "refused_403": (403, {"error": {"message": "Content violates usage guidelines. Failed check: SAFETY_CHECK"}}),
+    "json_validate_failed": (400, {"error": {"message": "Failed to generate JSON.", "code": "json_validate_failed",
+                                             "failed_generation": "BUY!"}}),
+}  # fmt: skip
+"""Faults of a script: refusals of one prompt, in the shapes of several providers."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -369,6 +379,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("429", "500", "503"):
             wait = {"Retry-After": owner.retry_after} if owner.retry_after and fault != "500" else {}
             return int(fault), json.dumps(_error(f"fault {fault}")), "application/json", wait
+        if fault in _REFUSALS:
+            return int(_REFUSALS[fault][0]), json.dumps(_REFUSALS[fault][1]), "application/json", {}
         if fault == "html":
             return 200, HTML, "text/html", {}
         answer = owner.answers[base] if base in owner.answers else owner.answer(body)

@@ -1,0 +1,202 @@
+"""What an endpoint's errors concern: this prompt, this moment, or every request; in the words of many providers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from chat_server import HOLD, ChatServer
+from small_run import cli, small_config
+
+from agent_bt.agents.reply import parse_reply
+from agent_bt.core.errors import AuthenticationFailed, ModelError, RequestRejected, UnknownModel
+from agent_bt.core.types import Reply
+from agent_bt.llm.chat_response import ParameterRefused, read_answer, read_failure, read_reasoning
+
+
+def error(message: str, **members: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **members}}
+
+
+def read(status: int, body: Any, *, answered: bool = False) -> Reply:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return read_failure(status, text, endpoint="e", model="m", answered=answered)
+
+
+REFUSALS = [
+    # Azure OpenAI, OpenAI, Qwen, Gemini behind a router, LiteLLM, xAI, Zhipu, Mistral.
+    (400, error("The response was filtered due to the prompt triggering Azure's content management policy.")),
+    (400, error("Your request was rejected as a result of our safety system.", code="content_policy_violation")),
+    (400, error("Input data may contain inappropriate content.", code="data_inspection_failed")),
+    (400, error("Provider returned error: PROHIBITED_CONTENT", code=400)),
+    (500, error("litellm.ContentPolicyViolationError: AzureException - content_filter triggered")),
+    (403, error("Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO")),
+    (400, error("input contains sensitive words", code="1301")),
+    (422, {"object": "error", "message": "Input flagged by moderation", "type": "moderation"}),
+    (451, error("blocked by our usage policies")),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), REFUSALS)
+def test_a_refusal_of_one_prompt_in_whatever_words_is_an_invalid_reply(status: int, body: Any) -> None:
+    reply = read(status, body)
+    assert reply.failure is None and reply.body
+    assert parse_reply(reply).provenance.reason == "refused"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        error(
+            "Failed to generate JSON. Please adjust your prompt.", code="json_validate_failed", failed_generation=HOLD
+        ),
+        error("Failed to validate JSON", code="json_validate_failed", failed_generation=""),
+        error("json_validate_failed: max completion tokens reached before generating a valid document"),
+    ],
+)
+def test_an_answer_that_the_endpoint_could_not_validate_is_not_json(body: Any) -> None:
+    reply = read(400, body)
+    assert parse_reply(reply).provenance.reason == "not_json"
+    assert reply.body == json.dumps(body)  # what the model wrote is kept
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "failure"),
+    [
+        (408, error("timeout"), "timeout"),
+        (409, error("conflict"), "server_error"),
+        (413, error("Request too large: tokens per minute (TPM)", code="rate_limit_exceeded"), "rate_limit"),
+        (425, "", "server_error"),
+        (498, error("flex capacity exceeded", code="capacity_exceeded"), "server_error"),
+        (499, "", "server_error"),
+        (500, "<html>", "server_error"),
+        (529, error("Overloaded", type="overloaded_error"), "server_error"),
+        (404, error("No endpoints found matching your request"), "server_error"),
+        (404, "no healthy upstream", "server_error"),
+        (404, error("The deployment is not ready yet, try again"), "server_error"),
+    ],
+)
+def test_what_may_be_another_answer_a_moment_later_is_a_failure(status: int, body: Any, failure: str) -> None:
+    assert read(status, body).failure == failure
+
+
+def test_a_404_after_an_answer_is_a_fault_of_the_moment_and_before_it_a_wrong_address() -> None:
+    for body in ("404 page not found", {"detail": "Not Found"}):
+        assert read(404, body, answered=True).failure == "server_error"
+        with pytest.raises(RequestRejected, match=r"llm\.base_url"):
+            read(404, body)
+    with pytest.raises(UnknownModel):
+        read(404, error("The model `m` does not exist", code="model_not_found"), answered=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (401, error("Incorrect API key"), AuthenticationFailed),
+        (400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.",
+                          "status": "INVALID_ARGUMENT"}}], AuthenticationFailed),
+        (400, error("Invalid API key provided"), AuthenticationFailed),
+        (402, error("Insufficient credits"), AuthenticationFailed),
+        (403, error("Country not supported"), AuthenticationFailed),
+        (403, "<html>You have been blocked by the firewall for safety</html>", AuthenticationFailed),
+        (429, error("You exceeded your current quota", code="insufficient_quota"), AuthenticationFailed),
+        (413, error("the prompt is too large"), RequestRejected),
+        (400, error("Unknown parameter: 'safety_identifier'", param="safety_identifier"), ParameterRefused),
+        (404, error("No endpoints found that can handle the requested parameters."), ParameterRefused),
+    ],
+)  # fmt: skip
+def test_what_concerns_every_request_stops_the_run(status: int, body: Any, kind: type[ModelError]) -> None:
+    with pytest.raises(kind):
+        read(status, body, answered=True)
+
+
+@pytest.mark.parametrize("finish", ["network_error", "ERROR", "Aborted", "insufficient_system_resource", "timeout"])
+def test_an_answer_that_the_endpoint_gave_up_on_is_a_failure(finish: str) -> None:
+    body = {"choices": [{"message": {"content": HOLD}, "finish_reason": finish}]}
+    assert read_answer(json.dumps(body)).failure == "server_error"
+
+
+@pytest.mark.parametrize("finish", ["", "null", "None", None])
+def test_an_empty_finish_reason_is_none(finish: str | None) -> None:
+    reply = read_answer(json.dumps({"choices": [{"message": {"content": HOLD}, "finish_reason": finish}]}))
+    assert (reply.finish_reason, parse_reply(reply).valid) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": HOLD}], HOLD),
+        ([{"type": "output_text", "text": HOLD[:5]}, {"type": "output_text", "text": HOLD[5:]}], HOLD),
+        ([], ""),
+    ],
+)
+def test_a_content_of_text_parts_is_their_text(content: Any, text: str) -> None:
+    assert read_answer(json.dumps({"choices": [{"message": {"content": content}}]})).text == text
+
+
+@pytest.mark.parametrize(
+    ("body", "failure"),
+    [
+        (error("overloaded", code=503), "server_error"),
+        (error("slow down", code=429), "rate_limit"),
+        ([error("Resource exhausted", code=429)], "rate_limit"),
+        (error("something went wrong", code="internal"), "server_error"),
+        ({"error": "overloaded"}, "server_error"),
+    ],
+)
+def test_an_error_with_status_200_counts_as_the_error_that_it_is(body: Any, failure: str) -> None:
+    assert read_answer(json.dumps(body)).failure == failure
+
+
+def test_an_error_with_status_200_that_concerns_every_request_stops_the_run() -> None:
+    with pytest.raises(AuthenticationFailed):
+        read_answer(json.dumps(error("no key", code=401)), endpoint="e", model="m")
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"), [("34s", 34.0), ("7.5s", 7.5), ("0s", 0.0), ("soon", None), (7, None), ("-3s", None)]
+)
+def test_the_retry_delay_of_an_error_body_is_read(delay: Any, seconds: float | None) -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    for body in (error("quota", details=[{"x": 1}, info]), [error("quota", details=[info])]):
+        assert read(429, body).retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("message", "reasoning"),
+    [
+        ({"content": "", "reasoning_content": "so I hold"}, "so I hold"),
+        ({"content": None, "reasoning": "so I hold"}, "so I hold"),
+        ({"content": HOLD}, ""),
+        ({"content": HOLD, "reasoning_content": None}, ""),
+        ({"content": HOLD, "reasoning": {"a": 1}}, ""),
+    ],
+)
+def test_reasoning_apart_from_the_answer_is_read(message: dict[str, Any], reasoning: str) -> None:
+    assert read_reasoning(json.dumps({"choices": [{"message": message}]})) == reasoning
+    assert read_reasoning("no json") == ""
+
+
+@pytest.mark.parametrize("text", ["I think I should hold.", HOLD])
+def test_an_answer_that_stands_in_the_reasoning_alone_is_told_as_such(text: str) -> None:
+    body = {"choices": [{"message": {"content": "", "reasoning_content": text}, "finish_reason": "stop"}]}
+    parsed = parse_reply(read_answer(json.dumps(body)))
+    assert parsed.provenance.reason == "empty"
+    assert f"{len(text)} characters of reasoning" in parsed.detail
+    assert ("the answer stands there" in parsed.detail) == (text == HOLD)
+
+
+def test_one_refused_prompt_does_not_end_a_run(tmp_path: Any) -> None:
+    with ChatServer(lambda _: HOLD) as server:
+        server.script = [None, None, "refused_400", "refused_403", "json_validate_failed", None]
+        config = small_config(tmp_path, server.url, prefetch__depth=0)
+        done = cli("run", config, "--json", "--limit", 6)
+        assert done.code == 0, done.err
+        assert done.json["decisions"]["reasons"] == {"invalid: not_json": 1, "invalid: refused": 2}
+        # They are replies: recorded, and not paid for again.
+        calls = server.calls
+        assert cli("run", config, "-q", "--limit", 6, "--fresh").code == 0
+        assert server.calls == calls
+        (folder, _) = sorted(tmp_path.glob("runs/2*"))
+        assert cli("replay", folder, "--json").json["identical"]
