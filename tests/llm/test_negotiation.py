@@ -13,6 +13,7 @@ from chat_server import HOLD, ChatServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_bt.agents.rank_reply import RANK_SCHEMA
 from agent_bt.agents.reply import REPLY_SCHEMA, check
 from agent_bt.core.errors import AuthenticationFailed, EndpointDown, ModelError, RequestRejected, UnknownModel
 from agent_bt.core.types import Reply, Request, Usage
@@ -97,7 +98,7 @@ def test_wrong_key_unknown_model_and_dead_endpoint_stop_before_the_run() -> None
     with pytest.raises(UnknownModel):
         negotiate_with([], models=["other"])
     with pytest.raises(EndpointDown, match="server_error"):
-        negotiate_with([], script=["500"])
+        negotiate_with([], script=["500"] * 10)
 
 
 def refusing(reason: str, param: str = "", status_error: type[ModelError] = ParameterRefused) -> Any:
@@ -139,6 +140,86 @@ def test_a_refusal_that_is_about_something_else_is_raised(reason: str, param: st
     with pytest.raises(RequestRejected):
         negotiate(llm, BASE, wanted="auto", schema=REPLY_SCHEMA)
     assert len(llm.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "response_format", "dialect"),
+    [
+        (
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model",
+            "json_object",
+            "strict",
+        ),
+        ("This model does not support structured outputs", "json_object", "strict"),
+        ("json_schema response format is not available", "json_object", "strict"),
+        ("JSON mode is not enabled for this model", "json_object", "strict"),
+        ("guided_json is not supported by this engine", "json_object", "strict"),
+        ("Unsupported output format", "json_object", "strict"),
+        ("No endpoints found that can handle the requested parameters.", "json_object", "strict"),
+        # About the schema, and not about the format: a plainer one is tried first.
+        ("Invalid schema for response_format 'reply': 'additionalProperties' is not permitted", "json_schema", "plain"),
+        (
+            "Unknown name \"additionalProperties\" at 'generation_config.response_schema': Cannot find field.",
+            "json_schema",
+            "plain",
+        ),
+        ("The schema is not supported: keyword 'if' is unknown", "json_schema", "plain"),
+        ("failed to compile grammar: schema feature not supported", "json_schema", "plain"),
+    ],
+)
+def test_every_wording_of_an_unsupported_format_leads_to_the_next_step(
+    reason: str, response_format: str, dialect: str
+) -> None:
+    def script(request: Request) -> str:
+        wanted = request.body.get("response_format", {})
+        if wanted.get("type") == "json_schema" and (dialect == "strict" or "strict" in wanted["json_schema"]):
+            raise ParameterRefused(f"e rejects the request ({reason})", reason=reason)
+        return HOLD
+
+    llm = ScriptedLLM(script)
+    found = negotiate(llm, BASE, wanted="auto", schema=REPLY_SCHEMA)
+    assert (found.response_format, found.dialect, found.calls) == (response_format, dialect, 2)
+    assert NegotiationResult.from_dict(found.to_dict()) == found
+    # Where the user wants the format, the message names the key that says so.
+    with pytest.raises(RequestRejected, match=r"set llm\.response_format to one that the endpoint takes"):
+        negotiate(ScriptedLLM(script), BASE, wanted="json_schema", schema=REPLY_SCHEMA)
+
+
+def test_a_plain_schema_has_no_conditions_no_strict_mode_and_no_additional_properties() -> None:
+    body = apply(NegotiationResult(dialect="plain"), {**BASE, "messages": MESSAGES}, REPLY_SCHEMA)
+    sent = body["response_format"]["json_schema"]
+    text = json.dumps(sent)
+    assert "additionalProperties" not in text and '"if"' not in text and "strict" not in sent
+    assert sent["schema"]["required"] == list(sent["schema"]["properties"])
+    ranks = json.dumps(apply(NegotiationResult(dialect="plain"), {**BASE, "messages": MESSAGES}, RANK_SCHEMA))
+    assert "additionalProperties" not in ranks
+
+
+@pytest.mark.parametrize("broken", [("json_schema",), ("json_schema", "json_object")])
+def test_a_server_that_fails_at_a_format_is_asked_for_a_lower_one(broken: tuple[str, ...]) -> None:
+    class Failing(ScriptedLLM):
+        def complete(self, request: Request) -> Reply:
+            if request.body.get("response_format", {}).get("type") in broken:
+                return Reply(failure="server_error", error="HTTP 500: assertion failed in the sampler")
+            return super().complete(request)
+
+    found = negotiate(Failing(lambda _: HOLD), BASE, wanted="auto", schema=REPLY_SCHEMA)
+    assert found.response_format == ("json_object", "text")[len(broken) - 1]
+    # The first format was asked for once more in the end.
+    assert found.calls == len(broken) + 2
+    assert "assertion failed" in found.refusals[0]
+
+
+def test_a_server_that_was_down_for_a_moment_keeps_its_best_format() -> None:
+    class Recovering(ScriptedLLM):
+        calls = 0
+
+        def complete(self, request: Request) -> Reply:
+            self.calls += 1
+            return Reply(failure="server_error") if self.calls == 1 else super().complete(request)
+
+    found = negotiate(Recovering(lambda _: HOLD), BASE, wanted="auto", schema=REPLY_SCHEMA)
+    assert (found.response_format, found.calls) == ("json_schema", 3)
 
 
 def test_other_statuses_never_lead_to_the_next_step() -> None:
