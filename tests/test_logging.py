@@ -74,8 +74,8 @@ def test_retries_negotiation_and_the_cache_are_logged_and_the_key_is_not(
     for part in (
         "INFO    agent_bt.llm.negotiation: the endpoint refuses a parameter: ",
         "INFO    agent_bt.llm.negotiation: the endpoint accepts response_format json_object and max_tokens, found in",
-        "INFO    agent_bt.llm.retry: attempt 1 failed (rate_limit: ",
-        "INFO    agent_bt.llm.retry: attempt 2 failed (connection: ",
+        "INFO    agent_bt.llm.retry: attempt 1 at local failed (rate_limit: ",
+        "INFO    agent_bt.llm.retry: attempt 2 at local failed (connection: ",
         "INFO    agent_bt.llm.limiter: HTTP 429: from now on at most ",
         "DEBUG   agent_bt.llm.openai_client: http://127.0.0.1",
         "DEBUG   agent_bt.llm.cache: cache miss ",

@@ -14,8 +14,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from agent_bt.backtest.finish import Ended, finish
 from agent_bt.backtest.plan import PreparedRun
 from agent_bt.core.clock import iso, now_iso
@@ -34,7 +32,6 @@ from agent_bt.core.protocols import AgentStrategy
 from agent_bt.core.step import Step
 from agent_bt.core.types import Decision, Fill, Order
 from agent_bt.engine.depth import DepthControl
-from agent_bt.engine.market import Market
 from agent_bt.engine.prefetch import Prefetcher, PrefetchStats
 from agent_bt.engine.simulate import Simulation, simulate
 from agent_bt.execution.broker import SimulatedBroker
@@ -202,7 +199,7 @@ def _simulate(
         journal.drop_failures(reach=1 + max(config.prefetch.depth, 2 * config.llm.max_in_flight))
         return "interrupted", ended
     except (ModelError, ReplayError) as failed:
-        return "interrupted", _at_decision(failed, market, bars, journal.count)
+        return "interrupted", _at_decision(failed, run, journal.count)
     except StrategyError as broken:
         return "interrupted", broken
     finally:
@@ -212,10 +209,20 @@ def _simulate(
     return "done", None
 
 
-def _at_decision(error: AgentBtError, market: Market, bars: np.ndarray, index: int) -> AgentBtError:
-    """Add to the message which decision the error stopped."""
-    if index < len(bars):
-        error.args = (f"decision {index} at {iso(int(market.times[bars[index]]))}: {error}",)
+def _at_decision(error: AgentBtError, run: PreparedRun, index: int) -> AgentBtError:
+    """Add to the message which decision the error stopped, and what to do where it has stopped it before."""
+    bars, kept = run.prepared.schedule.bars, run.folder.read_manifest().get("stopped")
+    if index >= len(bars):
+        return error
+    advice = ""
+    if index and kept == {"decision": index, "error": type(error).__name__}:
+        advice = (
+            ". It has stopped this decision before, so it is this request that the endpoint does not take: change the "
+            "prompt or the llm settings that the message names, or leave the decision out (strategy.every, "
+            "market.start)"
+        )
+    run.folder.update_manifest(stopped={"decision": index, "error": type(error).__name__})
+    error.args = (f"decision {index} at {iso(int(run.prepared.market.times[bars[index]]))}: {error}{advice}",)
     return error
 
 

@@ -88,6 +88,7 @@ def make_warnings(
         )
     elif failed > 0:
         warnings.append(f"{failed:.1%} of the decisions failed and became HOLD")
+    warnings += tally.served.warnings()
     for tier, calls in sorted(tally.unpriced_tiers.items()):
         warnings.append(
             f"{calls:,} calls were served in the service tier {tier}, whose price is not known: they are unpriced; "

@@ -17,22 +17,20 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @contextmanager
 def logging_to_stderr() -> Iterator[None]:
-    """Write the log of a block to stderr; nothing if AGENT_BT_LOG is not set.
+    """Write the log of a block to stderr; warnings alone, in their words, if AGENT_BT_LOG is not set.
 
     Raises:
         UsageError: AGENT_BT_LOG is not a level.
     """
     level = os.environ.get(LOG_VARIABLE, "").strip().lower()
-    if not level:
-        yield
-        return
-    if level not in LEVELS:
+    if level and level not in LEVELS:
         raise UsageError(f"{LOG_VARIABLE} must be one of {', '.join(LEVELS)}, got {level!r}")
     logger, handler = logging.getLogger("agent_bt"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_KeylessFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s" if level else "warning: %(message)s"
+    handler.setFormatter(_KeylessFormatter(form))
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(level.upper())
+    logger.setLevel(level.upper() or logging.WARNING)
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ from typing import Any
 from agent_bt.llm.limits import ConcurrencyWindow, RequestRate
 from agent_bt.llm.priority import Priority, current_priority
 from agent_bt.llm.rate_headers import RemainingQuota
-from agent_bt.llm.retry import retry_after_s
+from agent_bt.llm.retry import LONG_WAIT_S, retry_after_s
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +115,15 @@ class AdaptiveLimiter:
         caller = self._leave(refused=status == 429)
         asked_s = retry_after_s(headers)
         if asked_s is not None:
+            if status != 429 and asked_s > LONG_WAIT_S and now + asked_s > self._hold_until:
+                logger.warning("the endpoint asks to wait %.3g s; no call is sent until then", asked_s)
             self._hold_until = max(self._hold_until, now + min(asked_s, _LONGEST_RETRY_AFTER_S))
         later = sum(one.number > caller.number for one in self._under_way)
         self._quota.update(headers, number=caller.number, now=now, later=later)
         if status == 429:
             self._refused(caller, now)
-            logger.info(
+            logger.log(
+                logging.WARNING if asked_s is not None and asked_s > LONG_WAIT_S else logging.INFO,
                 "HTTP 429: from now on at most %d calls in flight and %.3g calls/s%s",
                 *(self.window, self.rate, "" if asked_s is None else f"; the server asks to wait {asked_s:.3g} s"),
             )

@@ -31,6 +31,9 @@ BACKOFF_S = 0.5
 MAX_WAIT_S = 60.0
 """Longest wait before one attempt; a server that asks for more is asked again after this."""
 
+LONG_WAIT_S = 10.0
+"""A wait longer than this is logged as a warning, which the command line shows."""
+
 _FINAL = ("budget", "offline_miss")
 """Failures of requests that were not sent on purpose."""
 
@@ -107,6 +110,7 @@ class RetryLLM:
         self._lock = threading.Lock()
         self._waiting: set[_Call] = set()
         self._stopped = False
+        self._shown_until = 0.0
 
     def submit(self, request: Request) -> Future[Reply]:
         """Send the request and return its future at once."""
@@ -158,8 +162,10 @@ class RetryLLM:
 
     def _wait(self, call: _Call, failed: Reply) -> None:
         wait_s = compute_wait_s(call.attempts, failed.retry_after_s, self._backoff_s)
-        logger.info(
-            "attempt %d failed (%s: %s); the next in %.2f s", call.attempts, failed.failure, failed.error, wait_s
+        logger.log(
+            logging.WARNING if self._is_worth_showing(wait_s) else logging.INFO,
+            "attempt %d at %s failed (%s: %s); the next in %.3g s",
+            *(call.attempts, call.request.endpoint_id, failed.failure, failed.error, wait_s),
         )
         call.timer = threading.Timer(wait_s, self._again, (call,))
         call.timer.daemon = True
@@ -169,6 +175,15 @@ class RetryLLM:
                 call.timer.start()
                 return
         resolve(call.future, _closed(call.request))
+
+    def _is_worth_showing(self, wait_s: float) -> bool:
+        """Return whether a wait is long, and no other call waits that long already."""
+        now = time.monotonic()
+        with self._lock:
+            if wait_s <= LONG_WAIT_S or now < self._shown_until:
+                return False
+            self._shown_until = now + wait_s
+        return True
 
     def _again(self, call: _Call) -> None:
         with self._lock:

@@ -185,6 +185,7 @@ def llm_usage(tally: Tally, waste: Waste = NO_WASTE) -> dict[str, Any]:
         "cost_saved_usd": None if tally.saved_unpriced else tally.cost_saved_usd,
         "latency_ms_p50": tally.latency_ms(0.5),
         "latency_ms_p95": tally.latency_ms(0.95),
+        "served": [each.to_dict() for each in tally.served.served],
     }
 
 

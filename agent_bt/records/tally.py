@@ -12,6 +12,7 @@ from typing import Any
 from agent_bt.llm.ledger import Spend
 from agent_bt.llm.prices import read_tier
 from agent_bt.records.direction import direction
+from agent_bt.records.served import ServedModels
 
 _NEVER_SENT = ("budget", "offline_miss")
 
@@ -42,6 +43,7 @@ class Tally:
         cached: replies from the cache.
         speculation_hits: used replies to prefetched requests.
         unpriced: calls without a known price.
+        served: who answered, and prompts that were cut.
         unpriced_tiers: calls of `unpriced` by the service tier that the endpoint names.
         saved_unpriced: cached replies without a known price.
         prompt_tokens, completion_tokens: of the calls.
@@ -61,6 +63,7 @@ class Tally:
     cached: int = 0
     speculation_hits: int = 0
     unpriced: int = 0
+    served: ServedModels = field(default_factory=ServedModels)
     unpriced_tiers: Counter[str] = field(default_factory=Counter)
     saved_unpriced: int = 0
     prompt_tokens: int = 0
@@ -88,8 +91,10 @@ class Tally:
             self._add_detail(f"{kind}: {content['reason']}", telemetry["detail"])
         if content["request"] is not None and kind != "budget":
             self._add_call(telemetry, content["failure"])
+            self.served.add(content["time"], content["messages"], telemetry)
             for call, other in zip(telemetry["others"], content["others"], strict=True):
                 self._add_call(call, other["failure"])
+                self.served.add(content["time"], other["messages"], call)
 
     @property
     def failed_share(self) -> float:

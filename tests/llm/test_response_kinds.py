@@ -187,6 +187,24 @@ def test_an_answer_that_stands_in_the_reasoning_alone_is_told_as_such(text: str)
     assert ("the answer stands there" in parsed.detail) == (text == HOLD)
 
 
+def test_a_fault_that_stops_the_same_decision_twice_is_told_with_what_to_do(tmp_path: Any) -> None:
+    with ChatServer(lambda _: HOLD) as server:
+        server.script = [None] * 4 + ["too_long"] * 3
+        config = small_config(tmp_path, server.url, prefetch__depth=0)
+        said = [cli("run", config, "-q") for _ in range(2)]
+        assert [done.code for done in said] == [1, 1]
+        for done in said:
+            assert "decision 3 at " in done.err and "maximum context length" in done.err
+        assert "has stopped this decision before" not in said[0].err
+        assert "has stopped this decision before" in said[1].err and "change the prompt" in said[1].err
+        # Another fault there is told as the first of its kind.
+        server.api_key = "another"
+        assert "has stopped this decision before" not in cli("run", config, "-q").err
+        server.api_key, server.script = None, []
+        assert cli("run", config, "-q").code == 0
+    assert len(list(tmp_path.glob("runs/2*"))) == 1
+
+
 def test_one_refused_prompt_does_not_end_a_run(tmp_path: Any) -> None:
     with ChatServer(lambda _: HOLD) as server:
         server.script = [None, None, "refused_400", "refused_403", "json_validate_failed", None]

@@ -119,6 +119,21 @@ def test_the_wait_is_the_one_that_the_endpoint_asks_for(monkeypatch: pytest.Monk
     assert 7.0 <= waits[0] <= 7.7 and 1.0 <= waits[1] <= 2.0
 
 
+@pytest.mark.parametrize(("asked_s", "shown"), [(34.0, True), (10.5, True), (9.0, False), (None, False)])
+def test_a_wait_of_more_than_ten_seconds_is_shown_once(
+    asked_s: float | None, shown: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [failed("rate_limit", error="slow down", retry_after_s=asked_s) for _ in range(5)]
+    llm = RetryLLM(Scripted(*failures), lambda _: 3)
+    with caplog.at_level("WARNING", logger="agent_bt"):
+        futures = [llm.submit(REQUEST) for _ in range(5)]
+    llm.close()
+    assert all(future.exception() for future in futures)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == shown
+    assert all("rate_limit: slow down); the next in " in line for line in lines)
+
+
 def test_closing_ends_calls_that_wait_for_their_next_attempt() -> None:
     inner = Scripted(failed(retry_after_s=50.0), failed(retry_after_s=50.0))
     llm = RetryLLM(inner, lambda _: 3)

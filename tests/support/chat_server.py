@@ -327,10 +327,12 @@ _REFUSALS: dict[str, tuple[int, dict[str, Any]]] = {
     "refused_400": (400, {"error": {"message": "Input data may contain inappropriate content.",
                                     "code": "data_inspection_failed"}}),
     "refused_403": (403, {"error": {"message": "Content violates usage guidelines. Failed check: SAFETY_CHECK"}}),
+    "too_long": (400, {"error": {"message": "This model's maximum context length is 8192 tokens",
+                                 "code": "context_length_exceeded"}}),
     "json_validate_failed": (400, {"error": {"message": "Failed to generate JSON.", "code": "json_validate_failed",
                                              "failed_generation": "BUY!"}}),
 }  # fmt: skip
-"""Faults of a script: refusals of one prompt, in the shapes of several providers."""
+"""Faults of a script: requests that are not taken, in the shapes of several providers."""
 
 
 class _Handler(BaseHTTPRequestHandler):
