@@ -40,7 +40,7 @@ class Progress(Protocol):
         ...
 
 
-class SilentProgress:
+class SilentProgress(Progress):
     """Progress that is not shown."""
 
     def start(self, total: int, label: str) -> None:

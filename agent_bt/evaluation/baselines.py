@@ -77,11 +77,12 @@ def run_baselines(
 
     Args:
         market: of one or several symbols.
-        rules, limits: the run's, as made by `execution.sizing`; its stops are left out.
+        rules: rules of the run's account, as `execution.sizing.make_rules` makes them; its stops are left out.
+        limits: risk limits of the run, as `execution.sizing.make_limits` makes them.
         cash: what each account starts with, quote units.
-        bars: rows of all decisions, those with nothing to say too, int64 (D,), at least one.
-        recorded: those that were recorded.
-        strategy: what the run came to.
+        bars: rows of all decisions, unchanged ones too, int64 (D,), at least one.
+        recorded: rows of the decisions that were recorded, int64 (R,).
+        strategy: outcome of the run that is compared.
         seed: of the random agents.
     """
     plain, allowed = rules.copy(), limits.copy()

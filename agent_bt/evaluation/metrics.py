@@ -37,26 +37,51 @@ def daily_returns(times: np.ndarray, equity: np.ndarray, initial: float) -> np.n
 
 
 def drawdowns(equity: np.ndarray, initial: float) -> np.ndarray:
-    """Share by which each mark is below the highest before it, the starting value included; float64 (T,), <= 0."""
+    """Compute the fraction by which each mark is below the highest before it, the starting value included.
+
+    Args:
+        equity: marks, quote units, float64 (T,).
+        initial: starting value, quote units.
+
+    Returns:
+        float64 (T,), <= 0.
+    """
     peaks = np.maximum(np.maximum.accumulate(equity), initial)
     below: np.ndarray = equity / peaks - 1.0
     return below
 
 
 def max_drawdown(equity: np.ndarray, initial: float) -> float:
-    """The deepest drawdown, a share <= 0; the starting value counts as a peak."""
+    """Compute the deepest drawdown, a fraction <= 0; the starting value counts as a peak.
+
+    Args:
+        equity: marks, quote units, float64 (T,).
+        initial: starting value, quote units.
+    """
     return min(0.0, float(np.min(drawdowns(equity, initial)))) if len(equity) else 0.0
 
 
 def volatility(returns: np.ndarray, periods_per_year: float = DAYS_PER_YEAR) -> float | None:
-    """Annualised standard deviation (ddof = 1) of returns; None for fewer than two."""
+    """Compute the annualised standard deviation (ddof = 1) of returns; None for fewer than two.
+
+    Args:
+        returns: per period, fractions, float64 (T,).
+        periods_per_year: number of periods in a year; default: days.
+    """
     if len(returns) < 2:
         return None
     return _finite(float(np.std(returns, ddof=1)) * math.sqrt(periods_per_year))
 
 
 def sharpe_ratio(returns: np.ndarray, periods_per_year: float = DAYS_PER_YEAR) -> float | None:
-    """Mean over standard deviation (ddof = 1), annualised, risk-free rate 0; None without variance."""
+    """Compute mean over standard deviation (ddof = 1), annualised, risk-free rate 0; None without variance.
+
+    Sharpe (1994), "The Sharpe Ratio".
+
+    Args:
+        returns: per period, fractions, float64 (T,).
+        periods_per_year: number of periods in a year; default: days.
+    """
     if len(returns) < 2:
         return None
     spread = float(np.std(returns, ddof=1))
@@ -64,10 +89,15 @@ def sharpe_ratio(returns: np.ndarray, periods_per_year: float = DAYS_PER_YEAR) -
 
 
 def sortino_ratio(returns: np.ndarray, periods_per_year: float = DAYS_PER_YEAR, target: float = 0.0) -> float | None:
-    """Mean excess over the downside deviation, annualised; None without a return below the target.
+    """Compute the mean excess over the downside deviation, annualised; None without a return below the target.
 
     The downside deviation is the root of the mean square of shortfalls over all returns, not over the losing ones
     alone (Sortino & Price 1994).
+
+    Args:
+        returns: per period, fractions, float64 (T,).
+        periods_per_year: number of periods in a year; default: days.
+        target: return per period that is not a shortfall.
     """
     if len(returns) < 2:
         return None
@@ -76,7 +106,13 @@ def sortino_ratio(returns: np.ndarray, periods_per_year: float = DAYS_PER_YEAR, 
 
 
 def annualised_return(initial: float, final: float, elapsed_us: int) -> float | None:
-    """Compound return per 365 days; None for less than a day, which says nothing about a year."""
+    """Compute the compound return per 365 days; None for less than a day, which says nothing about a year.
+
+    Args:
+        initial: equity at the start, quote units.
+        final: equity at the end, quote units.
+        elapsed_us: time between them, us.
+    """
     if elapsed_us < DAY or initial <= 0.0:
         return None
     if final <= 0.0:
@@ -86,7 +122,12 @@ def annualised_return(initial: float, final: float, elapsed_us: int) -> float | 
 
 
 def calmar_ratio(annualised: float | None, deepest: float) -> float | None:
-    """Annualised return over the size of the deepest drawdown; None without a drawdown."""
+    """Compute the annualised return over the size of the deepest drawdown (Young 1991); None without a drawdown.
+
+    Args:
+        annualised: return per year, a fraction; None: undefined.
+        deepest: drawdown, a fraction <= 0.
+    """
     return None if annualised is None else _ratio(annualised, -deepest)
 
 
@@ -127,10 +168,14 @@ def profit_factor(results: Sequence[float]) -> float | None:
 
 
 def turnover(notionals: np.ndarray, equities: np.ndarray) -> float:
-    """One-way turnover: half the sum of traded notional over the equity at the time, both float64 (F,).
+    """Compute one-way turnover: half the sum of traded notional over the equity at the time.
 
-    Buying with everything and selling it all again is 1. What is traded when the equity is used up is no share of it,
-    and counts as nothing.
+    Buying with everything and selling it all again is 1. What is traded when the equity is used up has no weight, and
+    counts as nothing.
+
+    Args:
+        notionals: of each fill, quote units, float64 (F,).
+        equities: at each fill, quote units, float64 (F,).
     """
     alive = equities > 0.0
     return 0.5 * float(np.sum(np.abs(notionals[alive]) / equities[alive])) if len(notionals) else 0.0

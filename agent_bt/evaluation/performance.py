@@ -104,9 +104,18 @@ def assemble(
     funding: float,
     **counted: Any,
 ) -> Performance:
-    """The measures from what was counted on the way: those of `Performance` that follow from others follow here.
+    """Compute the measures from what was counted on the way: those of `Performance` that follow from others.
 
-    `returns`: daily, float64 (D,); `counted`: the other fields of `Performance`.
+    Args:
+        final: equity at the end, quote units.
+        cash: at the start, quote units.
+        elapsed_us: time between them, us.
+        returns: daily, fractions, float64 (D,).
+        max_drawdown: a fraction <= 0.
+        realised_pnl: before fees, quote units.
+        fees: paid, quote units.
+        funding: paid, quote units.
+        counted: the other fields of `Performance`.
     """
     total_pnl = final - cash
     annualised = metrics.annualised_return(cash, final, elapsed_us)

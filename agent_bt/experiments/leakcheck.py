@@ -204,7 +204,22 @@ def probe_memory(
     progress: Progress,
     mask: Mask,
 ) -> LeakVerdict:
-    """Ask a sample of decisions about every history, and the prices by their dates; judge the answers."""
+    """Ask a sample of decisions about every history, and the prices by their dates; judge the answers.
+
+    Args:
+        config: of the agent.
+        prompt: of the agent.
+        loaded: bars of the plain history.
+        model: that is asked.
+        samples: number of decisions that are asked about each history.
+        replicates: how often each is asked.
+        alpha: chance of flagging a model that remembers nothing.
+        progress: shows how far it is.
+        mask: makes the history without symbol, dates and price level.
+
+    Raises:
+        UsageError: the range holds fewer than three decisions.
+    """
     rng = np.random.default_rng(config.seed)
     bars = loaded.bars
     histories = {PLAIN: bars, MASKED: mask.apply(bars)}
@@ -238,7 +253,18 @@ def probe_memory(
 def ask_all(
     config: Config, agent: AgentStrategy, bars: pl.DataFrame, rows: Sequence[int], progress: Progress, *, done: int
 ) -> list[Decision]:
-    """What the agent decides at each of `rows` of a history, half invested, so that buying and selling both mean it."""
+    """Ask for the decision at each of some rows of a history.
+
+    The account is half invested, so that buying and selling are both possible.
+
+    Args:
+        config: of the agent.
+        agent: that decides.
+        bars: the history.
+        rows: of the decisions.
+        progress: shows how far it is.
+        done: number of decisions that were asked before.
+    """
     market = build_market(config, bars, agent)
     every = duration_us(config.strategy.every)
     asked = []
@@ -256,7 +282,13 @@ def ask_all(
 
 
 def ask_recall(config: Config, bars: pl.DataFrame, model: Model) -> Recall | None:
-    """Ask for closes by date alone; None where the range holds no whole day."""
+    """Ask for closes by date alone; None where the range holds no whole day.
+
+    Args:
+        config: of the agent.
+        bars: with the prices that are asked for.
+        model: that is asked.
+    """
     inside = bars.filter(pl.col("open_time").to_physical() >= time_us(config.market.start))
     times = inside["close_time"].to_physical().to_numpy()
     probes = choose_probes(times, inside["close"].to_numpy(), PROBES)
@@ -268,7 +300,12 @@ def ask_recall(config: Config, bars: pl.DataFrame, model: Model) -> Recall | Non
 
 
 def masked_config(config: Config, mask: Mask) -> Config:
-    """The config of the run behind a mask: another symbol and other dates; a lot is worth what it was."""
+    """Return the config of the run behind a mask: another symbol and other dates; a lot is worth what it was.
+
+    Args:
+        config: of the run.
+        mask: as applied to its bars.
+    """
     market, execution = config.market, config.execution
     lots = 1.0 / mask.price_factor
     return config.model_copy(

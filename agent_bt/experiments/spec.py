@@ -29,7 +29,12 @@ def key_of(override: str) -> tuple[str, ...]:
 
 
 def split_overrides(overrides: Sequence[str], model: type[Section]) -> tuple[list[str], list[str]]:
-    """Return the `--set` values of the specification's own keys, and those of the configs behind it."""
+    """Return the `--set` values of the specification's own keys, and those of the configs behind it.
+
+    Args:
+        overrides: `key=value` each.
+        model: the class of the specification.
+    """
     own = [text for text in overrides if key_of(text)[0] in model.model_fields]
     return own, [text for text in overrides if text not in own]
 
@@ -94,12 +99,26 @@ def validate_spec(
 
 
 def origin_of(origins: Origins, path: tuple[Any, ...], default: str = "") -> str:
-    """Return the file and line of a key, or of the nearest key above it of which they are known."""
+    """Return the file and line of a key, or of the nearest key above it of which they are known.
+
+    Args:
+        origins: file and line by path.
+        path: of the key.
+        default: returned where none is known.
+    """
     return next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), default)
 
 
 def not_one_of(key: str, value: str, allowed: Collection[str], origins: Origins, path: Path) -> Complaint:
-    """Return the complaint that a value is not one of those allowed, with the nearest of them."""
+    """Return the complaint that a value is not one of those allowed, with the nearest of them.
+
+    Args:
+        key: whose value it is.
+        value: as given.
+        allowed: the values that are possible.
+        origins: file and line of each key.
+        path: of the specification's file.
+    """
     guess = nearest(value, allowed)
     hint = f"; did you mean {guess}?" if guess else ""
     message = f"{key}: {value!r} is not one of {', '.join(allowed)}{hint}"

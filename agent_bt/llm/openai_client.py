@@ -67,7 +67,7 @@ class Limiter(Protocol):
         ...
 
 
-class FixedLimiter:
+class FixedLimiter(Limiter):
     """A limiter with a fixed number of attempts in flight.
 
     Args:

@@ -80,7 +80,13 @@ def mirrored(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def shuffled(bars: pl.DataFrame, rng: np.random.Generator, block_us: int = _BLOCK) -> pl.DataFrame:
-    """Blocks of a day in a random order in which none keeps its place; inside a block everything stays."""
+    """Put blocks of bars into a random order in which none keeps its place; inside a block everything stays.
+
+    Args:
+        bars: a history with the columns of `core.schema.BAR_SCHEMA`.
+        rng: draws the order.
+        block_us: length of a block, us; default: a day.
+    """
     length = int(bars["close_time"].to_physical()[0] - bars["open_time"].to_physical()[0])
     rows = np.arange(len(bars))
     blocks = np.array_split(rows, max(2, math.ceil(len(bars) * length / block_us)))

@@ -67,7 +67,12 @@ class Foresight:
 
 
 def compare(plain: Answers, changed: Answers) -> Response:
-    """Hold the answers to a changed history against those to the plain one."""
+    """Compare the answers to a changed history with those to the plain one.
+
+    Args:
+        plain: answers to the history as it was.
+        changed: answers to the other one, at the same decisions.
+    """
     same = plain.actions == changed.actions
     acting = plain.actions != 0
     replicates = len(plain.actions)
@@ -80,10 +85,14 @@ def compare(plain: Answers, changed: Answers) -> Response:
 
 
 def foresight(answers: Answers, next_returns: np.ndarray) -> Foresight:
-    """Hold answers against the returns from each decision to the next, float64 (n,).
+    """Compare answers with the returns from each decision to the next.
 
     A sign weighs from one half (the smallest move) to one (the largest), by rank: what is remembered of a market is its
     large moves, yet a single crash must not decide everything.
+
+    Args:
+        answers: of a model, n decisions in each replicate.
+        next_returns: return from each decision to the next, a fraction, float64 (n,).
     """
     sizes = np.abs(next_returns)
     weights = 0.5 + 0.5 * np.searchsorted(np.sort(sizes), sizes, side="right") / len(sizes)
@@ -92,10 +101,15 @@ def foresight(answers: Answers, next_returns: np.ndarray) -> Foresight:
 
 
 def p_above(scores: np.ndarray, others: np.ndarray, *, seed: int) -> float:
-    """One-sided p-value of "the mean of `scores` is not above that of `others`", float64 (R, n), paired in time.
+    """Compute the one-sided p-value of "the mean of `scores` is not above that of `others`".
 
     The statistic of `measure_effect` is symmetric, so half of its two-sided p-value is the one-sided one; 1 where the
     mean is not above.
+
+    Args:
+        scores: of the answers to one history, float64 (R, n).
+        others: of those to another, paired in time, float64 (R, n).
+        seed: of the bootstrap.
     """
     effect = measure_effect(scores, others, seed=seed)
     return effect.p_value() / 2.0 if effect.value > 0.0 else 1.0

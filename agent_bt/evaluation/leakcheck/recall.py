@@ -98,7 +98,12 @@ def read_price(reply: Reply) -> float | None:
 
 
 def score(probes: Sequence[Probe], answers: Sequence[float | None]) -> Recall:
-    """Score answers, one for each probe."""
+    """Score the answers to questions about prices by their dates.
+
+    Args:
+        probes: the questions.
+        answers: one price for each probe; None: no valid answer.
+    """
     truth = np.array([probe.close for probe in probes])
     given = np.array([math.nan if answer is None else answer for answer in answers])
     errors = np.abs(given[:, None] / truth[None, :] - 1.0)

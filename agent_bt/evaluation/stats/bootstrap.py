@@ -82,11 +82,18 @@ def mean_error(values: np.ndarray, block_length: float) -> np.ndarray | float:
 
 
 def sum_units(values: np.ndarray, bars: int) -> np.ndarray:
-    """Sums of `bars` neighbouring observations; float64 (..., m), m = ceil(n / bars); the last may hold fewer.
+    """Sum neighbouring observations; the last sum may hold fewer.
 
     A mean over bars is the sum of these sums over n, so nothing of it is lost. A block bootstrap of the sums is one
     of the bars whose blocks begin and end on this grid: dependence inside a unit is kept whole, and only the number
     of units limits how well the variance is known (to about 1 part in sqrt(m / 2)).
+
+    Args:
+        values: observations in time, float64 (..., n).
+        bars: how many go into a sum.
+
+    Returns:
+        float64 (..., m), m = ceil(n / bars).
     """
     return np.add.reduceat(values, np.arange(0, values.shape[-1], bars), axis=-1)
 

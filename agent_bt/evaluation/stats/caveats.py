@@ -85,7 +85,12 @@ def find_warnings(
 
 
 def find_notes(effect: Effect, unit: str) -> list[str]:
-    """What is worth knowing about the noise and changes no wording."""
+    """List what is worth knowing about the noise and does not change the wording of a verdict.
+
+    Args:
+        effect: the difference between two arms.
+        unit: of the metric, for the text.
+    """
     noise = effect.model_noise
     if noise is None:
         return []

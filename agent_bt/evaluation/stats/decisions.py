@@ -55,7 +55,14 @@ class PerDecision:
 
 
 def flip_matrix(baseline: Sequence[str], arm: Sequence[str]) -> np.ndarray:
-    """Counts of each pair of actions on the same decisions: int64 (3, 3), rows the baseline's, columns the arm's.
+    """Count each pair of actions on the same decisions.
+
+    Args:
+        baseline: its actions, each one of `ACTIONS`.
+        arm: the other arm's, at the same decisions.
+
+    Returns:
+        int64 (3, 3), rows the baseline's actions, columns the arm's.
 
     Raises:
         ValueError: the arms differ in length, or an action is none of `ACTIONS`.
@@ -67,7 +74,11 @@ def flip_matrix(baseline: Sequence[str], arm: Sequence[str]) -> np.ndarray:
 
 
 def agreement(matrix: np.ndarray, *, alpha: float = 0.05) -> Agreement:
-    """Agreement of a flip matrix, int (3, 3), with limits of confidence 1 - alpha; kappa by Cohen (1960).
+    """Compute the agreement of a flip matrix with its confidence limits; kappa by Cohen (1960).
+
+    Args:
+        matrix: as `flip_matrix` returns it, int (3, 3).
+        alpha: 1 - confidence of the limits.
 
     Raises:
         ValueError: there is no decision.
@@ -104,13 +115,18 @@ def attribute_flips(baseline: Sequence[str], arm: Sequence[str], differences: np
 
 
 def wilson_rate(cases: int, total: int, *, alpha: float = 0.05) -> Rate:
-    """A share with its score interval of confidence 1 - alpha (Wilson 1927); right for 0 and for all, too.
+    """Compute a fraction with its score interval (Wilson 1927); right for 0 and for all, too.
+
+    Args:
+        cases: number of cases.
+        total: number of what they are a fraction of.
+        alpha: 1 - confidence of the interval.
 
     Raises:
-        ValueError: there is nothing to take a share of, or more cases than that.
+        ValueError: `total` is 0, or below `cases`.
     """
     if not 0 <= cases <= total or total < 1:
-        raise ValueError(f"{cases} of {total} is no share")
+        raise ValueError(f"cases must be from 0 to total, and total at least 1, got {cases} of {total}")
     z = NormalDist().inv_cdf(1.0 - alpha / 2.0)
     share = cases / total
     centre = share + z**2 / (2 * total)

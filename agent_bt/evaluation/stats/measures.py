@@ -42,7 +42,15 @@ def values_over_time(metric: Metric, returns: np.ndarray, times: np.ndarray, *, 
 
 
 def daily_returns(returns: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Compound the bars of each UTC day, float64 (..., T) to (..., D); a bar closing at 00:00 ends the day before."""
+    """Compound the bars of each UTC day; a bar that closes at 00:00 ends the day before.
+
+    Args:
+        returns: of each bar, fractions, float64 (..., T).
+        times: close of each bar, UTC us, int64 (T,).
+
+    Returns:
+        float64 (..., D).
+    """
     compounded: np.ndarray = np.multiply.reduceat(1.0 + returns, day_starts(times), axis=-1) - 1.0
     return compounded
 

@@ -17,10 +17,14 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float], alpha: float) -> list[float]:
-    """The level at which Holm's procedure decides each hypothesis, in the given order.
+    """Compute the level at which Holm's procedure (1979) decides each hypothesis, in the given order.
 
     The arm of rank k (from 0) is tested at alpha / (m - k) until one is not rejected; that one's level holds for all
     that come after. An interval with confidence 1 - level so excludes 0 exactly where Holm rejects.
+
+    Args:
+        p_values: of the hypotheses.
+        alpha: chance that any true one is rejected.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     levels = [0.0] * len(p_values)

@@ -92,10 +92,17 @@ class Effect:
         return (self.value - reach, self.value + reach) if math.isfinite(reach) else None
 
     def smallest_detectable(self, alpha: float, power: float = 0.8) -> float | None:
-        """The smallest true effect that would be seen with this power, in the metric's unit; None as for `interval`.
+        """Compute the smallest true effect that would be found with this power; None as for `interval`.
 
         With replicates, a drift that is seen by chance (`DRIFT_LEVEL`) would cost about half of the power; the rest
         of the cases must make up for it.
+
+        Args:
+            alpha: chance of a false verdict.
+            power: chance to find it.
+
+        Returns:
+            In the metric's unit.
         """
         critical = self.critical_value(alpha)
         if not math.isfinite(critical):

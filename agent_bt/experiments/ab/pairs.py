@@ -62,7 +62,12 @@ def count_unrecorded_pairs(one: Run, other: Run, paired: int) -> int:
 
 
 def pairs_of(baseline: Grid, arm: Grid) -> list[tuple[Run, Run]]:
-    """Return the pairs of runs (baseline, arm) of the same replicate and window."""
+    """Return the pairs of runs (baseline, arm) of the same replicate and window.
+
+    Args:
+        baseline: its runs, by replicate and window.
+        arm: the other arm's runs, as many.
+    """
     rows = zip(baseline, arm, strict=True)
     return [(one, other) for first, second in rows for one, other in zip(first, second, strict=True)]
 

@@ -19,11 +19,15 @@ _DECIMALS = 6
 
 
 def pack_bands(arms: Mapping[str, Grid], *, baseline: str) -> str:
-    """The packed columns `time`, `hold` if known, and for arm i `median<i>`, `low<i>`, `high<i>`: growth.
+    """Pack the columns `time`, `hold` if known, and for arm i `median<i>`, `low<i>`, `high<i>`: growth.
 
     Growth is equity / cash - 1, compounded from window to window, at the bars that all runs have in common: about
     `MAX_POINTS` of them, evenly taken. `low` and `high` are those of the replicates at that bar. `hold` is what buying
     and holding earned, as recorded by the baseline's first replicate.
+
+    Args:
+        arms: the runs of each arm, by replicate and window.
+        baseline: name of the arm that the others are compared with.
 
     Raises:
         RecordError: the equity of a run cannot be read.

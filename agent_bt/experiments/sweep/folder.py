@@ -76,5 +76,10 @@ class SweepFolder:
 
 
 def folder_of(root: Path, sweep_id: str) -> SweepFolder:
-    """Return the folder of a sweep: `root` is the folder of runs."""
+    """Return the folder of a sweep.
+
+    Args:
+        root: the folder of runs.
+        sweep_id: name of the sweep's folder.
+    """
     return SweepFolder(root / "sweeps" / sweep_id)

@@ -66,7 +66,12 @@ def choose(values: np.ndarray) -> int | None:
 
 
 def column(performances: list[Performance], name: str) -> np.ndarray:
-    """Return one measure of C accounts, NaN where undefined; float64 (C,)."""
+    """Return one measure of several accounts, NaN where undefined; float64 (C,).
+
+    Args:
+        performances: of C accounts.
+        name: of a field of `Performance`.
+    """
     return np.array([math.nan if (value := getattr(each, name)) is None else value for each in performances], float)
 
 
