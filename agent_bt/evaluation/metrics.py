@@ -18,7 +18,7 @@ _FLAT = 1e-12
 
 
 def daily_returns(times: np.ndarray, equity: np.ndarray, initial: float) -> np.ndarray:
-    """Returns from one UTC day's last mark to the next.
+    """Compute the returns from one UTC day's last mark to the next.
 
     Args:
         times: close times of the bars, int64 (T,), UTC us, ascending; a bar that closes at 00:00 ends the day before.
@@ -132,7 +132,7 @@ def calmar_ratio(annualised: float | None, deepest: float) -> float | None:
 
 
 def trade_results(fills: Sequence[Fill]) -> list[float]:
-    """Profit of every closed trade, in quote units, net of fees.
+    """Compute the profit of every closed trade, in quote units, net of fees.
 
     A trade is closed by each fill that reduces a position, against the average entry price. It bears its own fee, and
     its part of the fees that were paid to enter.
@@ -157,7 +157,7 @@ def trade_results(fills: Sequence[Fill]) -> list[float]:
 
 
 def win_rate(results: Sequence[float]) -> float | None:
-    """Share of trades that made money; None without trades."""
+    """Compute the fraction of trades that made money; None without trades."""
     return sum(result > 0.0 for result in results) / len(results) if results else None
 
 

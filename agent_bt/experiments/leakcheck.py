@@ -67,18 +67,18 @@ def leakcheck(
     progress: Progress,
     offline: bool = False,
 ) -> dict[str, Any]:
-    """Check an agent for memory of its market; returns what `leakcheck.json` holds.
+    """Check an agent for memory of its market, and return what `leakcheck.json` holds.
 
     Args:
         config, config_path: of the agent.
         samples: decisions that are asked again about each of the other histories.
         replicates: how often each is asked.
         alpha: chance of flagging a model that remembers nothing.
-        progress: told how far it is.
+        progress: shows how far it is.
         offline: replies come from the cache alone.
 
     Raises:
-        UsageError: the strategy is no agent.
+        UsageError: the strategy is not an agent.
         AgentBtError: something could not run; the same command continues.
     """
     plain = plan_run(config, config_path=config_path)
@@ -139,7 +139,7 @@ def estimate_leakcheck(
         replicates: how often each is asked.
 
     Raises:
-        UsageError: the strategy is no agent.
+        UsageError: the strategy is not an agent.
     """
     plain = plan_run(config, config_path=config_path)
     prompt = _check_agent(plain)

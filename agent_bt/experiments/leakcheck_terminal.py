@@ -21,7 +21,7 @@ _STATUS = {
 
 
 def render(found: Mapping[str, Any]) -> RenderableType:
-    """A whole `leakcheck.json`."""
+    """Render a whole `leakcheck.json`."""
     return Group(*_parts(found))
 
 

@@ -20,7 +20,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 SpecT = TypeVar("SpecT", bound=Section)
 Message = Callable[[ErrorDetails, tuple[Any, ...], str], str | None]
-"""(Pydantic's error, path of the key, the same with dots) -> what the user is told; None: as for any specification."""
+"""(Pydantic's error, path of the key, the same with dots) -> the message; None: as for any specification."""
 
 
 def key_of(override: str) -> tuple[str, ...]:

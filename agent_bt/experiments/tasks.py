@@ -1,4 +1,4 @@
-"""Runs the cells of an experiment on a few threads: one progress display, and one end for all of them.
+"""Run the cells of an experiment on a few threads: one progress display, and one end for all of them.
 
 The first cell that cannot go on, or an interrupt, stops every other at its next decision. All of them are resumable.
 """
@@ -43,7 +43,7 @@ def run_tasks(
     Args:
         tasks: what is left to do.
         threads: how many at once.
-        progress: told of all decisions together.
+        progress: shows all decisions together.
         label: shown beside them.
         done: decisions that were made before.
         stop: called when the rest shall end early, so that whoever waits for a reply stops waiting.
@@ -169,7 +169,7 @@ class _Part:
         self._key = key
 
     def start(self, total: int, label: str) -> None:
-        """The display knows already."""
+        """Do nothing: the display knows already."""
 
     def update(
         self, done: int, *, invalid: int = 0, calls: int = 0, tokens: int = 0, cost_usd: float | None = None
@@ -190,4 +190,4 @@ class _Part:
         self._display.note(text)
 
     def stop(self) -> None:
-        """The display stops when all have ended."""
+        """Do nothing: the display stops when all have ended."""

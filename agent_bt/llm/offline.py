@@ -52,7 +52,7 @@ class OfflineLLM:
         return self.submit(request).result()
 
     def close(self) -> None:
-        """Nothing to release; the store stays open."""
+        """Do nothing: the store stays open."""
 
 
 def describe_miss(request: Request, store: ReplyStore) -> str:

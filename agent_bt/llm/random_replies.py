@@ -35,4 +35,4 @@ class RandomReplyLLM:
         return Reply(text=text, finish_reason="stop")
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""

@@ -75,4 +75,4 @@ class ScriptedLLM:
         return Reply(text=reply, finish_reason="stop") if isinstance(reply, str) else reply
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""

@@ -101,7 +101,7 @@ class StandInLLM:
         return Reply(text=text, finish_reason="stop", body=self._body(request, text, usage), usage=usage, cost_usd=0.0)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _body(self, request: Request, text: str, usage: Usage) -> str:
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}

@@ -71,7 +71,7 @@ class Cutoff:
 
 
 def find_cutoff(llm: LLMConfig) -> Cutoff:
-    """The cutoff of the model that `llm` names."""
+    """Find the knowledge cutoff of the model that `llm` names."""
     if llm.knowledge_cutoff is not None:
         return Cutoff(day=llm.knowledge_cutoff[:10], source="config")
     if is_embedded(llm):
@@ -82,5 +82,5 @@ def find_cutoff(llm: LLMConfig) -> Cutoff:
 
 
 def latest_instant(cutoffs: Iterable[Cutoff]) -> int | None:
-    """The latest of the known ones, UTC us; None if none is known."""
+    """Return the latest of the known cutoffs, UTC us; None if none is known."""
     return max((cutoff.instant for cutoff in cutoffs if cutoff.instant is not None), default=None)

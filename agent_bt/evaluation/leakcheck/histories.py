@@ -45,7 +45,7 @@ class Mask:
 
     @classmethod
     def of(cls, bars: pl.DataFrame) -> Mask:
-        """The mask that moves these bars to 2001, the price to about 100, the mean volume of a bar to about 1000."""
+        """Make the mask that moves bars to 2001, prices to about 100, the mean volume of a bar to about 1000."""
         start = int(bars["open_time"].to_physical()[0])
         week = 7 * DAY
         volume = float(bars["volume"].to_numpy().mean())
@@ -56,7 +56,7 @@ class Mask:
         )
 
     def apply(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The masked bars."""
+        """Return the masked bars."""
         moved = pl.duration(microseconds=self.shift)
         return bars.with_columns(
             (pl.col("open_time", "close_time") + moved).cast(TIME),
@@ -67,7 +67,7 @@ class Mask:
 
 
 def mirrored(bars: pl.DataFrame) -> pl.DataFrame:
-    """Every log return with its sign turned around the first open: rises become falls, takers buy what they sold."""
+    """Mirror every log return at the first open: rises become falls, takers buy what they sold."""
     centre = float(bars["open"][0]) ** 2
     turned = bars.with_columns(
         open=centre / pl.col("open"),
@@ -105,12 +105,12 @@ def shuffled(bars: pl.DataFrame, rng: np.random.Generator, block_us: int = _BLOC
 
 
 def shifted(bars: pl.DataFrame) -> pl.DataFrame:
-    """All prices higher by 37%: the same returns at a level that was not there."""
+    """Raise all prices by 37%: the same returns at a level that never was."""
     return bars.with_columns(pl.col(*_PRICES, *_QUOTES) * _SHIFT).cast(BAR_SCHEMA)
 
 
 def counterfactuals(rng: np.random.Generator) -> Mapping[str, Callable[[pl.DataFrame], pl.DataFrame]]:
-    """The counterfactual histories by name (input perturbation: Li et al. 2025, arXiv 2510.07920)."""
+    """Return the counterfactual histories by name (input perturbation: Li et al. 2025, arXiv 2510.07920)."""
     return {"mirrored": mirrored, "shuffled": lambda bars: shuffled(bars, rng), "shifted": shifted}
 
 

@@ -30,7 +30,7 @@ class Answers:
 
     @classmethod
     def of(cls, decisions: Sequence[Sequence[Decision]]) -> Answers:
-        """From the decisions of each replicate."""
+        """Make the answers from the decisions of each replicate."""
         return cls(
             actions=np.array([[_SIGNS[d.action] for d in row] for row in decisions]),
             sizes=np.array([[d.size if d.action != "HOLD" and d.size else 0.0 for d in row] for row in decisions]),

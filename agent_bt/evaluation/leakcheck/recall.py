@@ -36,7 +36,7 @@ class Probe:
     close: float
 
     def messages(self, symbol: str) -> list[dict[str, str]]:
-        """The question; date and symbol are all it holds."""
+        """Return the messages of the question; date and symbol are all they hold."""
         return [
             {
                 "role": "system",
@@ -72,13 +72,13 @@ class Recall:
     expected: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         keys = ("asked", "answered", "within", "chance", "median_error")
         return {key: getattr(self, key) for key in keys}
 
 
 def choose_probes(times: np.ndarray, closes: np.ndarray, count: int) -> list[Probe]:
-    """Questions about `count` whole days, spread evenly; `times` int64 (T,) close times in UTC us, `closes` (T,)."""
+    """Choose `count` whole days, spread evenly; `times` int64 (T,) close times in UTC us, `closes` (T,)."""
     ends = np.flatnonzero(times % DAY == 0)
     if not len(ends):
         return []
@@ -87,7 +87,7 @@ def choose_probes(times: np.ndarray, closes: np.ndarray, count: int) -> list[Pro
 
 
 def read_price(reply: Reply) -> float | None:
-    """The price a reply names; None where it names none, or says it does not know."""
+    """Read the price that a reply names; None where it names none, or says that it does not know."""
     try:
         value = json.loads(reply.text or "")
     except ValueError:

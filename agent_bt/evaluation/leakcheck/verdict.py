@@ -51,7 +51,7 @@ class LeakVerdict:
     recall: Recall | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data."""
         return {
             "flagged": self.flagged,
             "alpha": self.alpha,

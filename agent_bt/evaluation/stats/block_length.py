@@ -8,7 +8,7 @@ import numpy as np
 
 
 def optimal_block_length(values: np.ndarray) -> float:
-    """The block length that minimises the error of the stationary bootstrap's variance of the mean.
+    """Compute the block length that minimises the error of the stationary bootstrap's variance of the mean.
 
     Politis & White (2004) with the correction of Patton, Politis & White (2009): a flat-top window over the
     autocovariances, as wide as twice the last lag before a row of insignificant ones, gives

@@ -26,7 +26,7 @@ class Resamples:
 
 
 def resample_mean(values: np.ndarray, *, block_length: float, resamples: int, seed: int) -> Resamples:
-    """The mean of one series under the stationary bootstrap, with a standard error inside each resample.
+    """Resample the mean of one series by the stationary bootstrap, with a standard error inside each resample.
 
     The error of a resample comes from its own blocks: sqrt(sum((S_i - m L_i)^2)) / n with block sums S_i, lengths
     L_i and the resample's mean m (Goetze & Kuensch 1996, for blocks of random length). On average it equals
@@ -45,7 +45,7 @@ def resample_mean(values: np.ndarray, *, block_length: float, resamples: int, se
 
 
 def resample_means(values: np.ndarray, *, block_length: float, resamples: int, seed: int) -> np.ndarray:
-    """The means of several series under the same blocks, minus the means of the data; float64 (B, k).
+    """Resample the means of several series with the same blocks, minus the means of the data; float64 (B, k).
 
     Args:
         values: float64 (n, k): k series over the same n observations.
@@ -59,7 +59,7 @@ def resample_means(values: np.ndarray, *, block_length: float, resamples: int, s
 
 
 def mean_error(values: np.ndarray, block_length: float) -> np.ndarray | float:
-    """Standard error of the mean that the stationary bootstrap has in the limit of infinitely many resamples.
+    """Compute the standard error of the mean, the stationary bootstrap's in the limit of infinitely many resamples.
 
     Politis & Romano (1994), lemma 1: the variance is 1/n sum of circular autocovariances with weights
     (1 - i/n) (1 - 1/b)^i on both sides.

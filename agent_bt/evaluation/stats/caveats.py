@@ -44,7 +44,7 @@ def find_warnings(
     times: np.ndarray,
     knowledge_cutoff: int | None,
 ) -> list[str]:
-    """Every caveat of one comparison, the most general first; each reads as the end of "but ...".
+    """List every caveat of one comparison, the most general first; each reads as the end of "but ...".
 
     Args:
         arm: the arm.
@@ -112,14 +112,14 @@ def _trades_per_run(arm: Arm) -> float | None:
 
 
 def _contributions(arm: Arm, baseline: Arm, effect: Effect, differences: np.ndarray) -> list[np.ndarray]:
-    """Two ways to take the difference apart into trades: closed trades, and the stretches where the arms differ."""
+    """Two ways to take the difference apart into trades: closed trades, and the periods in which the arms differ."""
     parts = []
     if arm.trade_results is not None and baseline.trade_results is not None:
         gains = [result / len(arm.trade_results) for results in arm.trade_results for result in results]
         costs = [-result / len(baseline.trade_results) for results in baseline.trade_results for result in results]
         parts.append(np.array(gains + costs))
     differing = differences != 0.0
-    # Where the arms differ nearly always, a stretch is no trade.
+    # Where the arms differ nearly always, a period is not a trade.
     if np.mean(differing) < 0.5:
         starts = np.flatnonzero(np.diff(differing, prepend=False) & differing)
         parts.append(np.add.reduceat(differences, starts))

@@ -138,7 +138,7 @@ def wilson_rate(cases: int, total: int, *, alpha: float = 0.05) -> Rate:
 
 
 def per_decision(values: np.ndarray) -> PerDecision:
-    """Summary of a cost or a latency per decision; float64 (D,), NaN where unknown (an unpriced call, say)."""
+    """Summarise a cost or a latency per decision; float64 (D,), NaN where unknown (an unpriced call, say)."""
     known = values[np.isfinite(values)]
     if not len(known):
         return PerDecision(total=0.0, mean=None, median=None, p95=None, unknown=len(values))

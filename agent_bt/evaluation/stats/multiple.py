@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down p-values, in the given order: at most alpha exactly where Holm rejects at alpha."""
+    """Adjust p-values by Holm's step-down (1979), in the given order: at most alpha exactly where Holm rejects."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)
     highest = 0.0

@@ -25,7 +25,7 @@ class Overfitting:
 
 
 def backtest_overfitting(returns: np.ndarray, *, blocks: int | None = None, score: Score = "sharpe") -> Overfitting:
-    """Probability of backtest overfitting by CSCV (Bailey, Borwein, Lopez de Prado & Zhu 2015).
+    """Estimate the probability of backtest overfitting by CSCV (Bailey, Borwein, Lopez de Prado & Zhu 2015).
 
     Time is cut into equal blocks; every choice of half of them is once the sample in which the best arm is picked,
     the other half is where its rank among all arms is looked up. Equal scores share their mean rank.

@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 
 def smallest_detectable(error: float, critical_value: float, power: float = 0.8) -> float:
-    """The smallest true effect that the test rejects with probability `power`; the unit is that of `error`.
+    """Compute the smallest true effect that the test finds with probability `power`; the unit is that of `error`.
 
     (critical value + z of the power) x standard error: the effect whose statistic is below the critical value only in
     1 - power of the samples (Bloom 1995).

@@ -24,7 +24,7 @@ class SharpeEvidence:
 def probabilistic_sharpe(
     sharpe: float, *, observations: int, skew: float, kurtosis: float, benchmark: float = 0.0
 ) -> float:
-    """Probability that the true Sharpe ratio exceeds `benchmark` (Bailey & Lopez de Prado 2012).
+    """Compute the probability that the true Sharpe ratio exceeds `benchmark` (Bailey & Lopez de Prado 2012).
 
     Phi((SR - SR*) sqrt(T - 1) / sqrt(1 - skew SR + (kurtosis - 1) / 4 SR^2)).
 
@@ -43,7 +43,7 @@ def probabilistic_sharpe(
 
 
 def expected_maximum(trials: int) -> float:
-    """Expected maximum of `trials` independent standard normals, as approximated by Bailey & Lopez de Prado (2014).
+    """Approximate the expected maximum of `trials` independent standard normals (Bailey & Lopez de Prado 2014).
 
     (1 - g) z(1 - 1/N) + g z(1 - 1/(N e)), g Euler's constant; 0 for one trial.
 
@@ -62,7 +62,7 @@ def expected_maximum(trials: int) -> float:
 def deflated_sharpe(
     sharpe: float, *, observations: int, skew: float, kurtosis: float, trials: int, trial_variance: float
 ) -> float:
-    """Probability that the true Sharpe ratio exceeds what the best of `trials` has by chance.
+    """Compute the probability that the true Sharpe ratio exceeds what the best of `trials` has by chance.
 
     Bailey & Lopez de Prado (2014): `probabilistic_sharpe` against sqrt(trial variance) x `expected_maximum`.
 
@@ -81,7 +81,7 @@ def deflated_sharpe(
 def sharpe_evidence(
     returns: np.ndarray, *, trials: int = 1, trial_variance: float | None = None
 ) -> SharpeEvidence | None:
-    """Probabilistic and deflated Sharpe ratio of one arm, the mean over its replicates.
+    """Compute the probabilistic and deflated Sharpe ratio of one arm, the mean over its replicates.
 
     Args:
         returns: float64 (R, n), returns per period, one row for each replicate.

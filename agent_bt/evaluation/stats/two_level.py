@@ -1,8 +1,8 @@
-"""The effect of an arm against the baseline, with the noise of the market and that of the model told apart.
+"""The effect of an arm against the baseline, with the noise of the market and that of the model apart.
 
 Two levels of noise reach the mean difference of two arms:
 
-1. time: another stretch of the market would have shown another difference (and the model's answers scatter from bar
+1. time: another period of the market would have shown another difference (and the model's answers scatter from bar
    to bar). The stationary bootstrap of the paired differences, averaged over replicates, measures all of this.
 2. replicates: the same model on the same market answers differently. The spread of the replicates' results measures
    all of this, with as few degrees of freedom as there are replicates.
@@ -70,19 +70,19 @@ class Effect:
     statistics: np.ndarray
 
     def p_value(self) -> float:
-        """Two-sided p-value of "no difference": the share of resamples at least as far out, the data counted in."""
+        """Compute the two-sided p-value of "no difference": the fraction of resamples as far out, the data included."""
         if self.identical:
             return 1.0
         statistic = abs(self.value) / self.error if self.error > 0.0 else math.inf
         return float(1 + np.sum(self.statistics >= statistic)) / (1 + len(self.statistics))
 
     def critical_value(self, alpha: float) -> float:
-        """The statistic whose p-value is `alpha`; infinite where the differences are too few to set one."""
+        """Compute the statistic whose p-value is `alpha`; infinite where the differences are too few to set one."""
         rank = math.floor(alpha * (1 + len(self.statistics)))
         return float(self.statistics[-rank]) if rank else math.inf
 
     def interval(self, alpha: float) -> tuple[float, float] | None:
-        """Limits that hold the true effect with confidence 1 - alpha; None where the differences are too few.
+        """Compute limits that hold the true effect with confidence 1 - alpha; None where the differences are too few.
 
         0 is outside exactly where `p_value() <= alpha`, but for ties.
         """

@@ -70,7 +70,7 @@ class Cells:
         return len(self.times)
 
     def index(self) -> str:
-        """The packed columns `time`, `window`, `price`, and for lane i `cell<i>` and `size<i>`.
+        """Pack the columns `time`, `window`, `price`, and for lane i `cell<i>` and `size<i>`.
 
         A cell is side + 4 * source + 16 * (an order came of it), positions in `SIDES` and `SOURCES`.
         """
@@ -98,24 +98,24 @@ class Cells:
 
     def _wanted(self) -> list[Column]:
         """For lane i `group<i>`, equal where the weights wanted are the same, and `held<i>`, of how many symbols."""
-        told = [[read_targets(run) for run in lane.runs] for lane in self.lanes]
-        symbols = sorted({symbol for runs in told for each in runs for symbol in each.symbols})
-        weights = np.zeros((len(told), self.count, len(symbols)))
-        for lane, runs in enumerate(told):
+        wanted = [[read_targets(run) for run in lane.runs] for lane in self.lanes]
+        symbols = sorted({symbol for runs in wanted for each in runs for symbol in each.symbols})
+        weights = np.zeros((len(wanted), self.count, len(symbols)))
+        for lane, runs in enumerate(wanted):
             for window, targets in enumerate(runs):
                 inside = self.windows == window
                 weights[lane, inside] = whole_percent(targets.at(self.times[inside], symbols))
         groups = np.unique(weights.reshape(-1, len(symbols)), axis=0, return_inverse=True)[1]
-        groups = groups.reshape(len(told), self.count)
+        groups = groups.reshape(len(wanted), self.count)
         held = (weights != 0.0).sum(axis=2)
         return [
             Column(name=f"{name}{lane}", codes=codes[lane].astype(np.int64))
-            for lane in range(len(told))
+            for lane in range(len(wanted))
             for name, codes in (("group", groups), ("held", held))
         ]
 
     def chunks(self) -> Iterator[str]:
-        """Packed JSON of `CHUNK` rows each: `texts`, and `rows` of cells that refer to them; null if none."""
+        """Pack `CHUNK` rows of JSON each: `texts`, and `rows` of cells that refer to them; null if none."""
         with ThreadPoolExecutor(2) as pool:
             for start in range(0, self.count, _ROWS_AT_ONCE):
                 yield from pool.map(deflated, self._parts(start, min(start + _ROWS_AT_ONCE, self.count)))

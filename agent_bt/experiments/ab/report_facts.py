@@ -22,7 +22,7 @@ _FAILURES = ("invalid", "transport", "budget")
 
 
 def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the page's template shows, from a finished `experiment.json`; the template escapes it."""
+    """Collect everything that the page's template shows, from a finished `experiment.json`; the template escapes it."""
     arms = list(record["arms"].values())
     names = list(record["results"])
     unit = record["unit"]
@@ -59,7 +59,7 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headline(record: Mapping[str, Any]) -> str:
-    """The verdict in one sentence: which arms are better or worse than the baseline, and which cannot be told."""
+    """Say the verdict in one sentence: which arms are better or worse than the baseline, and which cannot be told."""
     arms, baseline = list(record["arms"].values()), record["baseline"]
     if len(arms) == 1:
         return str(arms[0]["sentence"])
@@ -80,7 +80,7 @@ def headline(record: Mapping[str, Any]) -> str:
 
 
 def intervals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Rows with `effect`, `low`, `high`, `mde` placed on one axis: positions in per cent, and the axis' ticks."""
+    """Place `effect`, `low`, `high`, `mde` of each row on one axis: positions in per cent, and the axis' ticks."""
     ends = [abs(row[key]) for row in rows for key in ("effect", "low", "high", "mde") if row[key] is not None]
     step = _nice_step(max(ends, default=0.0))
     reach = step * max(1, math.ceil(max(ends, default=0.0) * 1.02 / step))
@@ -96,18 +96,18 @@ def intervals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def changes_of(declared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the arms differ in: one row a setting, one value an arm; None where the arm leaves it alone."""
+    """List what the arms differ in: one row a setting, one value an arm; None where the arm leaves it alone."""
     keys = dict.fromkeys(key for changes in declared["arms"].values() for key in changes)
     return [{"key": key, "by_arm": [_plain(changes.get(key)) for changes in declared["arms"].values()]} for key in keys]
 
 
 def signed(value: float | None) -> str:
-    """Three significant digits and a sign."""
+    """Format with three significant digits and a sign."""
     return DASH if value is None else f"{_rounded(value):+,g}".replace("-", "\u2212") if value else "0"
 
 
 def plain_number(value: float | None) -> str:
-    """Three significant digits."""
+    """Format with three significant digits."""
     return DASH if value is None else f"{_rounded(value):,g}".replace("-", "\u2212")
 
 

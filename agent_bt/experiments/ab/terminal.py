@@ -17,7 +17,7 @@ _COLOURS = {"better": "green", "worse": "red", "cannot_tell": "yellow"}
 
 
 def render(record: Mapping[str, Any]) -> RenderableType:
-    """A whole `experiment.json`, or the result of comparing two runs."""
+    """Render a whole `experiment.json`, or the result of comparing two runs."""
     return Group(*_parts(record))
 
 
