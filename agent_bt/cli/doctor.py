@@ -104,7 +104,9 @@ def check_prompt(config: Config, config_path: Path | None) -> Iterator[Finding]:
         config: names the prompt.
         config_path: the config file; prompts beside it are found.
     """
-    if config.strategy.kind != "agent":
+    from agent_bt.strategies.registry import agent_kinds
+
+    if not agent_kinds(config.strategy.kind, config.strategy.params):
         return
     from agent_bt.agents.prompt import load_prompt, prompt_roots
 

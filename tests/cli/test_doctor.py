@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,9 @@ from chat_server import ChatServer, stand_in_answer
 
 from agent_bt.agents.agent import RequestForm
 from agent_bt.backtest import model
-from agent_bt.backtest.model import Model
+from agent_bt.backtest.model import Model, open_model
 from agent_bt.cli.doctor import check_dotenv, diagnose
+from agent_bt.config.load import load_config
 from agent_bt.core.errors import EndpointDown
 from agent_bt.core.finding import Finding
 from agent_bt.llm.scripted import ScriptedLLM
@@ -94,7 +96,10 @@ def test_an_empty_store_says_how_to_fill_it() -> None:
 
 
 def test_a_missing_prompt_is_an_error() -> None:
-    assert about("prompt", diagnose(None, ["strategy.prompt=nobody/v9"], probe=False)).level == "error"
+    for kind in KINDS.values():
+        assert about("prompt", diagnose(None, [*kind, "strategy.prompt=nobody/v9"], probe=False)).level == "error"
+    rule = diagnose(None, ["strategy.kind=rsi", "strategy.prompt=nobody/v9"], probe=False)
+    assert not [finding for finding in rule if finding.what.startswith("prompt")]
 
 
 @pytest.mark.parametrize(("free", "level"), [(10 * 2**20, "error"), (2**30, "warning"), (2**40, "ok")])
@@ -190,6 +195,36 @@ def test_a_ranker_is_asked_for_weights() -> None:
         findings = diagnose(None, [*ENDPOINT, f"llm.base_url={server.url}", *ranks], probe=True)
         assert about("replies", findings).level == "ok"
         assert all("weights" in str(body["messages"]) for body in server.bodies)
+
+
+KINDS = {
+    "agent": [],
+    "ranker": ["strategy.kind=agent_ranker", "strategy.prompt=panel_ranker/v1", "mode=cross_sectional"],
+    "ensemble": ["strategy.kind=ensemble", "strategy.params={members: [{kind: agent}, {kind: rsi}]}"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_probe_asks_the_endpoint_whatever_is_remembered_of_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCTOR_TEST_KEY", "right-key-of-a-test")
+    reply = '{"weights": []}' if kind == "ranker" else '{"action": "HOLD"}'
+    with ChatServer(lambda _: reply, api_key="right-key-of-a-test") as server:
+        local = [*ENDPOINT, f"llm.base_url={server.url}", "llm.retries=0", *KINDS[kind]]
+        config = load_config(None, [*local, f"cache.path={tmp_path / 'cache.sqlite'}"], env={})
+        with closing(open_model(config)):
+            assert server.calls == 1
+        with closing(open_model(config)):
+            assert server.calls == 1  # remembered
+        remembered = [*local, f"cache.path={tmp_path / 'cache.sqlite'}"]
+        assert about("endpoint", diagnose(None, remembered, probe=True)).level == "ok"
+        assert server.calls > 1
+        monkeypatch.setenv("DOCTOR_TEST_KEY", "wrong-key-of-a-test")
+        refused = about("endpoint", diagnose(None, remembered, probe=True))
+        assert (refused.level, "does not accept the API key" in refused.what) == ("error", True)
+    dead = about("endpoint", diagnose(None, remembered, probe=True))
+    assert (dead.level, "does not answer" in dead.what) == ("error", True)
 
 
 def test_one_call_at_a_time_is_asked_alone_only() -> None:
