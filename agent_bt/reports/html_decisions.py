@@ -30,6 +30,7 @@ VERDICTS = ("none", "clipped", "rejected")
 FLAGS = ("bought", "sold", "cached", "speculated", "by_target")
 """Properties of a decision: the bits of its flags, lowest first."""
 
+_MAX_REASONING_CHARS = 20_000
 _IN_INDEX_ONLY = ("index", "bar", "window", "note")
 
 
@@ -138,6 +139,7 @@ class Decisions:
         # Reply and tokens have what the body of a valid response has; of a failure there is only the body.
         failed = pl.col("provenance") != "model"
         telemetry = [call.field(name) for name in fields if name != "body"]
+        telemetry.append(_reasoning(call.field("body"), failed).alias("reasoning"))
         columns.append(pl.struct(*telemetry, pl.when(failed).then(call.field("body")).alias("body")).alias("telemetry"))
         if "window" in schema:
             names = [field.name for field in schema["window"].fields]  # type: ignore[attr-defined]
@@ -151,6 +153,15 @@ class Decisions:
             if features:
                 columns.append(pl.struct(features).alias("features"))
         return columns
+
+
+def _reasoning(body: pl.Expr, failed: pl.Expr) -> pl.Expr:
+    """Extract the text that a model wrote apart from its answer; null where there is none."""
+    holds = ~failed & body.str.starts_with("{") & body.str.contains('"reasoning', literal=True)
+    found = pl.when(holds).then(body)
+    names = ("reasoning_content", "reasoning")
+    texts = [found.str.json_path_match(f"$.choices[0].message.{name}") for name in names]
+    return pl.coalesce(pl.when(text != "").then(text) for text in texts).str.slice(0, _MAX_REASONING_CHARS)
 
 
 def _targets(short: Mapping[str, str]) -> pl.Expr:

@@ -82,6 +82,7 @@ class Detail {
     if (exchange.failure) parts.push(el("p", { class: "note" }, `No reply: ${exchange.failure}`));
     if (exchange.refusal) parts.push(el("p", { class: "role" }, "refusal"), el("pre", {}, exchange.refusal));
     if (!exchange.failure || text) parts.push(el("pre", { class: "reply" }, text || "(empty)"));
+    if (at === 0 && full.telemetry.reasoning) parts.push(el("p", { class: "role" }, "reasoning, apart from the answer"), el("pre", {}, full.telemetry.reasoning));
     if (at === 0 && full.telemetry.body && full.telemetry.body !== "{}") parts.push(el("p", { class: "role" }, "response body"), el("pre", {}, full.telemetry.body));
     const size = text ? `${number(text.length, 0)} characters${exchange.finish_reason ? `, ${exchange.finish_reason}` : ""}` : "";
     return this.section("reply", title, el("div", {}, ...parts), size, text);
