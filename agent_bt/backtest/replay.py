@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +26,11 @@ from agent_bt.config.load import load_config
 from agent_bt.config.model import Config
 from agent_bt.core.canonical import HashChain
 from agent_bt.core.clock import iso
-from agent_bt.core.errors import RecordError, ReplayError
+from agent_bt.core.errors import ConfigError, RecordError, ReplayError
 from agent_bt.core.futures import completed
 from agent_bt.core.progress import Progress, SilentProgress
 from agent_bt.core.protocols import Strategy
+from agent_bt.core.rules_version import changes_since
 from agent_bt.core.step import Step
 from agent_bt.core.types import Reply, Request
 from agent_bt.engine.market import Market
@@ -76,6 +77,7 @@ class Replayed:
         seconds: time it took.
         hashes: of data, decisions, fills and equity as computed again; empty after a divergence in a decision.
         divergence: the first difference; None if everything is identical.
+        changed_rules: after a divergence, what has changed in the rules of the account since the run was made.
     """
 
     run_id: str
@@ -83,6 +85,7 @@ class Replayed:
     seconds: float
     hashes: Mapping[str, str]
     divergence: Divergence | None
+    changed_rules: Sequence[str] = ()
 
     @property
     def identical(self) -> bool:
@@ -107,6 +110,7 @@ class Replayed:
                 "recorded": first.recorded,
                 "replayed": first.replayed,
             },
+            "changed_rules": list(self.changed_rules),
         }
 
 
@@ -125,6 +129,7 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
 
     Raises:
         RecordError: it is not a run folder, or the run was written by an incompatible version.
+        ReplayError: a rule that has changed since the run was made refuses it.
     """
     progress = progress or SilentProgress()
     run = load_run(path)
@@ -150,6 +155,11 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
         divergence = _first_hash(run, derived, total, check.count)
     except _Diverged as diverged:
         derived, divergence = {}, diverged.divergence
+    except ConfigError as error:
+        changed = changes_since(run.manifest)
+        if not changed:
+            raise
+        raise ReplayError(f"{run.run_id} cannot be replayed: {error}. {explain_changes(changed)}") from error
     finally:
         progress.stop()
     return Replayed(
@@ -158,7 +168,13 @@ def replay(path: str | Path, progress: Progress | None = None) -> Replayed:
         seconds=time.perf_counter() - began,
         hashes=derived,
         divergence=divergence,
+        changed_rules=changes_since(run.manifest) if divergence else (),
     )
+
+
+def explain_changes(changed: Sequence[str]) -> str:
+    """Return a sentence on the rules that have changed since a run was made, for a message after a divergence."""
+    return f"Since this run was made, the rules of the account have changed: {'; '.join(changed)}"
 
 
 class _Diverged(ReplayError):

@@ -50,6 +50,7 @@ def replay(
     verbose: common.VerboseOption = False,  # noqa: ARG001 - its callback does the work
 ) -> None:
     """Rebuild a run from its folder alone; the first difference ends it with exit code 5."""
+    from agent_bt.backtest.replay import explain_changes
     from agent_bt.backtest.replay import replay as replay_run
     from agent_bt.cli.progress import make_progress
     from agent_bt.core.errors import ReplayError
@@ -65,4 +66,7 @@ def replay(
             f"({rate:,.0f} per second); hashes of data, decisions, fills and equity are equal"
         )
     if not outcome.identical:
-        raise ReplayError(f"{outcome.run_id} differs from its record, {outcome.divergence}")
+        message = f"{outcome.run_id} differs from its record, {outcome.divergence}"
+        if outcome.changed_rules:
+            message += f"\n{explain_changes(outcome.changed_rules)}"
+        raise ReplayError(message)

@@ -37,8 +37,9 @@ FILLED, DROPPED = 0, 1
 it."""
 ORDERED, STOP_LOSS, TAKE_PROFIT, DRAWDOWN, DELISTED, USED_UP = range(6)
 REASONS = ("order", "stop_loss", "take_profit", "drawdown", "delisted", "used_up")
-RUNNING, AT_DRAWDOWN, AT_NOTHING = 0, 1, 2
-"""Values of `ACCOUNT.halted`: trading goes on; the drawdown limit was passed; the equity was used up."""
+RUNNING, AT_DRAWDOWN, AT_NOTHING, AT_TOO_MANY_LOTS = 0, 1, 2, 3
+"""Values of `ACCOUNT.halted`: trading goes on; the drawdown limit was passed; the equity was used up; an
+order was too large to be held exactly (an error in every driver)."""
 
 
 def new_positions(symbols: int) -> np.ndarray:

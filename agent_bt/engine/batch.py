@@ -15,7 +15,8 @@ import numpy as np
 from agent_bt.core.array_pointers import arrays_at
 from agent_bt.core.clock import DAY
 from agent_bt.core.jit import njit
-from agent_bt.core.records import FILLED, RULES
+from agent_bt.core.lots import refuse_quantity
+from agent_bt.core.records import AT_TOO_MANY_LOTS, FILLED, RULES
 from agent_bt.engine.vectorised import run_targets_compiled
 from agent_bt.execution.broker import PriceArrays, SimulatedBroker, opening_rows
 
@@ -99,6 +100,9 @@ class BatchRunner:
             accounts: C accounts.
             outcomes: receives the measures, `OUTCOME` (C,).
             marks: receives the equity at the end of every UTC day, float64 (C, days).
+
+        Raises:
+            ConfigError: more than 2^53 lots of a symbol would be held.
         """
         prices, symbols = self._broker.prices, len(self._broker.prices.symbols)
         capacity = 2 * symbols * (int(np.diff(accounts.starts).max(initial=0)) + 1)
@@ -118,6 +122,15 @@ class BatchRunner:
             *(openings, accounts.starts, accounts.rows, accounts.targets, accounts.on_change),
             *(self._days, outcomes, marks),
         )
+        refused = np.flatnonzero(outcomes["halted"] == AT_TOO_MANY_LOTS)
+        if len(refused):
+            rule = accounts.rules[refused[0]]
+            richest = max(float(self._fresh[0][0]["cash"]), float(marks[refused[0]].max()))
+            raise refuse_quantity(
+                2.0 * float(np.nanmax(np.abs(accounts.targets))) * richest / float(np.nanmin(prices.close)),
+                float(rule["multiple"] / rule["scale"]),
+                f"account {refused[0]} of the batch",
+            )
         if (outcomes["events"] > len(self._broker.events)).any():
             raise RuntimeError(f"the buffer holds {len(self._broker.events)} events, got {outcomes['events'].max()}")
 

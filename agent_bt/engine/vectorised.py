@@ -11,7 +11,8 @@ import numpy as np
 from agent_bt.core import accounting
 from agent_bt.core.array_pointers import arrays_at
 from agent_bt.core.jit import njit
-from agent_bt.core.records import RUNNING
+from agent_bt.core.lots import refuse_quantity
+from agent_bt.core.records import AT_TOO_MANY_LOTS, RUNNING
 from agent_bt.core.targets import next_change, remember
 from agent_bt.core.types import Fill
 from agent_bt.execution import sizing
@@ -32,6 +33,9 @@ def run_targets(
 
     Returns:
         The fills, in order.
+
+    Raises:
+        ConfigError: more than 2^53 lots of a symbol would be held.
     """
     run_targets_without_fills(broker=broker, limits=limits, bars=bars, targets=targets, on_change=on_change)
     return broker.take_fills()
@@ -48,6 +52,9 @@ def run_targets_without_fills(
         bars: rows of the decision bars, int64 (D,), ascending.
         targets: target weights, float64 (D, N), NaN where a position is kept.
         on_change: whether targets equal to the previous ones are not traded again; default False.
+
+    Raises:
+        ConfigError: more than 2^53 lots of a symbol would be held.
     """
     # An order gives one event, a position at most one more, and there are no more positions than orders.
     broker.resize_events(2 * (targets.size + len(broker.prices.symbols)))
@@ -55,6 +62,14 @@ def run_targets_without_fills(
     run_targets_compiled(
         broker.pointers, broker.prices.eligible, limits, broker.first, openings, bars, targets, on_change
     )
+    if broker.account[0]["halted"] == AT_TOO_MANY_LOTS:
+        rule, prices = broker.rules[0], broker.prices
+        richest = float(np.nanmax(broker.equity))
+        raise refuse_quantity(
+            2.0 * float(np.nanmax(np.abs(targets))) * richest / float(np.nanmin(prices.close)),
+            float(rule["multiple"] / rule["scale"]),
+            "the account",
+        )
     broker.resume_at(len(broker.prices.times))
 
 
@@ -110,11 +125,15 @@ def run_targets_compiled(pointers, eligible, limits, first, openings, bars, targ
         remember(given, targets[at])
         ordered = False
         for symbol in range(symbols):
+            if verdicts[symbol] == sizing.TOO_MANY:
+                account[0].halted = AT_TOO_MANY_LOTS
             if lots[symbol] != 0:
                 accounting.enqueue(account, positions, queue, rules, bar, symbol, lots[symbol], 0)
                 ordered = True
         if ordered:
             accounting.fill_and_mark(closes, traded, account, positions, queue, rules, events, equity, exposure, bar)
+        if account[0].halted == AT_TOO_MANY_LOTS:
+            break
         at = next_change(targets, given, on_change, at + 1)
     last = len(closes) - 1
     accounting.run(

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from agent_bt.core.account_state import AccountState
-from agent_bt.core.errors import StrategyError
+from agent_bt.core.errors import ConfigError, StrategyError
+from agent_bt.core.lots import refuse_quantity
 from agent_bt.core.types import NO_ORDERS, Decision, Order, RiskCut, SizedOrders
 from agent_bt.execution import sizing
 
@@ -41,6 +42,7 @@ class RiskLimitedSizer:
 
         Raises:
             StrategyError: a weight or a fraction is not finite, out of range, or of an unknown symbol.
+            ConfigError: more than 2^53 lots of a symbol would be held.
         """
         if not (decision.targets if decision.trades is None else decision.trades):
             return NO_ORDERS
@@ -60,10 +62,20 @@ class RiskLimitedSizer:
         for symbol, lots, verdict in zip(self._symbols, found.tolist(), verdicts.tolist(), strict=True):
             if lots:
                 orders.append(Order(symbol=symbol, lots=lots, quantity=float(lots * rule["multiple"] / rule["scale"])))
+            if verdict == sizing.TOO_MANY:
+                raise self._too_many(symbol, abs(float(wanted[self._at[symbol]])), state)
             if verdict:
                 reason = sizing.CUT_REASONS[verdict]
                 cuts.append(RiskCut(symbol=symbol, verdict="clipped" if lots else "rejected", reason=reason))
         return SizedOrders(orders=tuple(orders), cuts=tuple(cuts), targets=decision.targets)
+
+    def _too_many(self, symbol: str, wanted: float, state: AccountState) -> ConfigError:
+        rule, at = self._rules[0], self._at[symbol]
+        step = float(rule["multiple"] / rule["scale"])
+        bought = wanted * max(float(state.account[0]["equity"]), float(state.account[0]["cash"])) / state.closes[at]
+        position = state.positions[at]
+        held = abs(float(position["lots"] + position["ordered"])) * step
+        return refuse_quantity(float(bought) + held, step, symbol)
 
     def _array(self, name: str, wanted: Mapping[str, float] | None, most: float) -> np.ndarray:
         if not isinstance(wanted, Mapping):

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent_bt.core.fills import lots_opened
 from agent_bt.core.jit import njit
-from agent_bt.core.lots import floor_to_lots, parse_lot_step
+from agent_bt.core.lots import MAX_LOTS, floor_to_lots, parse_lot_step
 from agent_bt.core.records import RULES
 from agent_bt.core.targets import is_change
 
@@ -36,10 +36,10 @@ AVAILABLE, EQUITY, TARGETS = 0, 1, 2
 weights."""
 CUT_REASONS = (
     *("", "max_position", "max_gross", "allow_short", "min_size", "no_cash"),
-    *("not_eligible", "max_daily_loss", "max_leverage", "max_net", "max_turnover"),
+    *("not_eligible", "max_daily_loss", "max_leverage", "max_net", "max_turnover", "too_many_lots"),
 )
 NOTHING, MAX_POSITION, MAX_GROSS, NO_SHORT, MIN_SIZE, NO_CASH = range(6)
-NOT_ELIGIBLE, DAILY_LOSS, MAX_LEVERAGE, MAX_NET, MAX_TURNOVER = range(6, 11)
+NOT_ELIGIBLE, DAILY_LOSS, MAX_LEVERAGE, MAX_NET, MAX_TURNOVER, TOO_MANY = range(6, 12)
 
 
 def make_rules(
@@ -79,9 +79,11 @@ def make_rules(
         `RULES`, (1,).
 
     Raises:
-        ValueError: the lot step is not a positive decimal number.
+        ValueError: the lot step is not a positive decimal number, or the smallest order has more than 2^53 lots.
     """
     multiple, scale = parse_lot_step(lot_step)
+    if min_quantity * scale / multiple > MAX_LOTS:
+        raise ValueError(f"min_quantity {min_quantity:g} is more than 2^53 lots of {lot_step:g}; set a larger lot step")
     rules = np.zeros(1, RULES)
     rule = rules[0]
     rule["fee_rate"], rule["slippage"] = fee_rate, slippage_bps / 1e4
@@ -260,6 +262,7 @@ def apply_limits(account, positions, rules, limits, closes, eligible, opening, l
     clipped to `max_position`, then all of them in proportion to `max_gross`, `max_leverage` and `max_net`; it is not
     allowed once the daily loss is passed. Orders below the smallest size are rejected: those that reduce before the
     limits, so that the others do not rely on them, those that open after the clipping. Waiting orders count as filled.
+    An order after which more than `MAX_LOTS` lots would be held gets the verdict `TOO_MANY`: the caller refuses it.
 
     Args:
         account: the equity is read.
@@ -296,6 +299,9 @@ def apply_limits(account, positions, rules, limits, closes, eligible, opening, l
         if less > 0:
             lots[symbol] += -less if lots[symbol] > 0 else less
             verdicts[symbol] = MAX_POSITION
+        if abs(held + lots[symbol]) > MAX_LOTS:
+            lots[symbol] = 0
+            verdicts[symbol] = TOO_MANY
     _clip_sum(account, positions, rules, closes, lots, verdicts, limit.max_gross, 0, MAX_GROSS)
     if limit.max_leverage < limit.max_gross:
         _clip_sum(account, positions, rules, closes, lots, verdicts, limit.max_leverage, 0, MAX_LEVERAGE)

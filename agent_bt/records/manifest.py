@@ -11,6 +11,7 @@ from typing import Any
 
 import agent_bt
 from agent_bt.core.canonical import tagged_hash
+from agent_bt.core.rules_version import RULES_VERSION
 from agent_bt.records.hashes import config_hash
 
 MANIFEST_VERSION = 1
@@ -55,6 +56,7 @@ def start_manifest(
     """
     return {
         "version": MANIFEST_VERSION,
+        "rules": RULES_VERSION,
         "run_id": run_id,
         "name": name,
         "status": "running",

@@ -13,8 +13,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from chat_server import ChatServer, FaultPlan, stand_in_answer
 from small_run import clean_env, cli, small_config
+
+from agent_bt.core.rules_version import RULES_VERSION
 
 NO_SOCKETS = """
 import sys
@@ -144,6 +147,41 @@ def test_the_first_divergence_is_named(
     assert f"decision {first['index']} at 2024-07-01T" in done.err
     assert (field if field != "messages" else "the prompt differs") in done.err
     assert said in done.err
+
+
+def test_a_new_run_names_the_version_of_its_rules(run: Path) -> None:
+    assert json.loads((run / "manifest.json").read_text())["rules"] == RULES_VERSION
+
+
+def test_a_divergence_of_an_older_run_says_which_rules_have_changed(run: Path) -> None:
+    other_fee(run)
+    done = cli("replay", run, "--json", "-q")
+    assert (done.code, done.json["changed_rules"]) == (5, [])
+    assert "rules of the account" not in done.err
+    manifest = json.loads((run / "manifest.json").read_text())
+    del manifest["rules"]  # as before there were versions
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    done = cli("replay", run, "--json", "-q")
+    assert done.code == 5
+    assert len(done.json["changed_rules"]) == RULES_VERSION - 1
+    assert "the rules of the account have changed: version 2: a quantity of more than 2^53 lots" in done.err
+
+
+def test_an_older_run_that_a_changed_rule_refuses_says_so(tmp_path: Path) -> None:
+    config = small_config(tmp_path, None, strategy__kind="buy_and_hold", account__cash=1e9)
+    assert cli("run", config, "-q").code == 0
+    (run,) = (tmp_path / "runs").glob("2*")
+    manifest = json.loads((run / "manifest.json").read_text())
+    del manifest["rules"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    # Some 1.6e4 units are bought, 1.6e19 lots of 1e-15.
+    kept = yaml.safe_load((run / "config.yaml").read_text())
+    kept["execution"]["lot_step"] = 1e-15
+    (run / "config.yaml").write_text(yaml.safe_dump(kept))
+    done = cli("replay", run, "-q")
+    assert done.code == 5
+    assert "cannot be replayed" in done.err
+    assert "version 2: a quantity of more than 2^53 lots" in done.err
 
 
 def test_a_missing_file_is_named(run: Path) -> None:

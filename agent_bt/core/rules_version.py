@@ -1,0 +1,27 @@
+"""The version of the rules by which an account trades; the manifest of a run names the version it was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+RULES_VERSION = 2
+"""Raised whenever a changed rule may fill, size or mark differently with equal decisions."""
+
+CHANGES: Mapping[int, str] = {
+    2: "a quantity of more than 2^53 lots cannot be held exactly and is refused (before, it was rounded or wrapped)",
+}
+"""What each version changed; runs to which no change applies are the same under all versions."""
+
+
+def changes_since(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what has changed in the rules since a run was made, oldest first, each with its version.
+
+    >>> changes_since({"rules": RULES_VERSION})
+    []
+
+    Args:
+        manifest: of the run; without the key `rules` it was made with version 1.
+    """
+    made_with = manifest.get("rules", 1)
+    return [f"version {version}: {CHANGES[version]}" for version in sorted(CHANGES) if version > made_with]
