@@ -114,6 +114,7 @@ def test_code_of_a_package_that_is_read_only_goes_to_the_users_cache_folder(tmp_
     assert package.run() == [20.0, -1.0, 0, 1]
 
 
+@pytest.mark.verify
 def test_text_that_is_not_compiled_and_file_times_do_not_count(tmp_path: Path) -> None:
     package = Package(tmp_path)
     package.run()
@@ -125,6 +126,7 @@ def test_text_that_is_not_compiled_and_file_times_do_not_count(tmp_path: Path) -
     assert package.run() == [22.0, -1.0, 1, 1]
 
 
+@pytest.mark.verify
 def test_packages_of_the_same_name_do_not_share_different_kernels(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     one = Package(tmp_path / "one", NUMBA_CACHE_DIR=str(kept))
@@ -143,6 +145,7 @@ def test_processes_that_compile_at_once_leave_the_code_of_all(tmp_path: Path) ->
     assert [package.run(x) for x in (1, 1.5)] == [[22.0, -1, 1, 1], [23.0, -1.5, 1, 1]]
 
 
+@pytest.mark.verify
 def test_superseded_code_is_removed_after_a_day_and_unused_code_after_a_month(tmp_path: Path) -> None:
     package = Package(tmp_path)
     package.run()
