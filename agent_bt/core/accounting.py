@@ -30,7 +30,15 @@ from __future__ import annotations
 import numpy as np
 
 from agent_bt.core.array_pointers import arrays_at
-from agent_bt.core.fills import fill, fill_due_orders, record_event, remove_order, trigger_stops
+from agent_bt.core.fills import (
+    fill,
+    fill_due_orders,
+    highest_touching,
+    lowest_touching,
+    record_event,
+    remove_order,
+    trigger_stops,
+)
 from agent_bt.core.jit import njit
 from agent_bt.core.records import (
     AT_DRAWDOWN,
@@ -173,11 +181,12 @@ def _highest(values, first, last):
 
 @njit
 def _trigger_levels(positions, rules):
-    """Return the prices at or beyond which the position of a single symbol is closed."""
+    """Return the prices at or beyond which the position of a single symbol is closed, as `trigger_stops` finds them."""
     average, stop, take = positions[0].average, rules[0].stop_loss, rules[0].take_profit
-    if positions[0].lots < 0:
-        return average * (1.0 - take) if take > 0.0 else -np.inf, average * (1.0 + stop) if stop > 0.0 else np.inf
-    return average * (1.0 - stop) if stop > 0.0 else -np.inf, average * (1.0 + take) if take > 0.0 else np.inf
+    down, up = (take, stop) if positions[0].lots < 0 else (stop, take)
+    below = highest_touching(average * (1.0 - down)) if down > 0.0 else -np.inf
+    above = lowest_touching(average * (1.0 + up)) if up > 0.0 else np.inf
+    return below, above
 
 
 @njit

@@ -8,6 +8,8 @@ signed, `reference` is a price before slippage (quote units), `reason` one of `r
 
 from __future__ import annotations
 
+import numpy as np
+
 from agent_bt.core.jit import njit
 from agent_bt.core.lots import floor_to_lots
 from agent_bt.core.records import (
@@ -248,11 +250,44 @@ def fill_due_orders(account, positions, queue, rules, events, bar, prices, trade
                 remove_order(account, positions, queue, symbol, slot)
 
 
+TOUCH = 1e-12
+"""Part of a level by which a price may miss it and still touches it: far below a tick, above the rounding of float64."""
+
+
+@njit
+def highest_touching(level):
+    """Return the highest price that touches a level from above: 1.01 less 5% is 0.9595, in float64 just below it."""
+    return level * (1.0 + TOUCH)
+
+
+@njit
+def lowest_touching(level):
+    """Return the lowest price that touches a level from below."""
+    return level * (1.0 - TOUCH)
+
+
+@njit
+def _touched_price(level, opened, extreme, below):
+    """Return the price at which a bar fills a level, NaN if it does not touch it.
+
+    It is the level, the open where the bar opens beyond the level, and the extreme of the bar where only the rounding
+    of the level separates them. `below`: whether prices at or below the level touch it, otherwise those at or above.
+    """
+    if below:
+        if extreme <= level:
+            return min(opened, level)
+        return extreme if extreme <= highest_touching(level) else np.nan
+    if extreme >= level:
+        return max(opened, level)
+    return extreme if extreme >= lowest_touching(level) else np.nan
+
+
 @njit
 def trigger_stops(account, positions, queue, rules, events, bar, opens, highs, lows, traded):
     """Trigger stop-loss, then take-profit, of positions held when the bar began or opened at its open.
 
-    The reference price is the level, or the open where the bar opens beyond it; slippage and fee come on top.
+    The reference price is the level, or the open where the bar opens beyond it; slippage and fee come on top. A price
+    that a level touches in decimals touches it here (`TOUCH`).
 
     Args:
         account: `ACCOUNT`, (1,); changed.
@@ -271,19 +306,20 @@ def trigger_stops(account, positions, queue, rules, events, bar, opens, highs, l
         held = positions[symbol]
         if held.lots == 0 or not traded[symbol]:
             continue
-        sign = 1.0 if held.lots > 0 else -1.0
-        adverse = lows[symbol] if held.lots > 0 else highs[symbol]
-        favourable = highs[symbol] if held.lots > 0 else lows[symbol]
+        long = held.lots > 0
+        sign = 1.0 if long else -1.0
+        adverse = lows[symbol] if long else highs[symbol]
+        favourable = highs[symbol] if long else lows[symbol]
         if rule.stop_loss > 0.0:
             level = held.average * (1.0 - sign * rule.stop_loss)
-            if sign * (adverse - level) <= 0.0:
-                reference = opens[symbol] if sign * (opens[symbol] - level) <= 0.0 else level
+            reference = _touched_price(level, opens[symbol], adverse, long)
+            if not np.isnan(reference):
                 close_position(account, positions, queue, rules, events, bar, symbol, reference, STOP_LOSS)
                 continue
         if rule.take_profit > 0.0:
             level = held.average * (1.0 + sign * rule.take_profit)
-            if sign * (favourable - level) >= 0.0:
-                reference = opens[symbol] if sign * (opens[symbol] - level) >= 0.0 else level
+            reference = _touched_price(level, opens[symbol], favourable, not long)
+            if not np.isnan(reference):
                 close_position(account, positions, queue, rules, events, bar, symbol, reference, TAKE_PROFIT)
 
 

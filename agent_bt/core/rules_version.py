@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised whenever a changed rule may fill, size or mark differently with equal decisions."""
 
 CHANGES: Mapping[int, str] = {
     2: "a quantity of more than 2^53 lots cannot be held exactly and is refused (before, it was rounded or wrapped)",
+    3: "a stop-loss or take-profit that a price touches exactly triggers (before, rounding of float64 could miss it)",
 }
 """What each version changed; runs to which no change applies are the same under all versions."""
 

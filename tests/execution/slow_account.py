@@ -146,7 +146,9 @@ class SlowSimulation:
                 continue
             below = long == against
             level = held.average * (1 - rules[rule] if below else 1 + rules[rule])
-            if (low <= level) if below else (high >= level):
+            extreme = low if below else high
+            exact = math.isclose(extreme, level, rel_tol=1e-12)
+            if exact or ((low < level) if below else (high > level)):
                 price = min(opened, level) if below else max(opened, level)
                 closing = -held.lots
                 self.trade(row, symbol, closing, price, rule)
