@@ -251,7 +251,7 @@ def fill_due_orders(account, positions, queue, rules, events, bar, prices, trade
 
 
 TOUCH = 1e-12
-"""Part of a level by which a price may miss it and still touches it: far below a tick, above the rounding of float64."""
+"""Part of a level by which a price may miss it and still touch it: far below a tick, above the rounding of float64."""
 
 
 @njit
