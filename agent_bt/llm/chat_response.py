@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
 import orjson
@@ -30,10 +30,16 @@ _INTERRUPTED: Final = {
     "error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource", "network_error",
     "server_error", "internal_error", "model_error", "timeout", "time_out", "overloaded", "unavailable", "failed",
 }  # fmt: skip
+# Kinds of refusal that are told in finish_reason alone, beside `content_filter`, which `parse_reply` knows.
+_REFUSED_FINISH: Final = {
+    "prohibited_content", "blocklist", "spii", "recitation", "sensitive", "content_filtered", "guardrail_intervened",
+    "moderation", "blocked",
+}  # fmt: skip
 _REFUSED: Final = re.compile(
     r"content[_ ]?(filter|policy|management policy|moderation)|contentpolicy|data_?inspection|inappropriate content"
     r"|prohibited[_ ]content|safety|moderation|flagged|responsible ?ai|sensitive (content|words|information)"
-    r"|blocked by (our|the|google|azure|a )|violat\w+ .{0,40}(policy|policies|terms|guidelines)|usage polic",
+    r"|blocked by (our|the|google|azure|a )|guard ?rails?\b|(prompt|input) (was |has been |is )?blocked"
+    r"|violat\w+ .{0,40}(policy|policies|terms|guidelines)|usage polic",
     re.IGNORECASE,
 )
 # The model's answer did not pass the endpoint's own check of JSON or schema.
@@ -47,7 +53,9 @@ _ROUTER: Final = re.compile(
 )
 _WRONG_KEY: Final = re.compile(r"api[_ ]?key[_ ](is )?(not valid|invalid|expired)|invalid api[_ ]?key", re.IGNORECASE)
 _UNKNOWN_PARAMETER: Final = re.compile(
-    r"(unknown|unsupported|unrecogni[sz]ed|unexpected) (parameter|argument|key|field)|extra inputs", re.IGNORECASE
+    r"(unknown|unsupported|unrecogni[sz]ed|unexpected) (parameter|argument|key|field|name)|extra inputs"
+    r"|\b(unsupported|not supported|not permitted|is not (a )?(known|valid|supported|recogni[sz]ed))\b",
+    re.IGNORECASE,
 )
 _PARAMETERS: Final = re.compile(r"requested parameters|support\w* .{0,40}(parameters|response_format)", re.IGNORECASE)
 _NO_MODEL: Final = re.compile(
@@ -55,6 +63,16 @@ _NO_MODEL: Final = re.compile(
     r"|(unknown|invalid|no such|not a valid) model",
     re.IGNORECASE | re.DOTALL,
 )
+_STATUS_OF_KIND: Final = {
+    "invalid_api_key": 401, "authentication_error": 401, "unauthorized": 401, "unauthenticated": 401,
+    "insufficient_quota": 402, "insufficient_balance": 402, "billing_hard_limit_reached": 402,
+    "permission_error": 403, "permission_denied": 403, "model_not_found": 404, "not_found_error": 404, "not_found": 404,
+    "invalid_request_error": 400, "invalid_argument": 400, "invalid_parameter": 400, "badrequesterror": 400,
+    "rate_limit_exceeded": 429, "rate_limit_error": 429, "too_many_requests": 429, "resource_exhausted": 429,
+    "overloaded_error": 503, "server_error": 500, "internal_server_error": 500, "service_unavailable": 503,
+}  # fmt: skip
+"""HTTP status by the code or type of an error, for errors that come with another status than their own."""
+
 _NO_CREDIT: Final = ("insufficient_quota", "insufficient_balance", "billing_hard_limit_reached")
 
 
@@ -85,18 +103,20 @@ class ErrorDetails:
         message: text for humans, shortened.
         param: the parameter it is about.
         code: machine-readable kind.
+        inner: code of an error inside this one.
         retry_after_s: how long to wait, in seconds; None: it does not say.
     """
 
     message: str = ""
     param: str = ""
     code: str = ""
+    inner: str = ""
     retry_after_s: float | None = None
 
     @property
     def words(self) -> str:
         """All that tells what kind of error it is."""
-        return f"{self.code} {self.message}"
+        return f"{self.code} {self.inner} {self.message}"
 
 
 def read_answer(body: str, *, endpoint: str = "the endpoint", model: str = "") -> Reply:
@@ -122,6 +142,13 @@ def read_answer(body: str, *, endpoint: str = "the endpoint", model: str = "") -
         if status is not None:
             return read_failure(status, body, endpoint=endpoint, model=model)
         return _bad(f"the answer has no choices: {read_error(body).message or _shorten(body)}", body)
+    for inner in (whole.get("error"), choices[0].get("error")):
+        if _says_something(inner):
+            # What was written before the error is no answer.
+            told = {"error": inner}
+            status = _status_of_error(told) or 500
+            reply = read_failure(status, orjson.dumps(told).decode(), endpoint=endpoint, model=model)
+            return replace(reply, body=body, usage=usage_from_body(whole))
     message, finish = choices[0].get("message"), choices[0].get("finish_reason")
     if not isinstance(message, dict):
         return _bad("the answer has no message", body)
@@ -136,6 +163,8 @@ def read_answer(body: str, *, endpoint: str = "the endpoint", model: str = "") -
             body=body,
             usage=usage_from_body(whole),
         )
+    if not refusal and finish is not None and finish.lower().replace("-", "_") in _REFUSED_FINISH:
+        refusal = f"finish_reason {finish}"
     return Reply(
         text=text,
         finish_reason=finish,
@@ -154,49 +183,13 @@ def read_reasoning(body: str) -> str:
     try:
         message = orjson.loads(body)["choices"][0]["message"]
         found = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking")
+        if not found and isinstance(message.get("content"), list):
+            parts = [part for part in message["content"] if part.get("type") in _REASONING_PARTS]
+            inner = [part.get("thinking") or part.get("text") for part in parts]
+            found = "".join(each if isinstance(each, str) else _text_of(each) or "" for each in inner)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return ""
     return found if isinstance(found, str) else ""
-
-
-def join_stream(text: str) -> str:
-    """Return the body of the completion whose parts a server has sent as events; other text as it is.
-
-    Args:
-        text: server-sent events (`data: {...}` lines, HTML Living Standard, section 9.2), as chat completions are
-            streamed. Without the last part the result has no choice, so that it counts as unreadable.
-    """
-    data = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
-    if not data:
-        return text
-    whole: dict[str, Any] = {"object": "chat.completion"}
-    message: dict[str, Any] = {"role": "assistant", "content": None}
-    finish, ended = None, False
-    for part in data:
-        if part == "[DONE]":
-            ended = True
-            break
-        try:
-            chunk = orjson.loads(part)
-        except orjson.JSONDecodeError:
-            return part
-        if not isinstance(chunk, dict) or "error" in chunk:
-            return part
-        whole |= {key: chunk[key] for key in _OF_THE_WHOLE if chunk.get(key) is not None}
-        for choice in chunk.get("choices") or []:
-            if not isinstance(choice, dict) or choice.get("index", 0) != 0:
-                continue
-            delta = choice.get("delta") or {}
-            for key in ("content", "refusal", "reasoning_content", "reasoning"):
-                if isinstance(delta.get(key), str):
-                    message[key] = (message.get(key) or "") + delta[key]
-            finish = choice.get("finish_reason") or finish
-    if ended or finish is not None:
-        whole["choices"] = [{"index": 0, "message": message, "finish_reason": finish}]
-    return orjson.dumps(whole).decode()
-
-
-_OF_THE_WHOLE = ("id", "created", "model", "system_fingerprint", "service_tier", "usage")
 
 
 def read_failure(status: int, body: str, *, endpoint: str, model: str, answered: bool = False) -> Reply:
@@ -216,6 +209,8 @@ def read_failure(status: int, body: str, *, endpoint: str, model: str, answered:
         RequestRejected: any other status that a retry does not change.
     """
     details = read_error(body)
+    if status in (400, 422) and _STATUS_OF_KIND.get(details.code.lower(), 0) in (429, 500, 503):
+        status = _STATUS_OF_KIND[details.code.lower()]
     words = f"HTTP {status}: {details.message}" if details.message else f"HTTP {status}"
     kept = body[:MAX_ERROR_BODY_CHARS]
     if _NOT_JSON.search(details.words):
@@ -269,13 +264,29 @@ def read_error(body: str) -> ErrorDetails:
     error = whole.get("error") or whole if isinstance(whole, dict) else whole
     if not isinstance(error, dict):
         return ErrorDetails(message=_shorten(str(error)))
-    message = error.get("message") or error.get("detail") or error
+    found = error.get("message") or error.get("detail") or error
+    message = found if isinstance(found, str) else orjson.dumps(found).decode()
+    inner = _inner_error(error)
+    if inner.message and inner.message not in message:
+        message = f"{message}: {inner.message}"
     return ErrorDetails(
-        message=_shorten(message if isinstance(message, str) else orjson.dumps(message).decode()),
+        message=_shorten(message),
         param=str(error.get("param") or ""),
         code=str(error.get("code") or error.get("type") or error.get("status") or ""),
+        inner=inner.code,
         retry_after_s=_retry_delay_s(error),
     )
+
+
+def _inner_error(error: Mapping[str, Any]) -> ErrorDetails:
+    """Return the error that another one passes on: OpenRouter's `metadata.raw`, Azure's `innererror`."""
+    metadata, azure = error.get("metadata"), error.get("innererror") or error.get("inner_error")
+    if isinstance(azure, dict):
+        return ErrorDetails(code=str(azure.get("code") or ""))
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if not raw:
+        return ErrorDetails()
+    return read_error(raw if isinstance(raw, str) else orjson.dumps(raw).decode())
 
 
 def _retry_delay_s(error: Mapping[str, Any]) -> float | None:
@@ -296,22 +307,34 @@ def _status_of_error(whole: Any) -> int | None:
     if isinstance(whole, list) and whole:
         whole = whole[0]
     error = whole.get("error") if isinstance(whole, dict) else None
-    if not error:
+    if not _says_something(error):
         return None
-    for value in (error.get("code"), error.get("status")) if isinstance(error, dict) else ():
-        number = int(str(value)) if str(value).isdigit() and len(str(value)) == 3 else 0
+    if not isinstance(error, dict):
+        return 500
+    for name in ("code", "status", "type"):
+        value = str(error.get(name)).lower()
+        number = int(value) if value.isdigit() and len(value) == 3 else _STATUS_OF_KIND.get(value, 0)
         if 400 <= number < 600:
             return number
     return 500
 
 
+def _says_something(error: Any) -> bool:
+    """Return whether the value of `error` is one; some servers send an empty one with every answer."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
+
+
 def _text_of(content: Any) -> Any:
-    """Return the text of a content that is a list of text parts; anything else as it is."""
+    """Return the text of a content that is a list of parts, without those of reasoning; anything else as it is."""
     if not isinstance(content, list):
         return content
-    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    parts = [part for part in content if not (isinstance(part, dict) and part.get("type") in _REASONING_PARTS)]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     known = [text for text in texts if isinstance(text, str)]
     return "".join(known) if len(known) == len(texts) else content
+
+
+_REASONING_PARTS: Final = ("thinking", "reasoning", "redacted_thinking")
 
 
 def _refuse_access(status: int, words: str, endpoint: str) -> NoReturn:

@@ -23,7 +23,8 @@ from agent_bt.core.errors import AuthenticationFailed, ConfigError, EndpointDown
 from agent_bt.core.futures import result_of
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.address import NO_KEY, OPENAI_BASE_URL, endpoint_name, is_local
-from agent_bt.llm.chat_response import join_stream, read_answer, read_failure
+from agent_bt.llm.chat_response import read_answer, read_failure
+from agent_bt.llm.chat_stream import join_stream
 from agent_bt.llm.retry import retry_after_s
 
 logger = logging.getLogger(__name__)

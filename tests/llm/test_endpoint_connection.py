@@ -18,7 +18,8 @@ from agent_bt.config.load import load_config
 from agent_bt.config.model import LLMConfig
 from agent_bt.core.errors import AuthenticationFailed, ConfigError, RequestRejected
 from agent_bt.core.types import Request, Usage
-from agent_bt.llm.chat_response import join_stream, read_answer
+from agent_bt.llm.chat_response import read_answer
+from agent_bt.llm.chat_stream import join_stream
 from agent_bt.llm.openai_client import OpenAILLM
 from agent_bt.llm.provider import get_provider
 
@@ -243,6 +244,29 @@ def test_a_stream_that_was_cut_or_failed_is_no_reply(text: str) -> None:
     reply = read_answer(join_stream(text))
     assert reply.text is None
     assert reply.failure == "bad_response" or reply.finish_reason is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        # Characters that end a line for str.splitlines, but not in server-sent events.
+        ('data: {"choices": [{"delta": {"content": "a\u2028b\x85c"}}]}\n\n', "a\u2028b\x85c"),
+        ('\ufeffdata:{"choices": [{"delta": {"content": "a"}}]}\r\rdata: \r\r', "a"),
+        ('data: {"choices": [{"delta": {"content": "a"}, "finish_reason": "null"}], "error": null}\r\n\r\n', "a"),
+        ('data: {"choices": [{"message": {"content": "whole"}, "finish_reason": ""}]}\n\n', "whole"),
+        ('data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+         'data: {"choices": [{"delta": {"content": [{"type": "text", "text": "b"}]}}]}\n\n', "ab"),
+        ('data: {"choices": [{"delta": "no object"}]}\n\ndata: {"choices": "no list"}\n\n', None),
+    ],
+)  # fmt: skip
+def test_streams_of_other_servers_are_read(text: str, answer: str | None) -> None:
+    reply = read_answer(join_stream(text + "data: [DONE]\n\n"))
+    assert (reply.text, reply.failure, reply.finish_reason) == (answer, None, None)
+
+
+def test_an_error_in_the_last_part_of_a_stream_is_a_failure() -> None:
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "error", "error": {"code": 429, "message": "slow"}}]}
+    assert read_answer(join_stream(events([*PARTS[:3], last]))).failure == "rate_limit"
 
 
 def test_a_server_that_only_streams_is_asked_to(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from small_run import cli, small_config
 
 from agent_bt.agents.reply import parse_reply
 from agent_bt.core.errors import AuthenticationFailed, ModelError, RequestRejected, UnknownModel
-from agent_bt.core.types import Reply
+from agent_bt.core.types import Reply, Usage
 from agent_bt.llm.chat_response import ParameterRefused, read_answer, read_failure, read_reasoning
 
 
@@ -35,6 +35,14 @@ REFUSALS = [
     (400, error("input contains sensitive words", code="1301")),
     (422, {"object": "error", "message": "Input flagged by moderation", "type": "moderation"}),
     (451, error("blocked by our usage policies")),
+    # What a proxy passes on of the error behind it: OpenRouter's metadata.raw, as text or JSON; Azure's innererror.
+    (
+        400,
+        error("Provider returned error", code=400, metadata={"raw": "PROHIBITED_CONTENT", "provider_name": "Google"}),
+    ),
+    (400, error("Provider returned error", code=400, metadata={"raw": json.dumps(error("x", code="content_filter"))})),
+    (400, error("The prompt is refused", code="400", innererror={"code": "ResponsibleAIPolicyViolation"})),
+    (422, error("The prompt was blocked by a guardrail")),
 ]
 
 
@@ -75,6 +83,8 @@ def test_an_answer_that_the_endpoint_could_not_validate_is_not_json(body: Any) -
         (404, error("No endpoints found matching your request"), "server_error"),
         (404, "no healthy upstream", "server_error"),
         (404, error("The deployment is not ready yet, try again"), "server_error"),
+        (400, error("Overloaded", type="overloaded_error"), "server_error"),
+        (422, error("slow down", code="rate_limit_exceeded"), "rate_limit"),
     ],
 )
 def test_what_may_be_another_answer_a_moment_later_is_a_failure(status: int, body: Any, failure: str) -> None:
@@ -104,6 +114,11 @@ def test_a_404_after_an_answer_is_a_fault_of_the_moment_and_before_it_a_wrong_ad
         (413, error("the prompt is too large"), RequestRejected),
         (400, error("Unknown parameter: 'safety_identifier'", param="safety_identifier"), ParameterRefused),
         (404, error("No endpoints found that can handle the requested parameters."), ParameterRefused),
+        # A parameter that is called after safety or moderation is no refusal of the prompt.
+        (400, error("safety_settings is not a known parameter"), ParameterRefused),
+        (400, error('Invalid JSON payload received. Unknown name "safety_identifier": Cannot find field.'),
+         ParameterRefused),
+        (422, error("moderation_level: unsupported value"), ParameterRefused),
     ],
 )  # fmt: skip
 def test_what_concerns_every_request_stops_the_run(status: int, body: Any, kind: type[ModelError]) -> None:
@@ -129,6 +144,8 @@ def test_an_empty_finish_reason_is_none(finish: str | None) -> None:
         ([{"type": "text", "text": HOLD}], HOLD),
         ([{"type": "output_text", "text": HOLD[:5]}, {"type": "output_text", "text": HOLD[5:]}], HOLD),
         ([], ""),
+        (["", HOLD], HOLD),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "so "}]}, {"type": "text", "text": HOLD}], HOLD),
     ],
 )
 def test_a_content_of_text_parts_is_their_text(content: Any, text: str) -> None:
@@ -143,15 +160,57 @@ def test_a_content_of_text_parts_is_their_text(content: Any, text: str) -> None:
         ([error("Resource exhausted", code=429)], "rate_limit"),
         (error("something went wrong", code="internal"), "server_error"),
         ({"error": "overloaded"}, "server_error"),
+        (error("slow down", code="rate_limit_exceeded"), "rate_limit"),
+        ([error("quota", status="RESOURCE_EXHAUSTED")], "rate_limit"),
     ],
 )
 def test_an_error_with_status_200_counts_as_the_error_that_it_is(body: Any, failure: str) -> None:
     assert read_answer(json.dumps(body)).failure == failure
 
 
-def test_an_error_with_status_200_that_concerns_every_request_stops_the_run() -> None:
-    with pytest.raises(AuthenticationFailed):
-        read_answer(json.dumps(error("no key", code=401)), endpoint="e", model="m")
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (error("no key", code=401), AuthenticationFailed),
+        (error("no key", code="invalid_api_key"), AuthenticationFailed),
+        (error("no credit", type="insufficient_quota"), AuthenticationFailed),
+        (error("no such model", status="NOT_FOUND", code="model_not_found"), UnknownModel),
+        (error("top_k must be positive", type="invalid_request_error"), ParameterRefused),
+    ],
+)
+def test_an_error_with_status_200_that_concerns_every_request_stops_the_run(body: Any, kind: type[ModelError]) -> None:
+    with pytest.raises(kind):
+        read_answer(json.dumps(body), endpoint="e", model="m")
+
+
+@pytest.mark.parametrize("finish", ["stop", "", None, "error"])
+@pytest.mark.parametrize("of_the_choice", [True, False])
+def test_an_error_beside_an_answer_is_a_failure_and_its_usage_is_kept(finish: str | None, of_the_choice: bool) -> None:
+    choice: dict[str, Any] = {"message": {"content": HOLD}, "finish_reason": finish}
+    body: dict[str, Any] = {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    (choice if of_the_choice else body)["error"] = {"code": 502, "message": "the provider disconnected"}
+    reply = read_answer(json.dumps(body))
+    assert (reply.failure, reply.text) == ("server_error", None)
+    assert reply.usage == Usage(prompt_tokens=7, completion_tokens=3)
+
+
+@pytest.mark.parametrize("empty", [None, "", {}, {"code": 0, "message": ""}])
+def test_an_empty_error_beside_an_answer_is_none(empty: Any) -> None:
+    body = {"choices": [{"message": {"content": HOLD}, "finish_reason": "stop", "error": empty}], "error": empty}
+    assert parse_reply(read_answer(json.dumps(body))).valid
+
+
+@pytest.mark.parametrize("finish", ["PROHIBITED_CONTENT", "content-filtered", "sensitive", "guardrail_intervened"])
+def test_a_refusal_that_finish_reason_alone_tells_is_a_refusal(finish: str) -> None:
+    reply = read_answer(json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": finish}]}))
+    assert parse_reply(reply).provenance.reason == "refused"
+
+
+def test_the_error_that_a_proxy_passes_on_is_in_the_message() -> None:
+    raw = json.dumps(error("response_format json_schema is not supported", param="response_format"))
+    with pytest.raises(ParameterRefused, match="Provider returned error: response_format json_schema is not supp") as e:
+        read(400, error("Provider returned error", code=400, metadata={"raw": raw}))
+    assert "response_format" in e.value.reason  # so that the negotiation steps down
 
 
 @pytest.mark.parametrize(
