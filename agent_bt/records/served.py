@@ -17,7 +17,7 @@ Tokenizers make one token of about 2 (tables of numbers) to 5 (English text) cha
 """
 
 MAX_SERVED = 50
-"""Maximum number of changes that are kept."""
+"""Maximum number of changes that are kept; as many changes of the model again, so that fingerprints displace none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +44,17 @@ class ServedModels:
     """Running notes on the responses of a run, in constant memory.
 
     Attributes:
-        served: who answered, in the order of the decisions; one entry for each change.
+        served: who answered, in the order of the decisions; one entry for each change that is kept.
+        changes: number of changes, of the model or of its fingerprint.
         cut: number of prompts that the endpoint did not read as a whole.
         first_cut: the first of them in words; empty without any.
     """
 
     served: list[Served] = field(default_factory=list)
+    changes: int = 0
     cut: int = 0
     first_cut: str = ""
+    _last: Served | None = None
 
     def add(self, time: int, messages: Sequence[Mapping[str, Any]], call: Mapping[str, Any]) -> None:
         """Note what one response says.
@@ -76,9 +79,12 @@ class ServedModels:
             return
         fingerprint = body.get("system_fingerprint")
         now = Served(model=model, system_fingerprint=fingerprint if isinstance(fingerprint, str) else None, since=time)
-        last = self.served[-1] if self.served else None
-        changed = last is None or (last.model, last.system_fingerprint) != (now.model, now.system_fingerprint)
-        if changed and len(self.served) < MAX_SERVED:
+        last, self._last = self._last, now
+        if last is not None and (last.model, last.system_fingerprint) == (now.model, now.system_fingerprint):
+            return
+        self.changes += last is not None
+        room = 2 * MAX_SERVED if last is not None and last.model != now.model else MAX_SERVED
+        if len(self.served) < room:
             self.served.append(now)
 
     def warnings(self) -> list[str]:
@@ -91,7 +97,7 @@ class ServedModels:
         prints = [one for one in self.served if one.system_fingerprint is not None]
         if len({one.system_fingerprint for one in prints}) > 1 and len(models) == 1:
             found.append(
-                f"The endpoint changed its system_fingerprint {len(prints) - 1} times within the run, first at "
+                f"The endpoint changed its system_fingerprint {self.changes:,} times within the run, first at "
                 f"{iso(prints[1].since)}: another version of the model may have answered"
             )
         if self.cut:

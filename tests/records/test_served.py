@@ -41,7 +41,15 @@ def test_a_change_of_the_fingerprint_is_told_once() -> None:
     seen = watch(*(call(fingerprint=f"fp-{at % 3}") for at in range(200)))
     assert len(seen.served) == 50  # bounded
     (warning,) = seen.warnings()
-    assert "first at 2024-07-01T01:00Z" in warning
+    assert "199 times within the run, first at 2024-07-01T01:00Z" in warning
+
+
+def test_a_change_of_the_model_is_told_after_many_fingerprints() -> None:
+    seen = watch(*(call(fingerprint=f"fp-{at % 3}") for at in range(200)), *(call(f"m-{at % 7}") for at in range(400)))
+    assert [seen.served[50].model, seen.served[50].since] == ["m-0", JULY + 200 * HOUR]
+    assert len(seen.served) == 100  # bounded
+    (warning,) = seen.warnings()
+    assert "m-1 at first, m-0 from 2024-07-09T08:00Z" in warning
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "[]", "null", '{"model": 5}', '{"model": ""}', '{"choices": []}'])
