@@ -68,7 +68,7 @@ def endpoint_name(base_url: str) -> str:
     """
     try:
         parts = urlsplit(base_url)
-        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+        host = _host_of(parts.hostname, parts.port)
     except ValueError:
         parts, host = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not host:
@@ -89,9 +89,15 @@ def endpoint_identity(base_url: str) -> str:
     """
     endpoint_name(base_url)
     parts = urlsplit(base_url)
-    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443" if parts.scheme == "https" else ":80")
+    host = _host_of(parts.hostname, None if parts.port == (443 if parts.scheme == "https" else 80) else parts.port)
     path = parts.path.strip("/")
     return host if path in ("", "v1") else f"{host}/{path}"
+
+
+def _host_of(hostname: str | None, port: int | None) -> str:
+    """Return host and port as they stand in an address; empty without a host."""
+    host = f"[{hostname}]" if hostname and ":" in hostname else hostname or ""
+    return f"{host}:{port}" if host and port else host
 
 
 def earlier_endpoint_identity(base_url: str) -> str:

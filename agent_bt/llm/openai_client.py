@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -270,10 +271,24 @@ class OpenAILLM:
             return Reply(failure="timeout", error=words, attempts=_attempts(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             words = self._scrub(f"{type(error).__name__}: {_first_line(error)}".rstrip(": "))
-            words = f"no answer from {self._endpoint} ({words})"
+            words = f"no answer from {self._endpoint} ({words}){self._advise(error)}"
             return Reply(failure="connection", error=words, attempts=_attempts(error))
         finally:
             self._idle.append(client)
+
+    def _advise(self, error: Exception) -> str:
+        """Return what to look at when no connection came about; empty where there is nothing to say."""
+        words = str(error)
+        if "WRONG_VERSION_NUMBER" in words:
+            return "; the server does not speak TLS: is llm.base_url an address with http://?"
+        if "CERTIFICATE_VERIFY_FAILED" in words:
+            return "; name the certificate of its issuer in SSL_CERT_FILE, if it is one that you trust"
+        scheme = self._url.scheme.upper()
+        named = [name for name in _PROXY_VARIABLES if name.upper() in (f"{scheme}_PROXY", "ALL_PROXY")]
+        used = [name for name in named if os.environ.get(name)]
+        if self._local or not used or not isinstance(error, _NEVER_SENT):
+            return ""
+        return f"; the environment names a proxy ({', '.join(used)}): is it running, and meant for this endpoint?"
 
     def _read(self, request: Request, response: httpx.Response) -> Reply:
         model = str(request.body.get("model"))
@@ -307,7 +322,9 @@ def _attempts(error: Exception) -> int:
 def _chat_url(base_url: str) -> httpx.URL:
     """Return the address of chat completions, the query of the base URL kept."""
     url = httpx.URL(base_url)
-    return url.copy_with(path=f"{url.path.rstrip('/')}/chat/completions")
+    # As written: a decoded path would make two parts of one with %2F in it.
+    path, mark, query = url.raw_path.partition(b"?")
+    return url.copy_with(raw_path=path.rstrip(b"/") + b"/chat/completions" + mark + query)
 
 
 def _certificates(base_url: str) -> ssl.SSLContext | bool:
@@ -316,7 +333,7 @@ def _certificates(base_url: str) -> ssl.SSLContext | bool:
     Raises:
         ConfigError: the environment names a file that cannot be read.
     """
-    if not base_url.startswith("https:"):
+    if urlsplit(base_url).scheme == "http":
         return False
     try:
         return httpx.create_ssl_context()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import ssl
+import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +24,7 @@ from agent_bt.core.errors import AuthenticationFailed, ConfigError, RequestRejec
 from agent_bt.core.types import Request, Usage
 from agent_bt.llm.chat_response import read_answer
 from agent_bt.llm.chat_stream import join_stream
-from agent_bt.llm.openai_client import OpenAILLM
+from agent_bt.llm.openai_client import OpenAILLM, _certificates
 from agent_bt.llm.provider import get_provider
 
 URL = "https://llm.example/v1"
@@ -122,6 +126,7 @@ def test_a_header_that_cannot_be_sent_or_holds_a_key_is_refused(header: str, sai
         ("https://llm.example/openai/deployments/a/?api-version=1&b=%20", None),
         ("https://llm.example", "https://llm.example/chat/completions"),
         ("https://llm.example/v1/", f"{URL}/chat/completions"),
+        ("https://llm.example/a%2Fb/v1?c=%2F", "https://llm.example/a%2Fb/v1/chat/completions?c=%2F"),
     ],
 )
 def test_the_query_of_a_base_url_is_kept(chat: respx.Route, base_url: str, asked: str | None) -> None:
@@ -197,6 +202,73 @@ def test_a_file_without_certificates_is_told(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ConfigError, match=r"SSL_CERT_FILE=.*cannot be read"):
         OpenAILLM(base_url=URL, api_key=KEY)
     assert issubclass(ssl.SSLError, OSError)
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https", " https"])
+def test_certificates_are_checked_however_the_scheme_is_written(scheme: str) -> None:
+    checked = _certificates(f"{scheme}://llm.example/v1")
+    assert isinstance(checked, ssl.SSLContext)
+    assert (checked.verify_mode, checked.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def serve_once(context: ssl.SSLContext | None, received: list[bytes]) -> tuple[int, threading.Thread]:
+    """Accept one connection on a port of its own and keep what is received; return the port and the thread."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listening, listening.accept()[0] as plain:
+            plain.settimeout(10)
+            try:
+                with context.wrap_socket(plain, server_side=True) if context else plain as connection:
+                    received.append(connection.recv(1000))
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return listening.getsockname()[1], thread
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with the program openssl")
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_a_server_with_a_certificate_of_nobody_gets_no_key(scheme: str, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "2",
+         "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    received: list[bytes] = []
+    port, thread = serve_once(context, received)
+    with closing(OpenAILLM(base_url=f"{scheme}://127.0.0.1:{port}/v1", api_key=KEY)) as llm:
+        reply = llm.complete(REQUEST)
+    thread.join()
+    assert (reply.failure, reply.attempts, received) == ("connection", 0, [])
+    assert "CERTIFICATE_VERIFY_FAILED" in str(reply.error) and "SSL_CERT_FILE" in str(reply.error)
+
+
+def test_a_server_without_tls_is_told_as_such() -> None:
+    port, thread = serve_once(None, [])
+    with closing(OpenAILLM(base_url=f"https://127.0.0.1:{port}/v1", api_key=KEY)) as llm:
+        reply = llm.complete(REQUEST)
+    thread.join()
+    assert "llm.base_url an address with http://" in str(reply.error)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY", "https_proxy"])
+def test_a_proxy_that_is_down_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(other, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv(name, f"http://user:password-of-a-proxy@127.0.0.1:{port}")
+    with closing(OpenAILLM(base_url=URL, api_key=KEY)) as llm:
+        reply = llm.complete(REQUEST)
+    assert (reply.failure, reply.attempts) == ("connection", 0)
+    assert f"the environment names a proxy ({name})" in str(reply.error)
+    assert "password" not in str(reply.error)
 
 
 PARTS = [

@@ -36,6 +36,8 @@ from agent_bt.llm.provider import get_provider
         ("https://HOST.example:443/v1", "host.example"),
         ("http://host.example:80/v1", "host.example"),
         ("http://host.example:443/v1", "host.example:443"),
+        ("https://host.example:/v1", "host.example"),
+        ("HTTPS://[::1]:0443/v1", "[::1]"),
         (
             "https://x.openai.azure.com/openai/deployments/a?api-version=2024-10-21",
             "x.openai.azure.com/openai/deployments/a",
