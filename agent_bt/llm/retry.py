@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 
@@ -22,6 +23,7 @@ from agent_bt.core.protocols import LLM
 from agent_bt.core.types import Reply, Request
 from agent_bt.llm.futures import LinkedFuture, outcome_of, resolve
 from agent_bt.llm.priority import Priority, current_priority, use_priority
+from agent_bt.llm.rate_headers import reset_s
 
 logger = logging.getLogger(__name__)
 
@@ -42,22 +44,30 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that `retry-after-ms` or `Retry-After` ask to wait (RFC 9110, section 10.2.3).
 
     Args:
-        headers: of the response; lookups must ignore the case of names.
+        headers: of the response; lookups must ignore the case of names. Besides seconds and dates, `7s`, `1m30s`, an
+            instant since 1970 and ISO 8601 are read.
 
     Returns:
         Seconds; None: nothing was asked, or it cannot be read.
     """
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            wait_s = float(headers[name]) * unit_s
-        except (KeyError, ValueError):
-            continue
+    try:
+        wait_s = float(headers["retry-after-ms"]) * 0.001
         if 0 <= wait_s < float("inf"):
             return wait_s
-    try:
-        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
+    except (KeyError, ValueError):
+        pass
+    text = headers.get("retry-after", "")
+    wait = reset_s(text)
+    if wait is not None:
+        return wait
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            when = parse(text)
+        except (ValueError, TypeError):
+            continue
+        # A date without a zone, or with `-0000`, is UTC, not the time of this machine.
+        return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time())
+    return None
 
 
 def compute_wait_s(attempts: int, asked_s: float | None, backoff_s: float = BACKOFF_S) -> float:

@@ -334,6 +334,31 @@ def test_retry_after_in_all_its_forms(headers: Mapping[str, str], expected_s: fl
     assert retry_after_s(httpx.Headers(headers)) == expected_s
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S -0000", "%a, %d %b %Y %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ",
+        "%Y-%m-%dT%H:%M:%S",
+    ],
+)  # fmt: skip
+def test_a_date_of_retry_after_is_utc_wherever_this_machine_is(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        text = time.strftime(form, time.gmtime(time.time() + 20_000))
+        assert 19_900 < (retry_after_s({"retry-after": text}) or 0) <= 20_000
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("7s", 7.0), ("1m30s", 90.0), ("250ms", 0.25), ("7 bananas", None), ("s", None)]
+)
+def test_retry_after_with_a_unit_is_read(text: str, seconds: float | None) -> None:
+    assert retry_after_s({"retry-after": text}) == seconds
+
+
 def test_retry_after_as_a_date_is_the_time_until_then() -> None:
     then = datetime.now(UTC) + timedelta(seconds=30)
     wait_s = retry_after_s(httpx.Headers({"Retry-After": format_datetime(then, usegmt=True)}))
