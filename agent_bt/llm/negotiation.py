@@ -46,7 +46,8 @@ _NAMES_OF: Final = {
 _ABOUT_FORMAT: Final = re.compile(
     r"structured[ _]?outputs?|json[ _]?mode|json[ _]?schema|response[ _]?format|guided[ _]?(json|decoding)|grammar"
     r"|additional_?properties|\bschemas?\b|\bif\b.{0,20}\b(then|else)\b|constrained (decoding|generation)|xgrammar"
-    r"|outlines|response_?mime_?type|requested parameters|output format|format type",
+    r"|outlines|llguidance|lm-format-enforcer|response[ _]?mime[ _]?type|requested parameters"
+    r"|output format|format type",
     re.IGNORECASE,
 )
 # What is said of the schema itself, and not of the format that carries it.
@@ -56,7 +57,11 @@ _ABOUT_SCHEMA: Final = re.compile(
     re.IGNORECASE,
 )
 # A value out of range also names its parameter, but is the user's to correct.
-_UNSUPPORTED: Final = re.compile(r"support|unrecogni|unknown|permitted|allowed|deprecated|only|instead", re.IGNORECASE)
+_UNSUPPORTED: Final = re.compile(
+    r"support|unrecogni|unknown|permitted|allowed|deprecated|only|instead|n[o']t (\w+ )?(accept|available|enabled)"
+    r"|cannot be (used|set)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

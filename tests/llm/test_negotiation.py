@@ -117,6 +117,9 @@ def refusing(reason: str, param: str = "", status_error: type[ModelError] = Para
     [
         "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
         "invalid temperature: only 1 is allowed for this model",
+        "The model does not accept temperature",
+        "temperature is not available when reasoning is on",
+        "temperature cannot be set for this model",
         '[{"loc": ["body", "temperature"], "msg": "Extra inputs are not permitted"}]',
     ],
 )
@@ -129,6 +132,7 @@ def test_a_temperature_that_is_not_supported_is_left_out(reason: str) -> None:
     ("reason", "param"),
     [
         ("temperature must be between 0 and 2", "temperature"),
+        ("temperature is out of the accepted range", "temperature"),
         ("max_tokens is too large: 99999", "max_tokens"),
         ("This model's maximum context length is 8192 tokens", ""),
         ("Something went wrong", ""),
@@ -155,6 +159,9 @@ def test_a_refusal_that_is_about_something_else_is_raised(reason: str, param: st
         ("JSON mode is not enabled for this model", "json_object", "strict"),
         ("guided_json is not supported by this engine", "json_object", "strict"),
         ("Unsupported output format", "json_object", "strict"),
+        ("Function calling with response mime type application/json is unsupported", "json_object", "strict"),
+        ("llguidance: too many states", "json_object", "strict"),
+        ("lm-format-enforcer cannot be used with this tokenizer", "json_object", "strict"),
         ("No endpoints found that can handle the requested parameters.", "json_object", "strict"),
         # About the schema, and not about the format: a plainer one is tried first.
         ("Invalid schema for response_format 'reply': 'additionalProperties' is not permitted", "json_schema", "plain"),
