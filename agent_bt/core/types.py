@@ -42,7 +42,7 @@ class DaySummary:
 
     Attributes:
         start: UTC us.
-        open: quote units, as are `high`, `low` and `close`.
+        open: first price of a bar that was not forward-filled, quote units; as are `high`, `low` and `close`.
         high: highest price.
         low: lowest price.
         close: last price.

@@ -18,7 +18,7 @@ class SummaryTable:
 
     Mode `calendar`: the last 7 UTC days that have ended by the bar's close_time. Mode `rolling`: 7 blocks of 24 h
     back from it. Oldest first; fewer where the market does not reach back so far, as a day that began before the
-    first bar is not complete; a day without a single bar is left out.
+    first bar is not complete; a day without a single bar that is not filled is left out. Filled bars give no price.
     """
 
     def __init__(self, bars: pl.DataFrame, interval_us: int, mode: str) -> None:
@@ -80,29 +80,32 @@ class SummaryTable:
 
 @njit
 def _aggregate(opens: np.ndarray, data: np.ndarray, start: int, count: int, slots: int) -> np.ndarray:
-    """Return the fields of `DaySummary` for consecutive days from `start`, float64 (count, 7); NaN without bars.
+    """Return the fields of `DaySummary` for consecutive days from `start`, float64 (count, 7); NaN without real bars.
 
     Each day is summed from its own rows, so that it does not depend on where the data starts or ends. Missing
-    bars of a day count as filled: dropping gaps or filling them gives the same fraction.
+    bars of a day count as filled, and filled ones give no price: dropping gaps or filling them gives the same values.
     """
     result = np.full((count, 7), np.nan)
-    row = np.searchsorted(opens, start)
+    row = int(np.searchsorted(opens, start))
     for day in range(count):
         end = start + (day + 1) * 86_400_000_000
-        first = row
+        first, last = -1, -1
         high, low, volume, taker, real = -np.inf, np.inf, 0.0, 0.0, 0.0
         while row < len(opens) and opens[row] < end:
-            high = max(high, data[row, 1])
-            low = min(low, data[row, 2])
+            if data[row, 6] == 0.0:
+                first = row if first < 0 else first
+                last = row
+                high = max(high, data[row, 1])
+                low = min(low, data[row, 2])
             volume += data[row, 4]
             taker += data[row, 5]
             real += 1.0 - data[row, 6]
             row += 1
-        if row > first:
+        if first >= 0:
             result[day, 0] = data[first, 0]
             result[day, 1] = high
             result[day, 2] = low
-            result[day, 3] = data[row - 1, 3]
+            result[day, 3] = data[last, 3]
             result[day, 4] = volume
             result[day, 5] = taker / volume if volume > 0.0 else 0.0
             result[day, 6] = 1.0 - real / slots

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 import pytest
@@ -54,16 +56,17 @@ def slow_summary(bars: pl.DataFrame, bar: int, interval: int, mode: str) -> list
     for back in range(7, 0, -1):
         start = end - back * DAY
         day = [row for row in seen if start <= row["open_time"] < start + DAY]
-        if start < seen[0]["open_time"] or not day:
+        priced = [row for row in day if not row["filled"]]
+        if start < seen[0]["open_time"] or not priced:
             continue
         volume = sum(row["volume"] for row in day)
         result.append(
             DaySummary(
                 start=start,
-                open=day[0]["open"],
-                high=max(row["high"] for row in day),
-                low=min(row["low"] for row in day),
-                close=day[-1]["close"],
+                open=priced[0]["open"],
+                high=max(row["high"] for row in priced),
+                low=min(row["low"] for row in priced),
+                close=priced[-1]["close"],
                 volume=pytest.approx(volume),
                 taker_share=pytest.approx(sum(row["taker_base"] for row in day) / volume if volume else 0.0),
                 filled_share=pytest.approx(1 - sum(not row["filled"] for row in day) * interval / DAY, abs=1e-12),
@@ -135,6 +138,42 @@ def test_dropping_gaps_or_filling_them_gives_the_same_filled_share() -> None:
     shares = {day.start: day.filled_share for day in full}
     assert max(shares.values()) > 0
     assert all(day.filled_share == pytest.approx(shares[day.start]) for day in thin)
+
+
+FLAT = (0.0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("mode", ["calendar", "rolling"])
+@pytest.mark.parametrize(
+    ("filled", "expected"),
+    [
+        # Day 0 trades at 100, day 1 at 50, day 2 at 60, each an hour from 1 below to 1 above; filled bars carry on.
+        ([], [(100, 101, 99, 100), (50, 51, 49, 50), (60, 61, 59, 60)]),
+        (range(22, 27), [(100, 101, 99, 100), (50, 51, 49, 50), (60, 61, 59, 60)]),  # over the first midnight
+        (range(30, 50), [(100, 101, 99, 100), (50, 51, 49, 50), (60, 61, 59, 60)]),  # over the second one
+        (range(24, 48), [(100, 101, 99, 100), FLAT, (60, 61, 59, 60)]),  # a whole day
+        (range(20, 72), [(100, 101, 99, 100), FLAT, FLAT]),  # to the end
+    ],
+)
+def test_forward_filled_prices_are_no_open_high_low_or_close(
+    filled: Iterable[int], expected: list[tuple[float, ...]], mode: str
+) -> None:
+    gone = set(filled)
+    bars, last = table(72, seed=2), 0.0
+    prices = []
+    for row in range(72):
+        price = (100.0, 50.0, 60.0)[row // 24]
+        prices.append((last,) * 4 if row in gone else (price, price + 1, price - 1, price))
+        last = prices[-1][3]
+    made = {name: [each[at] for each in prices] for at, name in enumerate(("open", "high", "low", "close"))}
+    bars = bars.with_columns(
+        *(pl.Series(name, values) for name, values in made.items()),
+        pl.Series("filled", [row in gone for row in range(72)]),
+        pl.Series("volume", [0.0 if row in gone else 1.0 for row in range(72)]),
+    )
+    found = {day.start // DAY - 20_000: day for day in SummaryTable(bars, HOUR, mode).at(71)}
+    wanted = {day: values for day, values in enumerate(expected) if values != FLAT}
+    assert {day: (each.open, each.high, each.low, each.close) for day, each in found.items()} == wanted
 
 
 def test_an_unknown_summary_mode_is_an_error() -> None:
