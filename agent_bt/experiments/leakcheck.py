@@ -70,7 +70,8 @@ def leakcheck(
     """Check an agent for memory of its market, and return what `leakcheck.json` holds.
 
     Args:
-        config, config_path: of the agent.
+        config: config of the agent.
+        config_path: file that it was read from; default: none.
         samples: decisions that are asked again about each of the other histories.
         replicates: how often each is asked.
         alpha: chance of flagging a model that remembers nothing.

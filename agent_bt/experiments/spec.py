@@ -130,7 +130,8 @@ def schema_of(model: type[Section], *, title: str, description: str, metric: Map
 
     Args:
         model: the class of the specification; it has a key `metric`.
-        title, description: of the schema.
+        title: title of the schema.
+        description: description of the schema, one sentence.
         metric: what the schema says of `metric` in addition.
     """
     schema = model.model_json_schema()

@@ -102,7 +102,8 @@ class Registry:
 
         Args:
             series: as in `Trial`.
-            start, end: the period, UTC us, the end exclusive.
+            start: start of the period, UTC us.
+            end: end of the period, UTC us, exclusive.
         """
         if not self.path.exists():
             return 0

@@ -231,7 +231,10 @@ def create(
         root: the folder of runs.
         name: of the config; part of the folder's name.
         config_text: the resolved config, YAML.
-        identity, config_file, prompt, llm: as in `manifest.start_manifest`.
+        identity: the part of the config that determines the result; plain data.
+        config_file: the file that the config was read from, as it was named; default: none.
+        prompt: name/version, hash and text of the prompt, for an agent; default: none.
+        llm: `requested` and `effective` (negotiated) model parameters, version of the price table; default: none.
         now: when the run starts; default: the current time.
 
     Raises:

@@ -145,8 +145,9 @@ def compare_decisions(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, A
     A decision over several symbols has no single action: `pairs.compare_targets` compares target weights instead.
 
     Args:
-        baseline, arm: their runs.
-        alpha: 1 - confidence of the limits.
+        baseline: runs of the baseline, by replicate and window.
+        arm: runs of the other arm, as many.
+        alpha: 1 - confidence of the limits, in (0, 1).
     """
     if multi_symbol(baseline[0][0]) or multi_symbol(arm[0][0]):
         return compare_targets(baseline, arm, alpha=alpha)

@@ -41,8 +41,10 @@ def common_times(one: Run, other: Run, first: np.ndarray, second: np.ndarray) ->
     """Return the times at which both runs decided and at least one recorded it; int64, ascending, UTC us.
 
     Args:
-        one, other: the runs.
-        first, second: the recorded decision times of each, int64, ascending, UTC us.
+        one: the first run.
+        other: the second run.
+        first: recorded decision times of `one`, int64, ascending, UTC us.
+        second: recorded decision times of `other`, in the same form.
     """
     union = np.union1d(first, second)
     paired: np.ndarray = union[decided_at(one, first, union) & decided_at(other, second, union)]
@@ -53,8 +55,9 @@ def count_unrecorded_pairs(one: Run, other: Run, paired: int) -> int:
     """Return at how many more times both runs decided to hold and neither recorded it.
 
     Args:
-        one, other: the runs.
-        paired: number of `common_times`.
+        one: the first run.
+        other: the second run.
+        paired: number of their `common_times`.
     """
     if not (unchanged_count(one) and unchanged_count(other)):
         return 0
@@ -133,7 +136,8 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     where both hold nothing.
 
     Args:
-        first, second: weights, float64 (D, N).
+        first: weights of one portfolio, signed fractions of equity, float64 (D, N): decisions, symbols.
+        second: weights of the other portfolio, in the same shape.
     """
     common = np.where(first * second > 0.0, np.minimum(np.abs(first), np.abs(second)), 0.0).sum(axis=1)
     gross = np.maximum(np.abs(first).sum(axis=1), np.abs(second).sum(axis=1))
@@ -145,8 +149,9 @@ def compare_targets(baseline: Grid, arm: Grid, *, alpha: float) -> dict[str, Any
     """Compare the target weights of two multi-symbol arms after the decisions that they made at the same time.
 
     Args:
-        baseline, arm: their runs.
-        alpha: 1 - confidence of the limits.
+        baseline: runs of the baseline, by replicate and window.
+        arm: runs of the other arm, as many.
+        alpha: 1 - confidence of the limits, in (0, 1).
     """
     equal = unpaired = 0
     shared: list[np.ndarray] = []

@@ -28,7 +28,8 @@ def windows_of(declared: WalkForwardConfig, start: int, end: int) -> list[Window
 
     Args:
         declared: lengths of the periods.
-        start, end: of the range, UTC us, the end exclusive.
+        start: start of the range, UTC us.
+        end: end of the range, UTC us, exclusive.
     """
     train, test, day = duration_us(declared.train), duration_us(declared.test), duration_us("1d")
     cuts = range(start + train, end - day + 1, test)
@@ -42,7 +43,8 @@ def rows_between(times: np.ndarray, start: int, end: int) -> tuple[int, int]:
 
     Args:
         times: close times, int64 (T,), UTC us; a bar that closes at `end` is inside.
-        start, end: UTC us.
+        start: start of the range, UTC us; a bar that closes at `start` is outside.
+        end: end of the range, UTC us.
     """
     first, beyond = np.searchsorted(times, (start, end), side="right")
     return int(first), int(beyond) - 1
