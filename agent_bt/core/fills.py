@@ -140,6 +140,18 @@ def lots_opened(lots, held):
 
 
 @njit
+def may_be_small(rule, lots, held):
+    """Return whether an order may be below the smallest notional: on margin, one that only reduces a position.
+
+    Args:
+        rule: `RULES` record.
+        lots: signed lots of the order.
+        held: signed lots of the position.
+    """
+    return rule.margin == 1 and lots_opened(lots, held) == 0
+
+
+@njit
 def remove_order(account, positions, queue, symbol, slot):
     """Remove an order from the queue and return its lots.
 
@@ -237,7 +249,9 @@ def fill_due_orders(account, positions, queue, rules, events, bar, prices, trade
                 if rule.margin == 0 and lots > 0:
                     lots = _affordable_lots(account, rules, lots, prices[symbol])
                 notional = abs(lots) * rule.multiple / rule.scale * prices[symbol]
-                small = abs(lots) < rule.min_lots or notional < rule.min_notional
+                small = abs(lots) < rule.min_lots or (
+                    notional < rule.min_notional and not may_be_small(rule, lots, held)
+                )
                 if lots == 0 or (small and order.forced == 0):
                     record_event(
                         account, events, DROPPED, bar, symbol, order.lots, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, ORDERED

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-RULES_VERSION = 4
+RULES_VERSION = 5
 """Raised whenever a changed rule may show, fill, size or mark something else with equal decisions."""
 
 CHANGES: Mapping[int, str] = {
     2: "a quantity of more than 2^53 lots cannot be held exactly and is refused (before, it was rounded or wrapped)",
     3: "a stop-loss or take-profit that a price touches exactly triggers (before, rounding of float64 could miss it)",
     4: "the 7-day summary leaves the prices of forward-filled bars out (before, they were in open, high and low)",
+    5: "an order that only reduces a perpetual position may be below `execution.min_notional` (before: rejected)",
 }
 """What each version changed; runs to which no change applies are the same under all versions."""
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from agent_bt.core.fills import lots_opened
+from agent_bt.core.fills import lots_opened, may_be_small
 from agent_bt.core.jit import njit
 from agent_bt.core.lots import MAX_LOTS, floor_to_lots, parse_lot_step
 from agent_bt.core.records import RULES
@@ -292,7 +292,7 @@ def apply_limits(account, positions, rules, limits, closes, eligible, opening, l
             verdicts[symbol] = DAILY_LOSS if eligible[symbol] else NOT_ELIGIBLE
             opened = 0
         if opened == 0:
-            _reject_small(rules, closes, lots, verdicts, symbol)
+            _reject_small(positions, rules, closes, lots, verdicts, symbol)
             continue
         cap = floor_to_lots(max(limit.max_position * equity, 0.0) / closes[symbol], rule.multiple, rule.scale)
         less = min(abs(held + lots[symbol]) - cap, opened)
@@ -311,14 +311,17 @@ def apply_limits(account, positions, rules, limits, closes, eligible, opening, l
     if limit.max_turnover < np.inf:
         _clip_turnover(account, rules, limits, closes, lots, verdicts)
     for symbol in range(len(lots)):
-        _reject_small(rules, closes, lots, verdicts, symbol)
+        _reject_small(positions, rules, closes, lots, verdicts, symbol)
 
 
 @njit
-def _reject_small(rules, closes, lots, verdicts, symbol):
-    """Reject an order below the smallest size."""
+def _reject_small(positions, rules, closes, lots, verdicts, symbol):
+    """Reject an order below the smallest size; on margin, what only reduces may be below the smallest notional."""
     rule, size = rules[0], abs(lots[symbol])
-    if size > 0 and (size < rule.min_lots or size * rule.multiple / rule.scale * closes[symbol] < rule.min_notional):
+    few = size * rule.multiple / rule.scale * closes[symbol] < rule.min_notional
+    if few and may_be_small(rule, lots[symbol], _lots_after_orders(positions, rules, symbol)):
+        few = False
+    if size > 0 and (size < rule.min_lots or few):
         lots[symbol] = 0
         verdicts[symbol] = MIN_SIZE
 

@@ -222,7 +222,7 @@ class SlowSimulation:
             lots = min(lots, self.whole_lots(max(self.cash, 0.0) / each))
             while lots > 0 and lots * self.step * each > self.cash * (1 + 1e-15):
                 lots -= 1
-        if order.forced or (lots and not self.small(lots, price)):
+        if order.forced or (lots and not self.small(lots, price, self.held[symbol].lots)):
             self.trade(row, symbol, lots, price, order.forced or "order")
 
     def trade(self, row: int, symbol: int, lots: int, reference: float, why: str) -> None:
@@ -242,10 +242,14 @@ class SlowSimulation:
         self.fees += fee
         self.log.append((row, self.case.prices.symbols[symbol], why, lots, price, fee, realised))
 
-    def small(self, lots: int, price: float) -> bool:
+    def small(self, lots: int, price: float, held: int) -> bool:
         rules = self.case.rules
         quantity = abs(lots) * self.step
-        return quantity < rules["min_quantity"] * (1 - 1e-9) or quantity * price < rules["min_notional"]
+        if quantity < rules["min_quantity"] * (1 - 1e-9):
+            return True
+        # A perpetual position may always be made smaller.
+        reduces = abs(held + lots) < abs(held) and (held + lots) * held >= 0
+        return quantity * price < rules["min_notional"] and not (rules["margin"] and reduces)
 
     def whole_lots(self, quantity: float) -> int:
         lots = quantity / self.step
@@ -264,11 +268,11 @@ class SlowSimulation:
             if not limits["allow_short"] and held + asked < 0:
                 asked = -held
             shut, new = parts(asked, held)
-            if not new and self.small(shut, close):
+            if not new and self.small(shut, close, held):
                 shut = 0
             if new and (lost or not prices.eligible[row, symbol]):
                 new = 0
-                shut = 0 if self.small(shut, close) else shut
+                shut = 0 if self.small(shut, close, held) else shut
             if new:
                 most = self.whole_lots(limits["max_position"] * now / close)
                 new = min(abs(new), max(most - abs(held + shut), 0)) * (1 if new > 0 else -1)
@@ -286,7 +290,7 @@ class SlowSimulation:
             if traded > most * (1 + 1e-9):
                 orders = [towards_zero(lots, most / traded) for lots in orders]
         for symbol, lots in enumerate(orders):
-            if lots and not self.small(lots, closes[symbol]):
+            if lots and not self.small(lots, closes[symbol], self.held[symbol].coming):
                 self.wait(symbol, lots, row)
 
     def opening(self, row: int) -> float:
