@@ -173,6 +173,8 @@ def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> ModuleT
     """A module of kernels, in this process; the text follows the import of `njit`."""
     (folder / "lone.py").write_text("from agent_bt.core.jit import njit\n" + text)
     monkeypatch.syspath_prepend(str(folder))
+    # Python takes a file that was written again within a second for the one whose bytecode it has.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     # Beside the module, wherever the machine code of the other tests is kept.
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.delitem(sys.modules, "lone", raising=False)
