@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chat_server import ChatServer, FaultPlan, stand_in_answer
 from small_run import cli, small_config
 
@@ -103,6 +104,24 @@ def test_a_budget_in_dollars_is_not_passed_by_failures(
     # As if the server billed all it was sent, whatever became of the answer.
     assert CALL_USD * server.calls <= stopped["llm"]["cost_usd"] <= 0.3
     assert stopped["llm"]["calls"] == server.calls
+
+
+@pytest.mark.usefixtures("no_waits")
+@pytest.mark.usefixtures("no_waits")
+def test_an_experiment_shows_what_all_its_attempts_have_cost(tmp_path: Path, server: ChatServer) -> None:
+    server.script = [None, "500", None, "cut", None] * 3
+    base = small_config(tmp_path, server.url, llm__prices=PRICES, llm__retries=4, prefetch__depth=0)
+    spec = tmp_path / "ab.yaml"
+    arms = {"one": {}, "other": {"strategy.prompt": "btcusdt_trader/v2"}}
+    spec.write_text(yaml.safe_dump({"name": "x", "base": str(base), "arms": arms, "baseline": "one"}))
+    done = cli("ab", "run", spec, "--no-report")
+    assert done.code == 0, done.err
+    (path,) = tmp_path.glob("runs/ab/2*/experiment.json")
+    spent = json.loads(path.read_text())["spent"]
+    assert (spent["calls"], spent["unpriced"]) == (server.calls, 0)
+    # A failed attempt counts with its worst case, which is more than an answer.
+    assert spent["cost_usd"] > CALL_USD * server.calls
+    assert f"spent {server.calls:,} calls" in done.out and f"${spent['cost_usd']:,.4f}" in done.out
 
 
 @pytest.mark.usefixtures("no_waits")

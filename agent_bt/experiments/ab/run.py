@@ -33,6 +33,7 @@ from agent_bt.experiments.ab.folder import FINISHED, ExperimentFolder, create, f
 from agent_bt.experiments.ab.spec import Experiment
 from agent_bt.experiments.ab.verdict import judge_runs
 from agent_bt.experiments.tasks import Task, run_tasks
+from agent_bt.llm.ledger import read_spent
 from agent_bt.llm.provider import get_provider
 from agent_bt.records.hashes import config_hash
 from agent_bt.records.read import Run
@@ -78,7 +79,7 @@ def run_experiment(experiment: Experiment, *, progress: Progress, offline: bool 
         _run_cells(experiment, folder, planned, progress, offline)
     except AgentBtError as error:
         status = "budget" if isinstance(error, BudgetReached) else "interrupted"
-        folder.write({**record, "status": status, "cells": _cells(folder, planned)})
+        folder.write({**record, "status": status, "cells": _cells(folder, planned), "spent": _spent(folder)})
         raise
     grids = {arm: _grid(folder, planned, arm) for arm in experiment.arms}
     first, last = planned[0].plan.identity, planned[-1].plan.identity
@@ -91,7 +92,8 @@ def run_experiment(experiment: Experiment, *, progress: Progress, offline: bool 
         trials=Registry(root).count(whole.series, whole.start, whole.end),
         knowledge_cutoff=_cutoff(experiment.arms.values()),
     )
-    record = {**record, "status": FINISHED, "finished": now_iso(), "cells": _cells(folder, planned), **judged}
+    ended = {"status": FINISHED, "finished": now_iso(), "cells": _cells(folder, planned), "spent": _spent(folder)}
+    record = {**record, **ended, **judged}
     folder.write(record)
     return record
 
@@ -245,6 +247,20 @@ def _cells(folder: ExperimentFolder, planned: Sequence[_Planned]) -> list[dict[s
             }
         )
     return rows
+
+
+def _spent(folder: ExperimentFolder) -> dict[str, Any] | None:
+    """Return what all cells and sessions have spent, failed attempts included; None where nothing is paid."""
+    if not folder.ledger.exists():
+        return None
+    spent = read_spent(folder.ledger)
+    return {
+        "calls": spent.calls,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "cost_usd": None if spent.unpriced else spent.usd or 0.0,
+        "unpriced": spent.unpriced,
+    }
 
 
 def _grid(folder: ExperimentFolder, planned: Sequence[_Planned], arm: str) -> list[list[Run]]:

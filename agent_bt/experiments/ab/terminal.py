@@ -28,6 +28,10 @@ def _parts(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"warning: {warning}", style="yellow")
     if "experiment_id" in record:
         yield Text.assemble(("\n" + record["experiment_id"], "bold"), "  ", record["status"])
+    if spent := record.get("spent"):
+        cost = "unpriced" if spent["cost_usd"] is None else f"${spent['cost_usd']:,.4f}"
+        tokens = f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens"
+        yield Text(f"spent {spent['calls']:,} calls, {tokens}, {cost}, failed attempts included", style="dim")
     if not record.get("arms"):
         done = sum(cell["status"] != "unfinished" for cell in record.get("cells", ()))
         yield Text(f"{done} of {len(record.get('cells', ()))} runs are finished; the same command continues it")
